@@ -1,0 +1,300 @@
+"""The frozen values that every layer speaks: citations, findings, cures, diagnoses and the report.
+
+They are msgspec structs: decoding a report from hostile JSON validates it, and the report's JSON Schema is generated
+from them (`doctor/reports/schema.py`). Nothing here does I/O or knows a clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+SCHEMA = "1"
+"""Version of the JSON report; it grows only when a consumer of the old one would break."""
+
+
+class Severity(StrEnum):
+    """How much a finding matters: error = does not work now; warning = will bite; info = worth knowing."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """1 for info, 2 for warning, 3 for error: comparable, as the values are not."""
+        return {"info": 1, "warning": 2, "error": 3}[self.value]
+
+
+class Result(StrEnum):
+    """What became of a check. Missing evidence is `unknown`, never a pass."""
+
+    PASS = "pass"  # noqa: S105 - a result, not a password
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "not-applicable"
+    ERROR = "error"
+
+
+class Citation(Struct, frozen=True):
+    """Where in the snapshot a statement can be read.
+
+    `record` is the record's name, `line` counts from 1 inside it (0: the record as a whole), `excerpt` is the text
+    found there, and `place` is what a person calls it on the host: `/etc/sysctl.d/99-cis.conf:3`, `nat POSTROUTING 2`.
+    """
+
+    record: str
+    line: int
+    excerpt: str
+    place: str
+
+
+class Effect(Struct, frozen=True):
+    """What a fault does, or what still works: a statement, and the names it is true of; reports may shorten the list."""
+
+    text: str
+    names: tuple[str, ...] = ()
+
+
+class Excluded(Struct, frozen=True):
+    """A rival explanation and the fact that rules it out; `rival` is a code of the catalogue."""
+
+    rival: str
+    fact: str
+
+
+class Moment(Struct, frozen=True):
+    """A point in time read from evidence: seconds since the epoch, what happened then, and where that is written."""
+
+    at: float
+    what: str
+    evidence: Citation | None = None
+
+
+class Since(Struct, frozen=True):
+    """When a fault began: after `earliest` and not later than `latest`; `exact` when `latest` is the very moment."""
+
+    earliest: Moment | None = None
+    latest: Moment | None = None
+    exact: bool = False
+
+
+class Command(Struct, frozen=True, tag="command"):
+    """A command as a person may run it on this host; `stdin` is given to it when not empty."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+
+class Edit(Struct, frozen=True, tag="edit"):
+    """One line of a file: line number `line` (from 1) reads `old` and becomes `new` (None: the line goes)."""
+
+    path: str
+    line: int
+    old: str
+    new: str | None
+
+
+class EditKey(Struct, frozen=True, tag="edit-key"):
+    """One key of a JSON file, by JSON pointer (RFC 6901): set to the JSON text `value`, or removed when it is None."""
+
+    path: str
+    pointer: str
+    value: str | None
+
+
+class Note(Struct, frozen=True, tag="note"):
+    """A step that only a person can do."""
+
+    text: str
+
+
+Step = Command | Edit | EditKey | Note
+Risk = Literal["safe", "disruptive", "destructive"]
+
+
+class Remedy(Struct, frozen=True):
+    """A cure as data: reports print it, a lab executes it.
+
+    `steps` heal now, `for_good` keep it healed over the next boot or reload, `undo` takes the steps back.
+    `stops` names the containers that stop when the steps run, `stays_down` those of them that do not come back by
+    themselves; a *safe* cure stops nothing. `notes` are single lines worth knowing before or instead (another way that
+    heals too, and what that would stop).
+    """
+
+    summary: str
+    steps: tuple[Step, ...]
+    risk: Risk = "safe"
+    stops: tuple[str, ...] = ()
+    stays_down: tuple[str, ...] = ()
+    lasts: Literal["until-boot", "for-good"] = "for-good"
+    restarts: Literal["dockerd", "host"] | None = None
+    for_good: tuple[Step, ...] = ()
+    undo: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a cure that calls itself safe and stops a container."""
+        if self.risk == "safe" and self.stops:
+            msg = f"a safe cure stops nothing, this one stops {', '.join(self.stops)}"
+            raise ValueError(msg)
+
+
+class Finding(Struct, frozen=True):
+    """A symptom, as a check yields it.
+
+    `subject` is unique among the findings of one check (`daemon.json:hosts`, a container, a layer). `title` says what
+    is wrong in a few words, `message` the same with the measured values in one sentence. `severity` None means the
+    check's own.
+    """
+
+    subject: str
+    title: str
+    message: str
+    evidence: tuple[Citation, ...]
+    remedy: Remedy
+    severity: Severity | None = None
+    hits: tuple[Effect, ...] = ()
+    works: tuple[Effect, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    since: Since | None = None
+
+
+class Unknown(Struct, frozen=True):
+    """This one subject cannot be judged, and why; the others still are."""
+
+    subject: str
+    missing: str
+
+
+class NotApplicable(Struct, frozen=True):
+    """This host has nothing for this check to judge. Yielded alone."""
+
+    why: str
+
+
+Yield = Finding | Unknown | NotApplicable
+
+
+class Outcome(Struct, frozen=True):
+    """What became of one check on this snapshot, in how many milliseconds; `reason` for all but pass and fail."""
+
+    code: str
+    name: str
+    outcome: Result
+    reason: str
+    ms: float
+
+
+class Reported(Struct, frozen=True):
+    """A finding in a report: as the check yielded it, with its code, name, severity and stable id.
+
+    `id` is a fingerprint of code and subject: equal between runs and hosts' bundles, so that reports can be compared.
+    """
+
+    id: str
+    code: str
+    name: str
+    severity: Severity
+    subject: str
+    title: str
+    message: str
+    evidence: tuple[Citation, ...]
+    remedy: Remedy
+    hits: tuple[Effect, ...]
+    works: tuple[Effect, ...]
+    excluded: tuple[Excluded, ...]
+    since: Since | None
+    ignored: str = ""
+    """The reason an `--ignore` gave; an ignored finding is listed, and counts for nothing."""
+
+
+class Diagnosis(Struct, frozen=True):
+    """A cause. `root` and `consequences` are ids of findings; `cure_after` are codes whose cures come first."""
+
+    code: str
+    severity: Severity
+    title: str
+    root: str
+    consequences: tuple[str, ...]
+    hits: tuple[Effect, ...]
+    works: tuple[Effect, ...]
+    evidence: tuple[Citation, ...]
+    since: Since | None
+    excluded: tuple[Excluded, ...]
+    cure_after: tuple[str, ...]
+    remedy: Remedy
+
+
+class HostInfo(Struct, frozen=True):
+    """The host in one line: what the first line of every report says.
+
+    Empty strings are what could not be known. `engine_state` is `answers`, `does not answer`, `not running`,
+    `unreadable` or `absent`; `running` counts running containers (-1: not known); `utc_offset` is in seconds; `collected_at` is in
+    seconds since the epoch; `bundle` is true for a report made from a bundle.
+    """
+
+    hostname: str
+    kernel: str
+    engine: str
+    engine_state: str
+    firewall: str
+    storage: str
+    running: int
+    digest: str
+    collected_at: float
+    utc_offset: int
+    user: str
+    unreadable: tuple[str, ...] = ()
+    bundle: bool = False
+
+
+class Counts(Struct, frozen=True):
+    """The last line of a report as numbers; `ran` counts the checks that came to a pass or fail."""
+
+    checks: int
+    ran: int
+    causes: int
+    errors: int
+    warnings: int
+    notes: int
+    unknown: int
+    not_applicable: int
+    broken: int
+    ignored: int
+
+
+class Missing(Struct, frozen=True):
+    """Evidence that could not be had: the record, its status, why, and how long was waited for it in milliseconds."""
+
+    record: str
+    status: str
+    why: str
+    ms: float
+
+
+class Removed(Struct, frozen=True):
+    """Secrets taken out on the way in: how many of one kind (`environment`, `label`, `proxy password`, ...)."""
+
+    kind: str
+    count: int
+
+
+class Report(Struct, frozen=True):
+    """Everything that every format prints. The JSON format is this struct, and a contract."""
+
+    schema: str
+    doctor: str
+    host: HostInfo
+    outcomes: tuple[Outcome, ...]
+    findings: tuple[Reported, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    unsettled: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    removed: tuple[Removed, ...]
+    counts: Counts
+    seconds: float
+    faults: tuple[str, ...] = ()
+    """Faults of doctor itself, one line each (a check that raised, a plugin that does not load)."""

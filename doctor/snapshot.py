@@ -1,0 +1,159 @@
+"""The evidence store: raw records of one host at one time, never parsed facts.
+
+A record's name is also its path in a bundle (`files/etc/docker/daemon.json`, `api/version`, `netns/4026532250/links`).
+Absence is a record too. Many small files below one directory are one record of kind `tree`, see `TreeEntry`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = 1
+"""Version of the bundle. Readers accept every older format for ever."""
+
+Status = Literal["ok", "absent", "denied", "timeout", "truncated", "failed", "not-run"]
+Kind = Literal["file", "tree", "command", "api", "netns", "kernel"]
+
+
+class Record(Struct, frozen=True):
+    """One piece of evidence.
+
+    `target` is what was read: a path, an argv joined by spaces, an API path. `data` is the text after redaction (empty
+    unless status is ok, truncated or failed). `why` explains every status but ok. `sha256` is of the bytes *before*
+    redaction, hex, empty when nothing was read. `mtime` is the file's, in seconds since the epoch, 0 when it has none.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    status: Status = "ok"
+    data: bytes = b""
+    why: str = ""
+    errno: int = 0
+    ms: float = 0.0
+    size: int = 0
+    sha256: str = ""
+    mtime: float = 0.0
+    redactions: int = 0
+
+    @property
+    def readable(self) -> bool:
+        """True when `data` is what was asked for, whole or cut."""
+        return self.status in {"ok", "truncated"}
+
+    @property
+    def text(self) -> str:
+        """The data as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+class TreeEntry(Struct, frozen=True):
+    r"""One line of a `tree` record: `path TAB type TAB mtime TAB content`.
+
+    `path` is relative to the record's target. `type` is `f` (content: the text), `l` (the link's target), `d` (a
+    directory), `-` (absent), `!` (content: why it could not be read), `o` (any other type: content is its st_mode in
+    octal). Backslash, tab, newline and carriage return are escaped in path and content as `\\ \t \n \r`.
+    `line` counts from 1, for citations.
+    """
+
+    path: str
+    type: str
+    mtime: float
+    content: str
+    line: int
+
+
+def escape(text: str) -> str:
+    """Make text fit into one field of one line of a tree record; `unescape` is the inverse."""
+    if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
+        return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return text
+
+
+_UNESCAPED = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
+
+
+def unescape(text: str) -> str:
+    """Take back what `escape` did; an unknown escape stays as it stands."""
+    if "\\" not in text:
+        return text
+    out: list[str] = []
+    rest = iter(text)
+    for char in rest:
+        if char != "\\":
+            out.append(char)
+            continue
+        after = next(rest, "")
+        out.append(_UNESCAPED.get(after, "\\" + after))
+    return "".join(out)
+
+
+def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
+    """Print one entry of a tree record, newline included."""
+    return f"{escape(path)}\t{kind}\t{mtime:.3f}\t{escape(content)}\n"
+
+
+def tree_entries(record: Record) -> Iterator[TreeEntry]:
+    """Parse a tree record; a line that is none is skipped (hostile bundles), its number is not reused."""
+    fields = 4
+    for number, line in enumerate(record.text.split("\n"), 1):
+        parts = line.split("\t")
+        if len(parts) != fields:
+            continue
+        path, kind, mtime, content = parts
+        try:
+            when = float(mtime)
+        except ValueError:
+            continue
+        yield TreeEntry(unescape(path), kind, when, unescape(content), number)
+
+
+class Meta(Struct, frozen=True):
+    """The snapshot's head. Times are seconds since the epoch, `utc_offset` is seconds east of UTC."""
+
+    doctor: str
+    hostname: str
+    kernel: str
+    machine: str
+    collected_at: float
+    utc_offset: int
+    uid: int
+    user: str
+    seconds: float = 0.0
+    format: int = FORMAT
+
+
+class Snapshot(Struct, frozen=True):
+    """All evidence of one host. `removed` counts redacted secrets by kind; `bundle` says that it came out of one."""
+
+    meta: Meta
+    records: dict[str, Record]
+    removed: dict[str, int] = field(default_factory=dict)
+    bundle: bool = False
+    damage: str = ""
+    """Why a bundle could not be read whole; empty for a live host."""
+
+    def get(self, name: str) -> Record:
+        """Give the record of that name; one that was never asked for is `not-run`."""
+        found = self.records.get(name)
+        return found if found is not None else Record(name, "file", name, status="not-run", why="not asked for")
+
+    def under(self, prefix: str) -> Iterator[Record]:
+        """Give every record whose name starts with `prefix`, sorted by name."""
+        for name in sorted(name for name in self.records if name.startswith(prefix)):
+            yield self.records[name]
+
+    def digest(self) -> str:
+        """Fingerprint the evidence: SHA-256 over names, statuses and data; a bundle has that of its host's snapshot."""
+        total = hashlib.sha256()
+        for name in sorted(self.records):
+            record = self.records[name]
+            total.update(f"{name}\0{record.status}\0{len(record.data)}\0".encode())
+            total.update(record.data)
+        return total.hexdigest()
