@@ -52,7 +52,7 @@ class Citation(Struct, frozen=True):
 
 
 class Effect(Struct, frozen=True):
-    """What a fault does, or what still works: a statement, and the names it is true of; reports may shorten the list."""
+    """What a fault does, or what still works: a statement, and the names it is true of; reports may shorten these."""
 
     text: str
     names: tuple[str, ...] = ()
@@ -232,8 +232,8 @@ class HostInfo(Struct, frozen=True):
     """The host in one line: what the first line of every report says.
 
     Empty strings are what could not be known. `engine_state` is `answers`, `does not answer`, `not running`,
-    `unreadable` or `absent`; `running` counts running containers (-1: not known); `utc_offset` is in seconds; `collected_at` is in
-    seconds since the epoch; `bundle` is true for a report made from a bundle.
+    `unreadable` or `absent`; `running` counts running containers (-1: not known); `utc_offset` is in seconds;
+    `collected_at` is in seconds since the epoch; `unreadable` names areas of evidence that this user may not read.
     """
 
     hostname: str
@@ -248,7 +248,6 @@ class HostInfo(Struct, frozen=True):
     utc_offset: int
     user: str
     unreadable: tuple[str, ...] = ()
-    bundle: bool = False
 
 
 class Counts(Struct, frozen=True):
@@ -283,7 +282,10 @@ class Removed(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """Everything that every format prints. The JSON format is this struct, and a contract."""
+    """Everything that every format prints. The JSON format is this struct, and a contract.
+
+    A bundle's report equals its host's but for every `ms`, `collected_at` and `doctor`. `ms` is the whole run's.
+    """
 
     schema: str
     doctor: str
@@ -295,6 +297,6 @@ class Report(Struct, frozen=True):
     missing: tuple[Missing, ...]
     removed: tuple[Removed, ...]
     counts: Counts
-    seconds: float
+    ms: float
     faults: tuple[str, ...] = ()
     """Faults of doctor itself, one line each (a check that raised, a plugin that does not load)."""

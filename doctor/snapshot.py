@@ -157,3 +157,24 @@ class Snapshot(Struct, frozen=True):
             total.update(f"{name}\0{record.status}\0{len(record.data)}\0".encode())
             total.update(record.data)
         return total.hexdigest()
+
+
+class EvidenceMissing(Exception):  # noqa: N818 - it is no error of ours: the host would not tell
+    """A fact cannot be had: `area` names the evidence in a word, `why` says what stood in the way.
+
+    Reports group by the text of this exception, so it names the evidence and the reason, no single subject.
+    """
+
+    def __init__(self, area: str, why: str) -> None:
+        """Keep area and reason."""
+        super().__init__(f"{area}: {why}")
+        self.area = area
+        self.why = why
+
+
+def need(snapshot: Snapshot, name: str, area: str) -> Record:
+    """Give a record that can be read. Raises EvidenceMissing for one that cannot, absence included."""
+    record = snapshot.get(name)
+    if not record.readable:
+        raise EvidenceMissing(area, record.why or record.status)
+    return record

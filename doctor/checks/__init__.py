@@ -1,0 +1,14 @@
+"""The checks: flat, one question a module. A new module is one more name in this tuple, which is sorted."""
+
+from __future__ import annotations
+
+MODULES = (
+    "bridges",
+    "daemon_config",
+    "daemon_socket",
+    "engine_rules",
+    "kernel",
+    "overlay_links",
+    "sandboxes",
+    "veth",
+)

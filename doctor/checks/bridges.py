@@ -1,0 +1,253 @@
+"""The bridge of each network: there, up, a bridge, and holding the address that its containers call their gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_interface
+
+from doctor.facts.containers import Container, Containers
+from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.links import Link, Links, Namespaces
+from doctor.facts.networks import Network, Networks
+from doctor.facts.processes import Processes
+from doctor.model import (
+    Citation,
+    Command,
+    Effect,
+    Excluded,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Step,
+    Yield,
+)
+from doctor.registry import check
+
+
+def attached(network: Network, containers: Containers) -> list[Container]:
+    """Give the running containers with an endpoint in the network."""
+    return [
+        one
+        for one in containers.running
+        if any(end.network_id == network.id and (end.address or end.address6) for end in one.endpoints)
+    ]
+
+
+def gateways(network: Network, users: list[Container]) -> tuple[str, ...]:
+    """Give the network's gateways with prefix length, `10.7.0.1/24`; what IPAM does not say, its endpoints do."""
+    found = {f"{pool.gateway}/{pool.prefix}" for pool in network.pools if pool.gateway and pool.subnet}
+    if not found:
+        for one in users:
+            for end in one.endpoints:
+                if end.network_id == network.id and end.gateway and end.prefix:
+                    found.add(f"{end.gateway}/{end.prefix}")
+    return tuple(sorted(found))
+
+
+def _lost(users: list[Container]) -> tuple[Effect, ...]:
+    names = tuple(one.name for one in users)
+    if not names:
+        return (Effect("a container started on this network reaches nothing"),)
+    if len(names) == 1:
+        return (Effect(f"{names[0]} would reach nothing, and nobody would reach it"),)
+    return (Effect(f"{len(names)} containers would reach nothing, and nobody would reach them", names),)
+
+
+@check("NET009", Severity.ERROR, explains=("NET010", "NET012"))
+def bridge_missing_or_down(
+    networks: Networks,
+    links: Links,
+    containers: Containers,
+    processes: Processes,
+    namespaces: Namespaces,
+    lifecycle: Lifecycle,
+) -> Iterator[Yield]:
+    """A network's bridge is missing, down, or not a bridge.
+
+    ## What it is
+    Each bridge network has a link of kind bridge on the host (docker0, br-ID, or the name
+    given at creation). It has to be there, and up while containers are attached.
+    ## What you see
+    The network's containers reach nobody and nobody reaches them; published ports time
+    out or are reset. The engine goes on listing network and containers as healthy.
+    ## By hand
+    docker network inspect NAME -f '{{.Id}}'
+    ip -d link show BRIDGE
+    ## Cure
+    Down: set it up, nothing stops. Gone: make it again under its name, give it the gateway
+    address and its ports; containers keep running. Something else of that name: see what.
+    ## Looks like
+    NET012 (one container's veth is off the bridge), NET010 (only the address is gone)
+    ## Limits
+    A bridge without running containers has no carrier by design; that is no finding.
+    ## References
+    ip-link(8), moby libnetwork/drivers/bridge/setup_device_linux.go
+    """
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+    for network in networks.all:
+        link = links.by_name.get(network.bridge)
+        users = attached(network, containers)
+        if link is None:
+            if network.name == "bridge" and not network.pools:
+                continue  # bridge "none": the daemon was told to have no default bridge
+            yield _gone(network, users, links, _host_ends(users, network, processes, namespaces, links))
+        elif link.kind != "bridge":
+            yield _impostor(network, users, link, lifecycle)
+        elif users and not link.up:
+            command = Command(("ip", "link", "set", network.bridge, "up"))
+            yield Finding(
+                subject=network.name,
+                title=f"bridge {network.bridge} of network {network.name} is down",
+                message=f"bridge {network.bridge} of network {network.name} is down with"
+                f" {len(users)} running container{'s' if len(users) > 1 else ''} attached",
+                evidence=(link.cited, network.cited),
+                remedy=Remedy(
+                    "set it up again",
+                    (command, *_v6(network)),
+                    lasts="until-boot",
+                    undo=(Command(("ip", "link", "set", network.bridge, "down")),),
+                ),
+                hits=_lost(users),
+                excluded=(Excluded("NET012", "the containers' links are still ports of it"),)
+                if any(one.master == network.bridge for one in links.all)
+                else (),
+            )
+
+
+def _v6(network: Network) -> tuple[Step, ...]:
+    """Give the steps that put IPv6 gateways back: the kernel drops these addresses when a link goes down."""
+    return tuple(
+        Command(("ip", "address", "replace", f"{pool.gateway}/{pool.prefix}", "dev", network.bridge))
+        for pool in network.pools
+        if ":" in pool.gateway
+    )
+
+
+def _host_ends(
+    users: list[Container], network: Network, processes: Processes, namespaces: Namespaces, links: Links
+) -> list[str]:
+    """Give the host's end of each container's link into the network, by name."""
+    found = []
+    for one in users:
+        process = processes.by_pid.get(one.pid)
+        inode = (process.namespaces.get("net", "") if process else "").removeprefix("net:[").rstrip("]")
+        space = namespaces.by_inode.get(inode)
+        addresses = {end.address for end in one.endpoints if end.network_id == network.id and end.address}
+        for link in space.links if space else ():
+            held = {address.partition("/")[0] for address in link.addresses}
+            if addresses & held and link.peer in links.by_index:
+                found.append(links.by_index[link.peer].name)
+    return found
+
+
+def _gone(network: Network, users: list[Container], links: Links, ends: list[str]) -> Finding:
+    bridge = network.bridge
+    steps: list[Step] = [Command(("ip", "link", "add", bridge, "type", "bridge"))]
+    steps += [Command(("ip", "address", "add", address, "dev", bridge)) for address in gateways(network, users)]
+    steps.append(Command(("ip", "link", "set", bridge, "up")))
+    for end in ends:
+        steps.append(Command(("ip", "link", "set", end, "master", bridge)))
+        steps.append(Command(("ip", "link", "set", end, "up")))
+    return Finding(
+        subject=network.name,
+        title=f"bridge {bridge} of network {network.name} does not exist",
+        message=f"bridge {bridge} of network {network.name} does not exist; {len(users)} running containers use it",
+        evidence=(network.cited, Citation(links.cited.record, 0, f"no link {bridge} among {len(links.all)}", "links")),
+        remedy=Remedy(
+            "make it again, with the same name, address and ports",
+            tuple(steps),
+            lasts="until-boot",
+            undo=(Command(("ip", "link", "del", bridge)),),
+        ),
+        severity=Severity.ERROR if users else Severity.WARNING,
+        hits=_lost(users),
+    )
+
+
+def _impostor(network: Network, users: list[Container], link: Link, lifecycle: Lifecycle) -> Finding:
+    kind = link.kind or "plain"
+    return Finding(
+        subject=network.name,
+        title=f"{network.bridge} is no bridge but a {kind} link",
+        message=f"{network.bridge}, which network {network.name} calls its bridge, is a {kind} link",
+        evidence=(link.cited, network.cited),
+        remedy=lifecycle.remedy(
+            "remove what has taken the name, then let Docker make the bridge again",
+            Note(f"find out who made {network.bridge} before it is deleted"),
+            Command(("ip", "link", "del", network.bridge)),
+        ),
+        severity=Severity.ERROR if users else Severity.WARNING,
+        hits=_lost(users),
+    )
+
+
+@check("NET010", Severity.ERROR)
+def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containers) -> Iterator[Yield]:
+    """A bridge does not hold the gateway address of its network.
+
+    ## What it is
+    Containers send everything beyond their subnet to the gateway, which is an address of
+    the bridge. Without it nobody answers their ARP, and the host has no route to them.
+    ## What you see
+    Containers of the network reach each other and nothing else; published ports time out
+    or are reset. `docker network inspect` shows the gateway as if it were there.
+    ## By hand
+    ip addr show BRIDGE
+    docker network inspect NAME -f '{{json .IPAM.Config}}'
+    ## Cure
+    Put the address back; nothing stops. If it goes again, systemd-networkd or NetworkManager
+    manages the bridge (NET057).
+    ## Looks like
+    NET009 (the bridge is gone or down), NET034 (forwarding off: the gateway answers)
+    ## Limits
+    Networks made with inhibit_ipv4 or gateway mode isolated have no such address.
+    ## References
+    ip-address(8), moby libnetwork/drivers/bridge/setup_ipv4_linux.go
+    """
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+    for network in networks.all:
+        link = links.by_name.get(network.bridge)
+        if link is None or link.kind != "bridge":
+            continue  # NET009 says so
+        if network.option("inhibit_ipv4") == "true" or "isolated" in network.option("gateway_mode_ipv4"):
+            continue
+        users = attached(network, containers)
+        held = {ip_interface(address) for address in link.addresses}
+        for gateway in gateways(network, users):
+            wanted = ip_interface(gateway)
+            if wanted in held or (wanted.version == 6 and not network.ipv6):  # noqa: PLR2004 - IPv6
+                continue
+            same = [one for one in held if one.ip == wanted.ip]
+            has = ", ".join(sorted(str(one) for one in held if not one.is_link_local)) or "no address"
+            steps = [Command(("ip", "address", "add", gateway, "dev", network.bridge))]
+            steps += [Command(("ip", "address", "del", str(one), "dev", network.bridge)) for one in same]
+            yield Finding(
+                subject=f"{network.name}:{wanted.ip}",
+                title=f"gateway {wanted.ip} of network {network.name} is not on {network.bridge}",
+                message=f"gateway {gateway} of network {network.name} is not on {network.bridge}, which holds {has}",
+                evidence=(link.cited, network.cited),
+                remedy=Remedy(
+                    "put the address back",
+                    tuple(steps),
+                    lasts="until-boot",
+                    undo=(Command(("ip", "address", "del", gateway, "dev", network.bridge)),),
+                ),
+                severity=Severity.ERROR if users else Severity.WARNING,
+                hits=_beyond(users),
+                works=(Effect("the containers of this network among themselves"),) if len(users) > 1 else (),
+                excluded=(Excluded("NET009", f"{network.bridge} is there, and up"),) if link.up else (),
+            )
+
+
+def _beyond(users: list[Container]) -> tuple[Effect, ...]:
+    names = tuple(one.name for one in users)
+    if not names:
+        return (Effect("a container started on this network reaches nothing beyond it"),)
+    ports = tuple(f"{port.host} -> {one.name}" for one in users for port in one.ports if ":" not in port.host_ip)
+    many = f"{len(names)} containers would reach nothing beyond their network" if len(names) > 1 else ""
+    first = Effect(many, names) if many else Effect(f"{names[0]} would reach nothing beyond its network")
+    return (first, Effect("published ports do not reach their container:", ports)) if ports else (first,)

@@ -1,0 +1,93 @@
+"""The files of network sandboxes: each belongs to a container, and is a mount of its namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doctor.facts.containers import Containers
+from doctor.facts.processes import Processes
+from doctor.facts.sandboxes import Sandboxes, SandboxFile
+from doctor.model import Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
+from doctor.registry import check
+
+YOUNG = 60.0
+"""Seconds: a sandbox younger than this may belong to a container that is just being made or removed."""
+
+
+@check("NSP002", Severity.WARNING)
+def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes: Processes) -> Iterator[Yield]:
+    """A file of a network sandbox belongs to no container, or is no mount of a namespace.
+
+    ## What it is
+    dockerd mounts each container's network namespace on a file in /run/docker/netns. One is
+    left without a container (a crash, a kill -9), or is a plain file without its mount.
+    ## What you see
+    Links and addresses of containers that are long gone; "file exists" when a sandbox is
+    made; docker exec and network connect fail for a container whose mount is gone.
+    ## By hand
+    findmnt -t nsfs
+    docker inspect -f '{{.Name}} {{.NetworkSettings.SandboxKey}}' $(docker ps -aq)
+    ## Cure
+    Unmount and remove what belongs to nobody: nothing stops. A running container whose
+    mount is gone gets it back by mounting its namespace there again.
+    ## Looks like
+    NSP007 (a shim without a container)
+    ## Limits
+    Files of Swarm (ingress_sbox, lb_*, 1-*) and `default` belong to no container by design.
+    While containers come and go, a file without an owner younger than a minute is not judged.
+    ## References
+    moby libnetwork/osl/namespace_linux.go, mount_namespaces(7), moby issues 31414 and 41136
+    """
+    if not sandboxes.all:
+        yield NotApplicable(f"no sandbox in {sandboxes.folder}")
+        return
+    owned = {one.sandbox: one for one in containers.all if one.sandbox}
+    lived_in = {
+        process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") for process in processes.by_pid.values()
+    }
+    busy = bool(containers.unsettled) or not containers.complete
+    for file in sandboxes.all:
+        if file.name == "default" or file.name.startswith(("ingress_", "lb_")) or "-" in file.name:
+            continue
+        owner = owned.get(file.path)
+        if owner is not None and owner.running:
+            if not file.inode:
+                yield _unmounted(file, owner.name, owner.pid)
+            continue
+        if file.inode in lived_in or (busy and file.age < YOUNG):
+            continue
+        if owner is not None and file.inode:
+            continue  # a container that is starting or stopping
+        yield _leaked(file)
+
+
+def _leaked(file: SandboxFile) -> Finding:
+    remove = Command(("rm", file.path))
+    steps = (Command(("umount", file.path)), remove) if file.inode else (remove,)
+    what = f"holds namespace {file.inode} alive" if file.inode else "is a plain file"
+    return Finding(
+        subject=file.path,
+        title=f"{file.path} belongs to no container and {what}",
+        message=f"{file.path} {what}; no container has it as its sandbox, no process lives in it",
+        evidence=(file.cited,),
+        remedy=Remedy("remove it", steps),
+        hits=(Effect("links and addresses in it stay; making a sandbox of that name would fail"),),
+        excluded=(Excluded("NSP007", "no process lives in that namespace"),),
+    )
+
+
+def _unmounted(file: SandboxFile, name: str, pid: int) -> Finding:
+    return Finding(
+        subject=file.path,
+        title=f"the sandbox file of {name} is no mount of its namespace",
+        message=f"{file.path}, the sandbox of running container {name}, is a plain file",
+        evidence=(file.cited,),
+        remedy=Remedy(
+            "mount its namespace there again",
+            (Command(("mount", "--bind", f"/proc/{pid}/ns/net", file.path)),),
+            lasts="until-boot",
+            undo=(Command(("umount", file.path)),),
+        ),
+        hits=(Effect(f"docker network connect and disconnect fail for {name}"),),
+        works=(Effect(f"{name} runs on, with the network that it has"),),
+    )

@@ -1,0 +1,647 @@
+"""Carry out the table of sources on a host: raw evidence into a Snapshot, in one pass, bounded as a whole.
+
+Four lanes run side by side, each a short queue of jobs on a daemon thread: what is asked of the daemon, what is read
+from files, what is run, and what is read inside each network namespace (two threads). One deadline holds for all. A job
+that does not come back costs its lane nothing but a new thread: its record says `timeout`, and the lane goes on.
+
+A snapshot is not atomic. The list of containers is the first thing asked and the last; what differs is unsettled
+(`doctor.facts.settled`), and so is what the directory of sandboxes no longer holds at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from errno import EACCES, ENOENT, ENOTDIR, EPERM
+from hashlib import sha256
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from doctor import __version__, sources
+from doctor.docker_api import ApiError, DockerApi
+from doctor.host import Host, NotRegularError
+from doctor.places import Places, find, here
+from doctor.processes import scan
+from doctor.redact import Redactor
+from doctor.snapshot import Kind, Meta, Record, Snapshot, Status, escape, tree_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from doctor.sources import Source
+
+PING_SECONDS = 2.0
+BRACKET_SECONDS = 0.25
+"""How long reading waits for the first list of containers: a daemon that hangs creates none meanwhile."""
+LAST_SECONDS = 1.0
+
+
+class Job:
+    """One unit of work of a lane: the record it makes (or the first of them), its bound, whether it was given up."""
+
+    def __init__(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
+        """Keep what is needed to say afterwards what was missing."""
+        self.name = name
+        self.target = target
+        self.seconds = seconds
+        self.work = work
+        self.begun = 0.0
+        self.abandoned = False
+
+
+class Lane:
+    """A queue of jobs and the threads that empty it."""
+
+    def __init__(self, name: str, threads: int = 1) -> None:
+        """Make an idle lane; `start` lets it run."""
+        self.name = name
+        self.threads = threads
+        self.jobs: deque[Job] = deque()
+        self.busy: dict[int, Job] = {}
+        self.started = False
+        self._serial = 0
+
+    def add(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
+        """Queue a job."""
+        self.jobs.append(Job(name, target, seconds, work))
+
+    def start(self, wake: threading.Condition) -> None:
+        """Start the lane's threads."""
+        self.started = True
+        for _ in range(self.threads):
+            self.another(wake)
+
+    def another(self, wake: threading.Condition) -> None:
+        """Start one thread: at first, and in the place of one that does not come back."""
+        self._serial += 1
+        threading.Thread(target=self._run, args=(self._serial, wake), name=self.name, daemon=True).start()
+
+    def _run(self, serial: int, wake: threading.Condition) -> None:
+        while True:
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                break
+            job.begun = time.monotonic()
+            self.busy[serial] = job
+            _working.job = job
+            job.work()
+            if job.abandoned:
+                return  # another thread has this one's place
+            self.busy.pop(serial, None)
+        with wake:
+            wake.notify_all()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is queued or running."""
+        return self.started and not self.jobs and not self.busy
+
+
+_working = threading.local()
+
+
+class Collector:
+    """One run over one host."""
+
+    def __init__(self, host: Host, places: Places, extra: Iterable[Source], until: float) -> None:
+        """Prepare the lanes; nothing is read before `run`."""
+        self.host = host
+        self.places = places
+        self.until = until
+        self.extra = tuple(extra)
+        self.records: dict[str, Record] = {}
+        self.redactor = Redactor()
+        self.wake = threading.Condition()
+        self.listed = threading.Event()
+        self.api = DockerApi(places.address, PING_SECONDS)
+        self.stuck: set[str] = set()
+        self.began = time.monotonic()
+        self.progress: Callable[[int, float], None] | None = None
+        self.lanes = {
+            "api": Lane("api"),
+            "files": Lane("files"),
+            "commands": Lane("commands"),
+            "namespaces": Lane("namespaces", threads=2),
+        }
+
+    # The course of a run
+
+    def run(self) -> None:
+        """Fill `records`; returns when all is read or the deadline is near."""
+        table = (*sources.SOURCES, *self.extra)
+        api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
+        api.add("api/ping", "/_ping", PING_SECONDS, self._ask)
+        for source in table:
+            if source.kind == "command":
+                commands.add(source.name, source.target, source.seconds, self._command(source))
+        early = [one for one in table if one.kind in {"file", "tail", "list", "tree"} and one.area != "store"]
+        for source in early:
+            files.add(source.name, self._target(source), source.seconds, self._read(source))
+        files.add("proc/processes", "/proc", 3.0, self._processes)
+        files.add("run/netns", self.places.exec_root + "/netns", 1.0, lambda: self._sandboxes("run/netns"))
+        files.add("netns/index", "/proc/*/ns/net", 1.0, self._namespaces)
+        for source in table:
+            if source.kind in {"file", "tail", "list", "tree"} and source.area == "store":
+                files.add(source.name, self._target(source), source.seconds, self._read(source))
+        files.add("store/containers/", self.places.data_root + "/containers", 3.0, self._container_files)
+        api.start(self.wake)
+        files.start(self.wake)
+        commands.start(self.wake)
+        self._wait(("api", "files", "commands", "namespaces"))
+        last = Lane("last")
+        self.lanes["last"] = last
+        last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, lambda: self._sandboxes("run/netns-last"))
+        last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
+        if self._answers():
+            last.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
+        last.start(self.wake)
+        self._wait(("last",))
+        self._account()
+
+    def _wait(self, names: tuple[str, ...]) -> None:
+        """Wait until these lanes are done; give up single jobs at their bound, everything at the deadline."""
+        while True:
+            now = time.monotonic()
+            lanes = [self.lanes[name] for name in names]
+            if all(lane.done or not lane.started for lane in lanes) or now >= self.until:
+                return
+            nearest = self.until
+            for lane in lanes:
+                for serial, job in list(lane.busy.items()):
+                    over = job.begun + job.seconds + 0.5
+                    if now >= over:
+                        job.abandoned = True
+                        lane.busy.pop(serial, None)
+                        waited = (now - job.begun) * 1000
+                        self._put(
+                            Record(
+                                job.name,
+                                "file",
+                                job.target,
+                                "timeout",
+                                why=f"did not end in {waited / 1000:.1f} s",
+                                ms=waited,
+                            )
+                        )
+                        lane.another(self.wake)
+                    else:
+                        nearest = min(nearest, over)
+            if self.progress:
+                self.progress(len(self.records), now - self.began)
+            with self.wake:
+                self.wake.wait(max(0.001, min(nearest - now, 0.05)))
+
+    def _account(self) -> None:
+        """Say of everything that was begun and did not end, or was not begun, that it is missing and why."""
+        now = time.monotonic()
+        for lane in self.lanes.values():
+            for job in list(lane.busy.values()):
+                job.abandoned = True
+                ms = (now - job.begun) * 1000
+                why = f"did not end in {ms / 1000:.1f} s, when the deadline came"
+                self.records.setdefault(job.name, Record(job.name, "file", job.target, "timeout", why=why, ms=ms))
+            for job in list(lane.jobs):
+                why = "the deadline came before its turn"
+                self.records.setdefault(job.name, Record(job.name, "file", job.target, "not-run", why=why))
+
+    # Records
+
+    def _put(self, record: Record) -> None:
+        self.records[record.name] = record
+
+    def _keep(self, name: str, kind: Kind, target: str, data: bytes, how: str, **about: object) -> None:
+        """Scrub evidence and keep it, unless the job that brought it was given up meanwhile."""
+        job: Job | None = getattr(_working, "job", None)
+        if job is not None and job.abandoned:
+            return
+        digest = sha256(data).hexdigest()
+        clean, redactions = (data, 0) if how == "none" else self.redactor.scrub(data, how)
+        self._put(
+            Record(
+                name,
+                kind,
+                target,
+                data=clean,
+                size=len(data),
+                sha256=digest,
+                redactions=redactions,
+                **about,  # type: ignore[arg-type]  # keyword arguments of Record
+            )
+        )
+
+    def _failed(self, name: str, kind: Kind, target: str, error: OSError, ms: float) -> None:
+        self._put(Record(name, kind, target, _status(error), why=_why(error), errno=error.errno or 0, ms=ms))
+
+    def _target(self, source: Source) -> str:
+        target = source.target
+        if "{" in target:
+            for name, value in self.places.names.items():
+                target = target.replace("{" + name + "}", value)
+        return target
+
+    # Files
+
+    def _read(self, source: Source) -> Callable[[], None]:
+        target = self._target(source)
+        if source.kind == "tree":
+            return lambda: self._tree(source, target)
+        if source.kind == "list":
+            return lambda: self._list(source, target)
+        if "*" in target:
+            return lambda: self._glob(source, target)
+        return lambda: self._file(source, source.name, target)
+
+    def _file(self, source: Source, name: str, path: str) -> None:
+        start = time.perf_counter()
+        try:
+            read = self.host.tail if source.kind == "tail" else self.host.read
+            data, about = read(path, source.limit)
+        except OSError as error:
+            self._failed(name, "file", path, error, _since(start))
+            return
+        cut = len(data) >= source.limit and about.st_size > source.limit and source.kind != "tail"
+        if source.keep:
+            data = b"\n".join(line for line in data.split(b"\n") if _wanted(line, source.keep)) + b"\n"
+        self._keep(
+            name,
+            "file",
+            path,
+            data,
+            source.scrub,
+            ms=_since(start),
+            mtime=about.st_mtime,
+            status="truncated" if cut else "ok",
+            why=f"larger than {source.limit:,} bytes" if cut else "",
+        )
+
+    def _glob(self, source: Source, pattern: str) -> None:
+        folder, _, match = pattern.rpartition("/")
+        start, _, end = match.partition("*")
+        try:
+            names = self.host.listdir(folder)
+        except OSError as error:
+            if error.errno not in {ENOENT, ENOTDIR}:
+                self._failed(source.name, "file", pattern, error, 0.0)
+            return
+        prefix = source.name.rpartition("/")[0] if "*" in source.name else source.name.rstrip("/")
+        for name in names:
+            if name.startswith(start) and name.endswith(end) and len(name) >= len(start) + len(end):
+                self._file(source, f"{prefix}/{name}", f"{folder}/{name}")
+
+    def _list(self, source: Source, path: str) -> None:
+        start = time.perf_counter()
+        try:
+            names = self.host.listdir(path)
+        except OSError as error:
+            self._failed(source.name, "tree", path, error, _since(start))
+            return
+        lines = []
+        for name in names:
+            try:
+                about = self.host.lstat(f"{path}/{name}")
+            except OSError:
+                continue
+            lines.append(tree_line(name, _letter(about.st_mode), about.st_mtime, str(about.st_size)))
+        self._keep(source.name, "tree", path, "".join(lines).encode(), "tree", ms=_since(start))
+
+    def _tree(self, source: Source, root: str) -> None:
+        start = time.perf_counter()
+        try:
+            names = self.host.listdir(root)
+        except OSError as error:
+            self._failed(source.name, "tree", root, error, _since(start))
+            return
+        lines: list[str] = []
+        size = 0
+        cut = False
+        flat = source.members[0].startswith("@")
+        for name in names:
+            if flat:
+                lines.append(self._entry(root, name, look_only=source.members[0] == "@?"))
+            elif name == "l":
+                continue  # overlay2's short links: a record of their own
+            else:
+                for member in source.members:
+                    bare = member.rstrip("/?")
+                    line = self._entry(root, f"{name}/{bare}", look_only=bare != member)
+                    if line:
+                        lines.append(line)
+            size += len(lines[-1]) * len(source.members) if lines else 0
+            if size > source.limit:
+                cut = True
+                break
+        self._keep(
+            source.name,
+            "tree",
+            root,
+            "".join(lines).encode("utf-8", "surrogateescape"),
+            "tree" if source.area != "store" else "none",
+            ms=_since(start),
+            status="truncated" if cut else "ok",
+            why=f"larger than {source.limit:,} bytes" if cut else "",
+        )
+
+    def _entry(self, root: str, name: str, *, look_only: bool) -> str:
+        """Give the line of one small file, link or directory of a tree."""
+        path = f"{root}/{name}"
+        try:
+            if not look_only:
+                try:
+                    data, about = self.host.read(path, 1 << 16)
+                except NotRegularError:
+                    about = self.host.lstat(path)
+                else:
+                    return f"{escape(name)}\tf\t{about.st_mtime:.3f}\t{escape(data.decode('utf-8', 'replace'))}\n"
+            about = self.host.lstat(path)
+            if S_ISLNK(about.st_mode):
+                return tree_line(name, "l", about.st_mtime, self.host.readlink(path))
+            content = str(about.st_size) if S_ISREG(about.st_mode) else ""
+            return tree_line(name, _letter(about.st_mode), about.st_mtime, content)
+        except FileNotFoundError:
+            # A dangling link is opened in vain, and is there all the same.
+            try:
+                about = self.host.lstat(path)
+                return tree_line(name, "l", about.st_mtime, self.host.readlink(path))
+            except OSError:
+                return tree_line(name, "-", 0.0) if look_only else ""
+        except OSError as error:
+            return tree_line(name, "!", 0.0, _why(error))
+
+    def _container_files(self) -> None:
+        folder = f"{self.places.data_root}/containers"
+        try:
+            ids = self.host.listdir(folder)
+        except OSError as error:
+            self._failed("store/containers/", "file", folder, error, 0.0)
+            return
+        for container in ids:
+            for name, scrub in sources.CONTAINER_FILES:
+                source = sources.Source(
+                    name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
+                )
+                self._file(source, source.name, f"{folder}/{container}/{name}")
+
+    # Processes and namespaces
+
+    def _processes(self) -> None:
+        self.listed.wait(BRACKET_SECONDS)
+        start = time.perf_counter()
+        text = scan(self.host, self.redactor.scrub)
+        self._keep("proc/processes", "tree", "/proc", text.encode("utf-8", "surrogateescape"), "none", ms=_since(start))
+
+    def _processes_last(self) -> None:
+        """Look once more at the processes that matter: a pid that is gone, or is another process now, is unsettled."""
+        start = time.perf_counter()
+        first = self.records.get("proc/processes")
+        lines: list[str] = []
+        if first is not None:
+            pids = {line.split("/", 1)[0] for line in first.text.split("\n") if "/cmdline\t" in line}
+            lines += [self._entry("/proc", f"{pid}/stat", look_only=False) for pid in sorted(pids, key=int)]
+        self._keep("proc/last", "tree", "/proc", "".join(lines).encode(), "none", ms=_since(start))
+
+    def _sandboxes(self, record: str) -> None:
+        """List the files of network sandboxes: which are mounts of a namespace (nsfs), and of which."""
+        folder = self.places.exec_root + "/netns"
+        start = time.perf_counter()
+        try:
+            names = self.host.listdir(folder)
+            nsfs = self.host.stat("/proc/self/ns/net").st_dev
+        except OSError as error:
+            self._failed(record, "tree", folder, error, _since(start))
+            return
+        lines = []
+        for name in names:
+            try:
+                about = self.host.stat(f"{folder}/{name}")
+            except OSError:
+                continue
+            if about.st_dev == nsfs:
+                lines.append(tree_line(name, "n", 0.0, f"net:[{about.st_ino}]"))
+            else:
+                lines.append(tree_line(name, _letter(about.st_mode), about.st_mtime, str(about.st_size)))
+        self._keep(record, "tree", folder, "".join(lines).encode(), "none", ms=_since(start))
+
+    def _namespaces(self) -> None:
+        """Queue a job for each network namespace: of processes, and of sandboxes that no process lives in."""
+        from doctor.namespaces import jobs
+
+        lane = self.lanes["namespaces"]
+        index, work = jobs(
+            self.host,
+            self.records.get("proc/processes"),
+            self.records.get("run/netns"),
+            keep=self._keep,
+            failed=self._failed,
+            stuck=self.stuck,
+        )
+        self._keep("netns/index", "tree", "/proc/*/ns/net", index.encode(), "none")
+        for name, target, one in work:
+            lane.add(name, target, 3.0, one)
+        if lane.jobs:
+            lane.start(self.wake)
+
+    # Commands
+
+    def _command(self, source: Source) -> Callable[[], None]:
+        return lambda: self._run_command(source)
+
+    def _run_command(self, source: Source) -> None:
+        argv = tuple(source.target.split(" "))
+        absent = [module for module in source.touches if not self.host.has_module(module)]
+        if absent:
+            why = f"would load kernel module {absent[0]}, which is not there: so no rules are in it"
+            self._put(Record(source.name, "command", source.target, "not-run", why=why))
+            return
+        if argv[0] in self.stuck:
+            why = f"{argv[0]} did not end before"
+            self._put(Record(source.name, "command", source.target, "not-run", why=why))
+            return
+        seconds = max(0.05, min(source.seconds, self.until - time.monotonic()))
+        done = self.host.run(argv, seconds, source.limit)
+        ms = done.seconds * 1000
+        if done.status == "timeout":
+            self.stuck.add(argv[0])
+        status: Status = done.status
+        why = ""
+        if status == "ok" and done.returncode:
+            last = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1]
+            status = "denied" if "ermission denied" in last or "not permitted" in last else "failed"
+            why = f"exit {done.returncode}: {last[:300]}"
+        elif status != "ok":
+            why = {
+                "timeout": f"{argv[0]} did not end in {seconds:.1f} s",
+                "truncated": f"more than {source.limit:,} bytes",
+                "absent": f"{argv[0]} is not installed",
+                "denied": f"{argv[0]} may not be run",
+            }.get(status, status)
+        if status in {"absent", "denied"}:
+            self._put(Record(source.name, "command", source.target, status, why=why, ms=ms))
+            return
+        self._keep(source.name, "command", source.target, done.stdout, source.scrub, status=status, why=why, ms=ms)
+
+    # The daemon
+
+    def _answers(self) -> bool:
+        ping = self.records.get("api/ping")
+        return ping is not None and ping.status == "ok" and not (lane := self.lanes["api"]).busy and not lane.jobs
+
+    def _ask(self) -> None:
+        """Ask whether the daemon is there, and then everything else; a daemon that did not answer is asked no more."""
+        api = self.lanes["api"]
+        if not self._get("api/ping", "/_ping", PING_SECONDS):
+            self.listed.set()
+            asked = (*sources.API, *sources.API_LATE, *(one for one in self.extra if one.kind == "api"))
+            ping = self.records["api/ping"]
+            for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
+                self._put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
+            return
+        self._get("api/containers", sources.LIST, 2.0, "inspect")
+        self.listed.set()
+        for source in sources.API:
+            api.add(source.name, source.target, source.seconds, self._api(source))
+        api.add("api/inspect/", "/containers/ID/json", 5.0, self._inspect)
+        for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
+            api.add(source.name, source.target, source.seconds, self._api(source))
+
+    def _api(self, source: Source) -> Callable[[], None]:
+        def ask() -> None:
+            self._get(source.name, source.target, source.seconds, source.scrub)
+
+        return ask
+
+    def _get(self, name: str, path: str, seconds: float, scrub: str = "text") -> bool:
+        start = time.perf_counter()
+        seconds = max(0.05, min(seconds, self.until - time.monotonic()))
+        try:
+            status, body = self.api.get(path, seconds)
+        except ApiError as error:
+            known: Status = error.status  # type: ignore[assignment]  # ApiError names a Status
+            self._put(Record(name, "api", path, known, why=error.why, errno=error.errno, ms=_since(start)))
+            return False
+        ms = _since(start)
+        if status != 200:  # noqa: PLR2004 - HTTP
+            self._keep(name, "api", path, body, "text", status="failed", why=f"HTTP {status}", ms=ms)
+            return False
+        self._keep(name, "api", path, body, scrub, ms=ms)
+        return True
+
+    def _inspect(self) -> None:
+        listed = self.records.get("api/containers")
+        ids = _ids(listed.data) if listed is not None else []
+        for container in ids:
+            if time.monotonic() > self.until:
+                return
+            # The job is one, its requests are many: each renews the bound.
+            job: Job = _working.job
+            if job.abandoned:
+                return
+            job.begun = time.monotonic()
+            self._get(f"api/inspect/{container}", f"/containers/{container}/json", 2.0, "inspect")
+            ping = self.records.get(f"api/inspect/{container}")
+            if ping is not None and ping.status == "timeout":
+                return
+
+    def _last_list(self) -> None:
+        self._get("api/containers-last", sources.LIST, LAST_SECONDS, "inspect")
+
+
+class _Listed(msgspec.Struct):
+    Id: str = ""
+
+
+def _ids(data: bytes) -> list[str]:
+    try:
+        return [one.Id for one in msgspec.json.decode(data, type=list[_Listed]) if one.Id.isalnum()]
+    except msgspec.MsgspecError:
+        return []
+
+
+def _wanted(line: bytes, words: tuple[str, ...]) -> bool:
+    lower = line.lower()
+    return any(word.encode() in lower for word in words)
+
+
+def _letter(mode: int) -> str:
+    return "d" if S_ISDIR(mode) else "l" if S_ISLNK(mode) else "f" if S_ISREG(mode) else "o"
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
+
+
+def _status(error: OSError) -> Status:
+    if error.errno in {ENOENT, ENOTDIR}:
+        return "absent"
+    if error.errno in {EACCES, EPERM}:
+        return "denied"
+    return "failed"
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, NotRegularError) or not error.errno:
+        return str(error.strerror or error)
+    return os.strerror(error.errno).lower()
+
+
+def collect(
+    host: Host,
+    *,
+    deadline: float = 10.0,
+    extra: Iterable[Source] = (),
+    places: Places | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Snapshot:
+    """Read all evidence of a host within `deadline` seconds. Changes nothing; raises nothing for what it finds."""
+    began = time.monotonic()
+    wall = time.time()
+    found = places or find(host, here())
+    run = Collector(host, found, extra, began + deadline)
+    run.progress = progress
+    run.run()
+    if progress:
+        progress(len(run.records), -1.0)
+    return _snapshot(run, wall, time.monotonic() - began)
+
+
+def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:
+    uname = os.uname()
+    local = time.localtime(wall)
+    uid = os.geteuid()
+    records = {record.name: record for record in run.redactor.finish(_in_order(run.records))}
+    records["engine/places"] = Record(
+        "engine/places", "kernel", "the running daemon", data=msgspec.json.encode(run.places)
+    )
+    meta = Meta(
+        doctor=__version__,
+        hostname=uname.nodename,
+        kernel=uname.release,
+        machine=uname.machine,
+        collected_at=wall,
+        utc_offset=local.tm_gmtoff,
+        uid=uid,
+        user=_user(uid),
+        seconds=seconds,
+    )
+    return Snapshot(meta, records, dict(run.redactor.removed))
+
+
+def _in_order(records: dict[str, Record]) -> list[Record]:
+    """Give the records in the order of the table, so that secrets are numbered alike in every run."""
+    place = {source.name: number for number, source in enumerate(sources.SOURCES)}
+    return sorted(records.values(), key=lambda record: (place.get(record.name, len(place)), record.name))
+
+
+def _user(uid: int) -> str:
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

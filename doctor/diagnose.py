@@ -1,0 +1,97 @@
+"""From findings to causes: which finding explains which, in what order to read them, and in what order to cure.
+
+A check declares the codes that its finding explains. A finding that another one explains is a consequence, no cause;
+one cause may explain many findings, and two that explain each other are two causes. Pure: report in, report out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from doctor.model import Diagnosis, Reported, Severity
+
+if TYPE_CHECKING:
+    from doctor.registry import Registry
+
+
+def diagnose(findings: tuple[Reported, ...], registry: Registry) -> tuple[Diagnosis, ...]:
+    """Group findings into causes, most important first. Info findings and ignored ones are no causes."""
+    judged = [one for one in findings if one.severity is not Severity.INFO and not one.ignored]
+    by_code: dict[str, list[Reported]] = {}
+    for one in judged:
+        by_code.setdefault(one.code, []).append(one)
+    explains = {code: _reach(code, registry) & by_code.keys() for code in by_code}
+    roots = [code for code in by_code if not any(code in explains[other] and other != code for other in by_code)]
+    causes: list[Diagnosis] = []
+    for code in roots:
+        explained = tuple(one for other in sorted(explains[code] - {code}) for one in by_code[other])
+        causes += [_cause(root, explained) for root in by_code[code]]
+    causes.sort(
+        key=lambda cause: (-cause.severity.rank, -len(cause.consequences), _restarts(cause), cause.code, cause.root)
+    )
+    return tuple(_ordered(causes, registry))
+
+
+def _reach(code: str, registry: Registry) -> set[str]:
+    """Give every code that a finding of this code explains, directly or through another; a circle explains nothing."""
+    seen: set[str] = set()
+    todo = [code]
+    while todo:
+        check = registry.checks.get(todo.pop())
+        for other in check.explains if check else ():
+            if other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen - {code}
+
+
+def _cause(root: Reported, explained: tuple[Reported, ...]) -> Diagnosis:
+    fired = {one.code for one in explained} | {root.code}
+    return Diagnosis(
+        code=root.code,
+        severity=root.severity,
+        title=root.title,
+        root=root.id,
+        consequences=tuple(one.id for one in explained),
+        hits=root.hits,
+        works=root.works,
+        evidence=root.evidence,
+        since=root.since,
+        excluded=tuple(one for one in root.excluded if one.rival not in fired),
+        cure_after=(),
+        remedy=root.remedy,
+    )
+
+
+def _restarts(cause: Diagnosis) -> int:
+    return 1 if cause.remedy.restarts else 0
+
+
+def blocking(causes: tuple[Diagnosis, ...], registry: Registry) -> frozenset[str]:
+    """Give the codes among these causes that would keep dockerd or a container from starting again."""
+    return frozenset(
+        one.code for one in causes if one.code in registry.checks and registry.checks[one.code].blocks_start
+    )
+
+
+def _ordered(causes: list[Diagnosis], registry: Registry) -> list[Diagnosis]:
+    """Say of each cure that restarts dockerd or the host which others come first.
+
+    Every cure that restarts nothing comes before one that does; of two that restart, the one for what keeps dockerd
+    from starting comes first.
+    """
+    blocks = blocking(tuple(causes), registry)
+
+    def before(other: Diagnosis, cause: Diagnosis) -> bool:
+        if other.code == cause.code:
+            return False
+        return not other.remedy.restarts or (other.code in blocks and cause.code not in blocks)
+
+    return [
+        replace(cause, cure_after=tuple(sorted({other.code for other in causes if before(other, cause)})))
+        if cause.remedy.restarts
+        else cause
+        for cause in causes
+    ]

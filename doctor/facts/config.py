@@ -1,0 +1,274 @@
+"""daemon.json as it stands, and every option with where its value comes from.
+
+`ConfigFile` keeps the text and, where it does not parse, line and column of the fault. `Options` says for each key what
+the file and the command line ask for. What a dead daemon would be started with is read from the unit (systemd) or from
+/etc/default/docker (init script).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from msgspec import Struct
+
+from doctor.engine.options import OPTIONS, Flag, parse_flags
+from doctor.facts.daemon import Daemon
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Record, Snapshot
+
+RECORD = "engine/daemon.json"
+
+
+class SyntaxFault(Struct, frozen=True):
+    """Why a text is no JSON: line and column from 1, offset from 0, and the parser's words in lower case."""
+
+    line: int
+    column: int
+    offset: int
+    what: str
+
+
+class ConfigFile(Struct, frozen=True):
+    """daemon.json: `data` is None when it does not parse or holds no object; `mtime` is in seconds since the epoch."""
+
+    path: str
+    exists: bool
+    text: str
+    data: dict[str, Any] | None
+    fault: SyntaxFault | None
+    mtime: float
+
+    def line_of(self, key: str) -> int:
+        """Give the line that a top-level key stands in, 0 when it does not."""
+        found = None
+        for match in re.finditer(rf'"{re.escape(key)}"\s*:', self.text):
+            found = match
+            break
+        return self.text.count("\n", 0, found.start()) + 1 if found else 0
+
+    def cite(self, line: int) -> Citation:
+        """Cite one line of the file, or the file as a whole with line 0."""
+        lines = self.text.split("\n")
+        excerpt = lines[line - 1].strip() if 0 < line <= len(lines) else f"{len(self.text):,} characters"
+        return Citation(RECORD, line, excerpt, f"{self.path}:{line}" if line else self.path)
+
+
+class Origin(Struct, frozen=True):
+    """One place that sets an option: the value as text, the words that do, and the citation."""
+
+    value: str
+    text: str
+    where: str
+    cited: Citation
+
+
+class Options(Struct, frozen=True):
+    """Per key of daemon.json: what the file sets, and what the command line sets.
+
+    `flags_from` says whose command line that is: `running` (of the dockerd that runs), `unit`, `init script`, or empty
+    when nobody knows what the next start will be given.
+    """
+
+    file: dict[str, Origin]
+    flags: dict[str, tuple[Origin, ...]]
+    flags_from: str
+
+    def value(self, key: str) -> str:
+        """Give the value in force as text: the flag's, else the file's, else the default; lists joined by commas."""
+        if key in self.flags:
+            return ",".join(one.value for one in self.flags[key])
+        return self.file[key].value if key in self.file else OPTIONS[key].default
+
+    def on(self, key: str) -> bool:
+        """Whether a switch is on."""
+        return self.value(key).lower() in {"true", "1", "t"}
+
+    def origin(self, key: str) -> Origin | None:
+        """Give what sets the key, None when it has its default."""
+        return self.flags[key][0] if key in self.flags else self.file.get(key)
+
+
+def _strict(text: str) -> tuple[Any, SyntaxFault | None]:
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    try:
+        return json.loads(text, parse_constant=refuse), None
+    except json.JSONDecodeError as error:
+        return None, SyntaxFault(error.lineno, error.colno, error.pos, _go_words(error, text))
+    except ValueError as error:
+        at = max(text.find(str(error)), 0)
+        line = text.count("\n", 0, at) + 1
+        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), at, f"{error} is no JSON value")
+    except RecursionError:
+        return None, SyntaxFault(1, 1, 0, "nested too deeply")
+
+
+def _go_words(error: json.JSONDecodeError, text: str) -> str:
+    """Say what is wrong at the place, in words that a person can act on."""
+    here = text[error.pos : error.pos + 1]
+    before = text[: error.pos].rstrip()
+    if not text.strip():
+        return "the file is empty"
+    if not here:
+        return "the text ends too early: a bracket is not closed"
+    if error.msg == "Extra data":
+        return "something follows the closing bracket"
+    if before.endswith(",") and here in "}]":
+        return f"comma before {here}"
+    if error.msg.startswith(("Illegal trailing comma", "Expecting property name")) and before.endswith(","):
+        return f"comma before {here}" if here in "}]" else f"a key in double quotes is expected, not {here}"
+    if "delimiter" in error.msg and "','" in error.msg:
+        return f"a comma is missing before {here}"
+    if here in "'\u2018\u2019\u201c\u201d":
+        return f"{here} is no quotation mark of JSON"
+    if here in "/#":
+        return "JSON has no comments"
+    return f"{error.msg[:1].lower()}{error.msg[1:]}, not {here!r}"
+
+
+def check_text(text: str) -> SyntaxFault | None:
+    """Give the first fault of a text as strict JSON, None for JSON."""
+    return _strict(text)[1]
+
+
+@fact
+def config_file(snapshot: Snapshot) -> ConfigFile:
+    """Parse daemon.json strictly; a byte order mark is skipped."""
+    record = snapshot.get(RECORD)
+    if record.status == "absent":
+        return ConfigFile(record.target, exists=False, text="", data=None, fault=None, mtime=0.0)
+    if not record.readable:
+        raise EvidenceMissing("daemon.json", f"{record.target}: {record.why or record.status}")
+    try:
+        text = record.data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = record.data.decode("utf-8", "replace")
+        line = record.data.count(b"\n", 0, error.start) + 1
+        column = error.start - record.data.rfind(b"\n", 0, error.start)
+        fault = SyntaxFault(line, column, error.start, f"byte 0x{record.data[error.start]:02x} is no UTF-8")
+        return ConfigFile(record.target, exists=True, text=text, data=None, fault=fault, mtime=record.mtime)
+    found, wrong = _strict(text)
+    return ConfigFile(
+        record.target,
+        exists=True,
+        text=text,
+        data=found if isinstance(found, dict) else None,
+        fault=wrong,
+        mtime=record.mtime,
+    )
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(map(_as_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@fact
+def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon) -> Options:
+    """Put the file and the command line side by side."""
+    from_file = {}
+    for key, value in (config.data or {}).items():
+        line = config.line_of(key)
+        from_file[key] = Origin(_as_text(value), f'"{key}"', f"{config.path}:{line}", config.cite(line))
+    flags, whose = _command_line(snapshot, daemon)
+    by_key: dict[str, list[Origin]] = {}
+    for flag, cited in flags:
+        by_key.setdefault(flag.key, []).append(Origin(flag.value, flag.text, cited.place, cited))
+    return Options(from_file, {key: tuple(held) for key, held in by_key.items()}, whose)
+
+
+def _command_line(snapshot: Snapshot, daemon: Daemon) -> tuple[list[tuple[Flag, Citation]], str]:
+    if daemon.pid:
+        cited = Citation("proc/processes", daemon.line, " ".join(daemon.argv), f"/proc/{daemon.pid}/cmdline")
+        return [(flag, cited) for flag in parse_flags(daemon.argv[1:])], "running"
+    if daemon.supervisor == "systemd":
+        return _from_unit(snapshot), "unit"
+    if daemon.supervisor == "init script":
+        return _from_environment(snapshot, "files/etc/default/docker", "DOCKER_OPTS"), "init script"
+    return [], ""
+
+
+def _assignments(record: Record) -> list[tuple[str, str, int]]:
+    """Give name, value and line of each `NAME="value"` of a shell-like file; other lines are skipped."""
+    found = []
+    for number, line in enumerate(record.text.split("\n"), 1):
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or not name.isidentifier():
+            continue
+        try:
+            words = shlex.split(value, comments=True)
+        except ValueError:
+            continue
+        found.append((name, " ".join(words), number))
+    return found
+
+
+def _from_environment(snapshot: Snapshot, name: str, variable: str) -> list[tuple[Flag, Citation]]:
+    record = snapshot.get(name)
+    if not record.readable:
+        return []
+    flags: list[tuple[Flag, Citation]] = []
+    for held, value, number in _assignments(record):
+        if held == variable:
+            cited = Citation(name, number, f"{held}={value}", f"{record.target}:{number}")
+            flags = [(flag, cited) for flag in parse_flags(tuple(value.split()))]
+    return flags
+
+
+def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
+    """Read the ExecStart in force: the last one that a unit or drop-in sets (systemd.service(5), systemd.unit(5))."""
+    records = _unit_records(snapshot)
+    environment: dict[str, tuple[str, Citation]] = {}
+    start: tuple[str, Citation] | None = None
+    for record in records:
+        joined = 0
+        text = ""
+        for number, raw in enumerate(record.text.split("\n"), 1):
+            joined = joined or number
+            text += raw.rstrip("\\")
+            if raw.endswith("\\"):
+                continue
+            key, _, value = text.strip().partition("=")
+            cited = Citation(record.name, joined, text.strip(), f"{record.target}:{joined}")
+            if key == "EnvironmentFile":
+                named = snapshot.get("files" + value.lstrip("-"))
+                for name, held, line in _assignments(named) if named.readable else ():
+                    place = f"{named.target}:{line}"
+                    environment[name] = (held, Citation(named.name, line, f"{name}={held}", place))
+            elif key == "ExecStart":
+                start = (value, cited) if value else None
+            joined, text = 0, ""
+    if start is None:
+        return []
+    words = start[0].split()[1:]
+    plain = tuple(word for word in words if not word.startswith("$"))
+    flags: list[tuple[Flag, Citation]] = [(flag, start[1]) for flag in parse_flags(plain)]
+    for word in words:
+        held_value = environment.get(word.strip("${}")) if word.startswith("$") else None
+        if held_value is not None:
+            flags += [(flag, held_value[1]) for flag in parse_flags(tuple(held_value[0].split()))]
+    return flags
+
+
+def _unit_records(snapshot: Snapshot) -> list[Record]:
+    """Give the unit file in force and its drop-ins in the order that systemd reads them."""
+    folders = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+    unit = None
+    drop_ins: dict[str, Record] = {}
+    for folder in folders:
+        record = snapshot.get(f"files{folder}/docker.service")
+        if unit is None and record.readable:
+            unit = record
+        prefix = f"files{folder}/docker.service.d/"
+        for one in snapshot.under(prefix):
+            if one.readable:
+                drop_ins.setdefault(one.name.removeprefix(prefix), one)
+    return ([unit] if unit else []) + [drop_ins[name] for name in sorted(drop_ins)]

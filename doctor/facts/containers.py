@@ -1,0 +1,296 @@
+"""Containers as the API inspects them, or as the disk has them when the daemon cannot be asked.
+
+What is unsettled (came, went or changed while the snapshot was taken) is kept apart: no check judges it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from doctor.facts.clock import epoch
+from doctor.facts.processes import Processes
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Record, Snapshot
+
+LATE = 60.0
+"""Seconds by which a process may seem to have started before its container did: clocks drift, a pid reused does not."""
+
+
+class _Endpoint(Struct):
+    NetworkID: str = ""
+    EndpointID: str = ""
+    Gateway: str = ""
+    IPAddress: str = ""
+    IPPrefixLen: int = 0
+    IPv6Gateway: str = ""
+    GlobalIPv6Address: str = ""
+    MacAddress: str = ""
+
+
+class _Binding(Struct):
+    HostIp: str = ""
+    HostPort: str = ""
+
+
+class _Settings(Struct):
+    SandboxID: str = ""
+    SandboxKey: str = ""
+    Ports: dict[str, list[_Binding] | None] | None = None
+    Networks: dict[str, _Endpoint | None] | None = None
+
+
+class _State(Struct):
+    Running: bool = False
+    Restarting: bool = False
+    Paused: bool = False
+    Dead: bool = False
+    Status: str = ""
+    Pid: int = 0
+    StartedAt: str = ""
+
+
+class _Policy(Struct):
+    Name: str = ""
+
+
+class _HostConfig(Struct):
+    NetworkMode: str = ""
+    RestartPolicy: _Policy = field(default_factory=_Policy)
+    AutoRemove: bool = False
+
+
+class _Config(Struct):
+    Image: str = ""
+    Labels: dict[str, str] | None = None
+
+
+class _Inspect(Struct):
+    """The part of `GET /containers/ID/json` and of config.v2.json that checks need; both spell it alike."""
+
+    Id: str = ""
+    ID: str = ""
+    Name: str = ""
+    Image: str = ""
+    State: _State = field(default_factory=_State)
+    Config: _Config = field(default_factory=_Config)
+    HostConfig: _HostConfig = field(default_factory=_HostConfig)
+    NetworkSettings: _Settings = field(default_factory=_Settings)
+
+
+class Endpoint(Struct, frozen=True):
+    """A container's place in one network; addresses are empty strings when it has none."""
+
+    network: str
+    network_id: str
+    address: str
+    prefix: int
+    gateway: str
+    address6: str
+    gateway6: str
+    mac: str
+
+
+class Port(Struct, frozen=True):
+    """A published port: `80/tcp` of the container on a port and address of the host."""
+
+    container: int
+    protocol: str
+    host: int
+    host_ip: str
+
+
+class Container(Struct, frozen=True):
+    """One container. `name` is what a person calls it (Compose: `project/service`), `engine_name` what docker does.
+
+    `started` is in seconds since the epoch, 0 when it never ran; `policy` is the restart policy (`no`, `always`, ...).
+    """
+
+    id: str
+    name: str
+    engine_name: str
+    running: bool
+    status: str
+    pid: int
+    started: float
+    sandbox: str
+    endpoints: tuple[Endpoint, ...]
+    ports: tuple[Port, ...]
+    policy: str
+    auto_remove: bool
+    image: str
+    image_id: str
+    network_mode: str
+    cited: Citation
+
+    @property
+    def stays_down(self) -> bool:
+        """Whether it stays down when the daemon restarts and stops it."""
+        return self.policy not in {"always", "unless-stopped", "on-failure"} or self.auto_remove
+
+
+class Containers(Struct, frozen=True):
+    """All settled containers, by name; `source` is `API` or `disk`; `unsettled` are names that no check judges.
+
+    `complete` is false when a container that is there could not be read.
+    """
+
+    all: tuple[Container, ...]
+    unsettled: tuple[str, ...]
+    unsettled_ids: frozenset[str]
+    source: str
+    complete: bool
+
+    @property
+    def running(self) -> tuple[Container, ...]:
+        """Those that run."""
+        return tuple(one for one in self.all if one.running)
+
+
+class _Listed(Struct):
+    Id: str = ""
+    Names: list[str] | None = None
+    State: str = ""
+    NetworkSettings: Any = None
+
+
+def _listing(record: Record) -> dict[str, tuple[str, str, Any]]:
+    """Read a list of containers: id → name, state, network settings."""
+    try:
+        found = msgspec.json.decode(record.data, type=list[_Listed])
+    except msgspec.MsgspecError:
+        return {}
+    return {one.Id: ((one.Names or [one.Id[:12]])[0].lstrip("/"), one.State, one.NetworkSettings) for one in found}
+
+
+@fact
+def containers(snapshot: Snapshot, processes: Processes) -> Containers:
+    """Read every inspect; without the API, the files of each container."""
+    first = snapshot.get("api/containers")
+    if first.readable:
+        found = _from_api(snapshot, processes, _listing(first))
+    else:
+        found = _from_disk(snapshot, first, processes)
+    return found
+
+
+def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[str, str, Any]]) -> Containers:
+    last = snapshot.get("api/containers-last")
+    after = _listing(last) if last.readable else before
+    unsettled = {identity for identity in before | after if before.get(identity) != after.get(identity)}
+    every = []
+    complete = True
+    for identity, (_, state, _) in before.items():
+        record = snapshot.get(f"api/inspect/{identity}")
+        if record.status == "failed" and "404" in record.why:
+            unsettled.add(identity)
+            continue
+        one = _container(record, identity)
+        if one is None:
+            complete = False
+            continue
+        process = processes.by_pid.get(one.pid)
+        if one.pid in processes.restarted or (process is not None and one.started > process.started + LATE):
+            unsettled.add(identity)
+        if one.running != (state in {"running", "paused", "restarting"}):
+            unsettled.add(identity)
+        if identity not in unsettled:
+            every.append(one)
+    names = {
+        identity: (before.get(identity) or after[identity])[0] for identity in unsettled if identity in before | after
+    }
+    return Containers(
+        tuple(sorted(every, key=lambda one: one.name)),
+        tuple(sorted(names.values())),
+        frozenset(unsettled),
+        "API",
+        complete,
+    )
+
+
+def _from_disk(snapshot: Snapshot, first: Record, processes: Processes) -> Containers:
+    every = []
+    complete = True
+    folder = snapshot.get("store/containers/")
+    if folder.status == "denied":
+        raise EvidenceMissing("API", first.why)
+    for record in snapshot.under("store/containers/"):
+        if not record.name.endswith("/config.v2.json"):
+            continue
+        identity = record.name.split("/")[2]
+        one = _container(record, identity, snapshot.get(f"store/containers/{identity}/hostconfig.json"))
+        if one is None:
+            complete = False
+            continue
+        # The disk says what was true when the daemon last wrote; the process table says what is.
+        process = processes.by_pid.get(one.pid)
+        running = process is not None and process.container == identity
+        every.append(msgspec.structs.replace(one, running=running))
+    return Containers(tuple(sorted(every, key=lambda one: one.name)), (), frozenset(), "disk", complete)
+
+
+def _container(record: Record, identity: str, host_config: Record | None = None) -> Container | None:
+    if not record.readable:
+        return None
+    try:
+        raw = msgspec.json.decode(record.data, type=_Inspect)
+        if host_config is not None and host_config.readable:
+            raw.HostConfig = msgspec.json.decode(host_config.data, type=_HostConfig)
+    except msgspec.MsgspecError:
+        return None
+    settings = raw.NetworkSettings
+    name = raw.Name.lstrip("/") or identity[:12]
+    return Container(
+        id=identity,
+        name=_shown(name, raw.Config.Labels or {}),
+        engine_name=name,
+        running=raw.State.Running and not raw.State.Restarting,
+        status=raw.State.Status or ("running" if raw.State.Running else "exited"),
+        pid=raw.State.Pid,
+        started=epoch(raw.State.StartedAt),
+        sandbox=settings.SandboxKey.replace("/var/run/", "/run/", 1),
+        endpoints=tuple(
+            Endpoint(
+                network=network,
+                network_id=one.NetworkID,
+                address=one.IPAddress,
+                prefix=one.IPPrefixLen,
+                gateway=one.Gateway,
+                address6=one.GlobalIPv6Address,
+                gateway6=one.IPv6Gateway,
+                mac=one.MacAddress,
+            )
+            for network, one in (settings.Networks or {}).items()
+            if one is not None
+        ),
+        ports=_ports(settings.Ports or {}),
+        policy=raw.HostConfig.RestartPolicy.Name or "no",
+        auto_remove=raw.HostConfig.AutoRemove,
+        image=raw.Config.Image,
+        image_id=raw.Image,
+        network_mode=raw.HostConfig.NetworkMode,
+        cited=Citation(record.name, 1, f"{name} pid {raw.State.Pid}", f"container {name}"),
+    )
+
+
+def _shown(name: str, labels: dict[str, str]) -> str:
+    """Call a Compose container `project/service`, with its number from the second on."""
+    project, service = labels.get("com.docker.compose.project"), labels.get("com.docker.compose.service")
+    number = labels.get("com.docker.compose.container-number", "1")
+    if not project or not service:
+        return name
+    return f"{project}/{service}" if number == "1" else f"{project}/{service}-{number}"
+
+
+def _ports(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
+    ports = []
+    for spelled, held in bindings.items():
+        number, _, protocol = spelled.partition("/")
+        for one in held or ():
+            if not number.isdigit() or not one.HostPort.isdigit():
+                continue
+            ports.append(Port(int(number), protocol or "tcp", int(one.HostPort), one.HostIp))
+    return tuple(sorted(set(ports), key=lambda port: (port.host, port.protocol, port.host_ip)))

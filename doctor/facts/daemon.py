@@ -1,0 +1,181 @@
+"""The daemon: does it run, does it answer, which version is it, who starts it, and what were its last words."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from msgspec import Struct
+
+from doctor.facts.clock import epoch
+from doctor.facts.processes import Process, Processes
+from doctor.model import Citation
+from doctor.places import Places
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Snapshot
+
+
+class Daemon(Struct, frozen=True):
+    """dockerd. `pid` 0: it does not run.
+
+    `answer` is what the API said to `_ping`: `ok`, `timeout`, `absent` (no socket), `denied`, `failed` (refused, or an
+    HTTP error); `why` is that in words. `supervisor` is who starts it: `systemd`, `init script`, `hand` (a person, or
+    something we do not know), or empty when there is neither a process nor a way to start one. `threads` are the states of
+    its threads.
+    """
+
+    pid: int
+    argv: tuple[str, ...]
+    state: str
+    threads: str
+    waits: tuple[str, ...]
+    started: float
+    line: int
+    answer: str
+    why: str
+    version: str
+    address: str
+    supervisor: str
+    containerd: int
+
+    @property
+    def generation(self) -> tuple[int, int]:
+        """Major and minor version; (0, 0) when unknown."""
+        match = re.match(r"(\d+)\.(\d+)", self.version)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the API answered."""
+        return self.answer == "ok"
+
+
+@fact
+def places(snapshot: Snapshot) -> Places:
+    """Read where the collector found the daemon."""
+    record = snapshot.get("engine/places")
+    try:
+        return msgspec.json.decode(record.data, type=Places)
+    except msgspec.MsgspecError as error:
+        raise EvidenceMissing("daemon", f"engine/places: {error}") from error
+
+
+class _Version(Struct):
+    Version: str = ""
+
+
+@fact
+def daemon(snapshot: Snapshot, places: Places, processes: Processes) -> Daemon:
+    """Join the process table, the answer to `_ping` and what starts the daemon here."""
+    process = processes.by_pid.get(places.pid)
+    if process is None:
+        running = processes.named("dockerd")
+        process = running[0] if running and places.pid else None
+    ping = snapshot.get("api/ping")
+    children = [one.pid for one in processes.named("containerd")]
+    return Daemon(
+        pid=process.pid if process else 0,
+        argv=(process.argv or places.argv) if process else (),
+        state=process.state if process else "",
+        threads=process.threads if process else "",
+        waits=process.waits if process else (),
+        started=process.started if process else 0.0,
+        line=process.line if process else 0,
+        answer=ping.status,
+        why=ping.why,
+        version=_version(snapshot),
+        address=places.address,
+        supervisor=_supervisor(snapshot, process),
+        containerd=children[0] if children else 0,
+    )
+
+
+def _version(snapshot: Snapshot) -> str:
+    """Read the version from the API, else from `dockerd --version`; empty when neither can be had."""
+    try:
+        named = msgspec.json.decode(snapshot.get("api/version").data, type=_Version).Version
+    except msgspec.MsgspecError:
+        named = ""
+    if not named:
+        match = re.search(r"version (\d+\.\d+\.[^\s,]+)", snapshot.get("engine/version").text)
+        named = match[1] if match else ""
+    return named.partition("+")[0]
+
+
+def _supervisor(snapshot: Snapshot, process: Process | None) -> str:
+    if process is not None and "docker.service" in process.cgroup:
+        return "systemd"
+    if snapshot.get("host/init").text.strip() == "systemd":
+        return "systemd"
+    if process is not None and process.argv and not any(word in {"-p", "--pidfile"} for word in process.argv):
+        return "hand"
+    if snapshot.get("engine/init-script").readable:
+        return "init script"
+    return "hand" if process is not None else ""
+
+
+class LogLine(Struct, frozen=True):
+    """A line of the daemon's log: when (seconds since the epoch, 0 when it does not say), level, text, citation."""
+
+    at: float
+    level: str
+    text: str
+    cited: Citation
+
+
+class DaemonLog(Struct, frozen=True):
+    """The daemon's last words, oldest first."""
+
+    lines: tuple[LogLine, ...]
+
+    def first(self, words: str, after: float = 0.0) -> LogLine | None:
+        """Give the first line after a time that contains the words."""
+        return next((line for line in self.lines if line.at >= after and words in line.text), None)
+
+    @property
+    def fatal(self) -> LogLine | None:
+        """The last reason that a start gave for failing, unless a later start succeeded."""
+        found = None
+        for line in self.lines:
+            if "Daemon has completed initialization" in line.text or "API listen on" in line.text:
+                found = None
+            elif any(
+                words in line.text
+                for words in (
+                    "unable to configure the Docker daemon",
+                    "failed to start daemon",
+                    "failed to load listener",
+                )
+            ) or line.level in {"fatal", "panic"}:
+                found = line
+        return found
+
+
+_TEXT = re.compile(r'time="([^"]+)" level=(\w+) msg="((?:[^"\\]|\\.)*)"(.*)')
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+
+
+@fact
+def daemon_log(snapshot: Snapshot) -> DaemonLog:
+    """Read the journal where there is one, else the log file; a line that is no log line keeps its text."""
+    name = "engine/journal" if snapshot.get("engine/journal").data else "engine/log"
+    record = snapshot.get(name)
+    if not record.readable:
+        return DaemonLog(())
+    lines = []
+    at = 0.0
+    for number, raw in enumerate(record.text.split("\n"), 1):
+        if not raw.strip():
+            continue
+        match = _TEXT.search(raw)
+        if match:
+            at = epoch(match[1]) or at
+            text = match[3].replace('\\"', '"') + match[4]
+            level = match[2]
+        else:
+            stamp = _ISO.match(raw)
+            at = (epoch(raw.partition(" ")[0]) if stamp else 0.0) or at
+            text, level = raw.strip(), ""
+        place = f"{record.target}:{number}" if name == "engine/log" else f"journal of docker.service:{number}"
+        lines.append(LogLine(at, level, text, Citation(name, number, text, place)))
+    return DaemonLog(tuple(lines))

@@ -1,0 +1,218 @@
+"""Links, addresses and routes: of the host, and of every network namespace.
+
+Parses text in the shape of `ip -j -d addr` and `ip -j -d route show table all`, one object a line; a host's own
+`ip -j`, our reader (`doctor.linux.rtnetlink`) and hand-written cases are read alike.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct, field
+
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Record, Snapshot, tree_entries
+
+
+class _Info(Struct):
+    info_kind: str = ""
+
+
+class _Address(Struct):
+    family: str = ""
+    local: str = ""
+    prefixlen: int = 0
+    scope: str = ""
+
+
+class _Link(Struct):
+    ifname: str = ""
+    ifindex: int = 0
+    link_index: int = 0
+    flags: list[str] = field(default_factory=list)
+    mtu: int = 0
+    master: str = ""
+    operstate: str = ""
+    address: str = ""
+    linkinfo: _Info = field(default_factory=_Info)
+    addr_info: list[_Address] = field(default_factory=list)
+
+
+class Link(Struct, frozen=True):
+    """One link. `peer` is the ifindex of the other end of a veth (in its own namespace); addresses have prefixes."""
+
+    name: str
+    index: int
+    peer: int
+    kind: str
+    up: bool
+    state: str
+    mtu: int
+    master: str
+    mac: str
+    addresses: tuple[str, ...]
+    cited: Citation
+
+
+class Route(Struct, frozen=True):
+    """One route: `dst` is `default` or a prefix, `table` is `main` when not named."""
+
+    dst: str
+    dev: str
+    gateway: str
+    table: str
+    type: str
+    cited: Citation
+
+
+class _Route(Struct):
+    dst: str = ""
+    dev: str = ""
+    gateway: str = ""
+    table: str = "main"
+    type: str = "unicast"
+
+
+class Namespace(Struct, frozen=True):
+    """What one network namespace holds. `missing` says why it could not be read; then the rest is empty."""
+
+    inode: str
+    links: tuple[Link, ...]
+    routes: tuple[Route, ...]
+    missing: str
+
+    def link(self, name: str) -> Link | None:
+        """Give the link of that name."""
+        return next((one for one in self.links if one.name == name), None)
+
+    def indexed(self, index: int) -> Link | None:
+        """Give the link of that ifindex."""
+        return next((one for one in self.links if one.index == index), None)
+
+
+class Links(Struct, frozen=True):
+    """Links of the host."""
+
+    all: tuple[Link, ...]
+    by_name: dict[str, Link]
+    by_index: dict[int, Link]
+    cited: Citation
+
+
+class Routes(Struct, frozen=True):
+    """Routes of the host, of every table."""
+
+    all: tuple[Route, ...]
+
+    @property
+    def uplinks(self) -> tuple[str, ...]:
+        """Devices that a default route of the main table leads to."""
+        return tuple(sorted({one.dev for one in self.all if one.dst == "default" and one.table == "main" and one.dev}))
+
+
+class Namespaces(Struct, frozen=True):
+    """Every other network namespace, by inode (`4026532326`)."""
+
+    by_inode: dict[str, Namespace]
+
+
+def _links(record: Record, whose: str) -> tuple[Link, ...]:
+    found = []
+    for number, raw in enumerate(record.data.split(b"\n"), 1):
+        line = raw.strip().rstrip(b",")
+        if not line.startswith(b"{"):
+            continue
+        try:
+            one = msgspec.json.decode(line, type=_Link)
+        except msgspec.MsgspecError:
+            continue
+        up = "UP" in one.flags
+        addresses = tuple(f"{held.local}/{held.prefixlen}" for held in one.addr_info if held.local)
+        excerpt = " ".join(
+            word
+            for word in (
+                one.ifname,
+                "UP" if up else "DOWN",
+                f"master {one.master}" if one.master else "",
+                *(address for address in addresses if not address.startswith("fe80:")),
+            )
+            if word
+        )
+        found.append(
+            Link(
+                name=one.ifname,
+                index=one.ifindex,
+                peer=one.link_index,
+                kind=one.linkinfo.info_kind,
+                up=up,
+                state=one.operstate,
+                mtu=one.mtu,
+                master=one.master,
+                mac=one.address,
+                addresses=addresses,
+                cited=Citation(record.name, number, excerpt, f"{whose}link {one.ifname}"),
+            )
+        )
+    return tuple(found)
+
+
+def _routes(record: Record) -> tuple[Route, ...]:
+    found = []
+    for number, raw in enumerate(record.data.split(b"\n"), 1):
+        line = raw.strip().rstrip(b",")
+        if not line.startswith(b"{"):
+            continue
+        try:
+            one = msgspec.json.decode(line, type=_Route)
+        except msgspec.MsgspecError:
+            continue
+        excerpt = f"{one.dst} via {one.gateway} dev {one.dev}" if one.gateway else f"{one.dst} dev {one.dev}"
+        cited = Citation(record.name, number, excerpt, f"route {one.dst}")
+        found.append(Route(one.dst, one.dev, one.gateway, one.table, one.type, cited))
+    return tuple(found)
+
+
+@fact
+def links(snapshot: Snapshot) -> Links:
+    """Read the host's links."""
+    record = snapshot.get("netns/host/links")
+    if not record.readable:
+        raise EvidenceMissing("links", record.why or record.status)
+    found = _links(record, "")
+    return Links(
+        found,
+        {one.name: one for one in found},
+        {one.index: one for one in found},
+        Citation(record.name, 0, f"{len(found)} links", "links of the host"),
+    )
+
+
+@fact
+def routes(snapshot: Snapshot) -> Routes:
+    """Read the host's routes."""
+    record = snapshot.get("netns/host/routes")
+    if not record.readable:
+        raise EvidenceMissing("routes", record.why or record.status)
+    return Routes(_routes(record))
+
+
+@fact
+def namespaces(snapshot: Snapshot) -> Namespaces:
+    """Read what every namespace in the index holds."""
+    index = snapshot.get("netns/index")
+    if not index.readable:
+        raise EvidenceMissing("network namespaces", index.why or index.status)
+    found = {}
+    for entry in tree_entries(index):
+        inode = entry.path
+        if entry.content == "host":
+            continue
+        record = snapshot.get(f"netns/{inode}/links")
+        missing = "" if record.readable else record.why or record.status
+        found[inode] = Namespace(
+            inode,
+            _links(record, "") if not missing else (),
+            _routes(snapshot.get(f"netns/{inode}/routes")) if not missing else (),
+            missing,
+        )
+    return Namespaces(found)

@@ -1,0 +1,98 @@
+"""Networks of driver bridge, as the API lists them."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import Snapshot, need
+
+
+class _Pool(Struct):
+    Subnet: str = ""
+    Gateway: str = ""
+
+
+class _Ipam(Struct):
+    Config: list[_Pool] | None = None
+
+
+class _Network(Struct):
+    Name: str = ""
+    Id: str = ""
+    Driver: str = ""
+    Internal: bool = False
+    EnableIPv6: bool = False
+    IPAM: _Ipam | None = None
+    Options: dict[str, str] | None = None
+
+
+class Pool(Struct, frozen=True):
+    """One subnet (`10.7.0.0/24`) and its gateway (`10.7.0.1`, empty when none was recorded)."""
+
+    subnet: str
+    gateway: str
+
+    @property
+    def prefix(self) -> str:
+        """The prefix length, as text."""
+        return self.subnet.rpartition("/")[2]
+
+
+class Network(Struct, frozen=True):
+    """One bridge network; `bridge` is the name of its link, `options` the driver's, as given at creation."""
+
+    id: str
+    name: str
+    bridge: str
+    pools: tuple[Pool, ...]
+    internal: bool
+    ipv6: bool
+    options: dict[str, str]
+    cited: Citation
+
+    def option(self, name: str) -> str:
+        """Give an option of the bridge driver by the end of its key: `enable_icc`, `inhibit_ipv4`, ..."""
+        return self.options.get(f"com.docker.network.bridge.{name}", "")
+
+
+class Networks(Struct, frozen=True):
+    """All bridge networks, by name."""
+
+    all: tuple[Network, ...]
+
+    def by_id(self, identity: str) -> Network | None:
+        """Give the network of that id."""
+        return next((one for one in self.all if one.id == identity), None)
+
+
+@fact
+def networks(snapshot: Snapshot) -> Networks:
+    """Parse `GET /networks`; other drivers are left out."""
+    record = need(snapshot, "api/networks", "API")
+    try:
+        raw = msgspec.json.decode(record.data, type=list[_Network])
+    except msgspec.MsgspecError:
+        raw = []
+    found = []
+    for one in sorted(raw, key=lambda network: network.Name):
+        if one.Driver != "bridge":
+            continue
+        options = one.Options or {}
+        pools = tuple(Pool(pool.Subnet, pool.Gateway.partition("/")[0]) for pool in (one.IPAM or _Ipam()).Config or ())
+        excerpt = f"{one.Name} " + " ".join(f"{pool.subnet} gateway {pool.gateway or '-'}" for pool in pools)
+        found.append(
+            Network(
+                id=one.Id,
+                name=one.Name,
+                bridge=options.get("com.docker.network.bridge.name") or f"br-{one.Id[:12]}",
+                pools=pools,
+                internal=one.Internal,
+                ipv6=one.EnableIPv6,
+                options=options,
+                cited=Citation(record.name, 1, excerpt, f"network {one.Name}"),
+            )
+        )
+    return Networks(tuple(found))

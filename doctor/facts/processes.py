@@ -1,0 +1,114 @@
+"""Processes of the engine and of its containers, and the network namespace of every process.
+
+Parses the tree record `proc/processes` (`doctor.processes.scan`), lines such as::
+
+    19/stat     f  0.000  19 (dockerd) S 1 0 0 ...
+    19/ns/net   l  0.000  net:[4026532250]
+    310/cgroup  f  0.000  0::/docker/3b3aa53f...
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from doctor.facts.clock import TICKS, Clock
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Snapshot, tree_entries
+
+CONTAINER = re.compile(r"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
+
+
+class Process(Struct, frozen=True):
+    """One process.
+
+    `state` is the kernel's letter, `start` its start in clock ticks after boot, `started` in seconds since the epoch;
+    `argv` is empty for a process that is no part of Docker; `threads` are the states of its threads
+    and `waits` the kernel functions that those in state D wait in (dockerd only); `line` is that of its stat.
+    """
+
+    pid: int
+    parent: int
+    name: str
+    state: str
+    start: int
+    started: float
+    argv: tuple[str, ...]
+    container: str
+    cgroup: str
+    namespaces: dict[str, str]
+    threads: str
+    waits: tuple[str, ...]
+    line: int
+
+
+class Processes(Struct, frozen=True):
+    """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection."""
+
+    by_pid: dict[int, Process]
+    restarted: frozenset[int]
+
+    def named(self, name: str) -> list[Process]:
+        """Give the processes of that command that are no part of a container."""
+        return [one for one in self.by_pid.values() if one.name == name and not one.container]
+
+
+def _stat(text: str) -> tuple[str, str, int, int]:
+    """Give command, state, parent and start of a line of /proc/PID/stat; the command may hold spaces and brackets."""
+    name = text[text.find("(") + 1 : text.rfind(")")]
+    rest = text[text.rfind(")") + 2 :].split(" ")
+    return name, rest[0], int(rest[1]), int(rest[19])
+
+
+@fact
+def processes(snapshot: Snapshot, clock: Clock) -> Processes:
+    """Parse the scan of /proc; processes whose lines do not parse are left out."""
+    record = snapshot.get("proc/processes")
+    if not record.readable:
+        raise EvidenceMissing("processes", f"/proc: {record.why or record.status}")
+    raw: dict[int, dict[str, tuple[str, int]]] = {}
+    for entry in tree_entries(record):
+        pid, _, rest = entry.path.partition("/")
+        if pid.isdigit() and entry.type in {"f", "l"}:
+            raw.setdefault(int(pid), {})[rest] = (entry.content, entry.line)
+    found: dict[int, Process] = {}
+    for number, parts in raw.items():
+        try:
+            name, state, parent, start = _stat(parts["stat"][0])
+        except (KeyError, ValueError, IndexError):
+            continue
+        group = parts.get("cgroup", ("", 0))[0]
+        owner = CONTAINER.search(group)
+        tasks = [text for rest, (text, _) in parts.items() if rest.startswith("task/") and rest.endswith("/stat")]
+        found[number] = Process(
+            pid=number,
+            parent=parent,
+            name=name,
+            state=state,
+            start=start,
+            started=clock.booted + start / TICKS if clock.booted else 0.0,
+            argv=tuple(parts["cmdline"][0].split("\0")[:-1]) if "cmdline" in parts else (),
+            container=owner[1] if owner else "",
+            cgroup=group,
+            namespaces={rest[3:]: text for rest, (text, _) in parts.items() if rest.startswith("ns/")},
+            threads="".join(text[text.rfind(")") + 2 : text.rfind(")") + 3] for text in tasks),
+            waits=tuple(text for rest, (text, _) in parts.items() if rest.endswith("/wchan")),
+            line=parts["stat"][1],
+        )
+    return Processes(found, _restarted(snapshot, found))
+
+
+def _restarted(snapshot: Snapshot, found: dict[int, Process]) -> frozenset[int]:
+    record = snapshot.get("proc/last")
+    if not record.readable:
+        return frozenset()
+    again = {}
+    for entry in tree_entries(record):
+        pid, _, rest = entry.path.partition("/")
+        if rest == "stat" and pid.isdigit() and entry.type == "f":
+            try:
+                again[int(pid)] = _stat(entry.content)[3]
+            except (ValueError, IndexError):
+                continue
+    return frozenset(pid for pid, one in found.items() if one.argv and again.get(pid) != one.start)

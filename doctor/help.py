@@ -1,0 +1,53 @@
+"""What `--help` prints: written for the person who needs it, not generated from the parameters."""
+
+from __future__ import annotations
+
+TOP = """\
+doctor - what is wrong with this Docker host, why, and what to do
+
+  doctor check                     the whole host, or a bundle
+  doctor explain CODE              the page of a code, offline
+Take it elsewhere
+  doctor collect -o F.tar.gz       evidence, redacted, in one file
+
+Nothing here changes the host.
+Exit: 0 clean, 1 found, 2 usage, 3 incomplete, 4 a fault of doctor itself
+"""
+
+CHECK = """\
+Usage: doctor check [BUNDLE|-]            default: this host, read only
+What to look at   --only X  --skip X      codes, areas, names, NET020..NET026
+What to accept    --ignore CODE[:SUBJECT]=REASON[,until=DATE]
+                  --fail-on error|warning|info            default error
+Output            --format text|short|json|html           default text
+                  -o FILE                 again for more; format from the suffix
+                  -v  notes, all evidence, what passed    -q  last line only
+                  --color auto|always|never
+Limits            --deadline 10s          whole run
+Without Docker    --example NAME          list: --example list
+"""
+
+COLLECT = """\
+Usage: doctor collect -o FILE.tar.gz      evidence of this host, redacted
+                  -o FILE                 mode 0600; - is standard output
+Limits            --deadline 10s          whole run
+Secrets are removed before anything is written; what was removed is said.
+"""
+
+EXPLAIN = """\
+Usage: doctor explain [CODE|NAME|AREA]    default: all codes by area
+  doctor explain NET034                   one page
+  doctor explain forwarding-off           the same, by name
+  doctor explain NET                      one area
+"""
+
+_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN}
+
+
+def wanted(arguments: list[str]) -> str:
+    """Give the page that these arguments ask for, empty when they ask for none."""
+    if not arguments or arguments[0] in {"--help", "-h", "help"}:
+        return _PAGES.get(arguments[1], TOP) if len(arguments) > 1 else TOP
+    if arguments[0] in _PAGES and any(word in {"--help", "-h"} for word in arguments[1:]):
+        return _PAGES[arguments[0]]
+    return ""

@@ -1,0 +1,156 @@
+"""The only I/O on a diagnosed host: read, list, stat, run. Every call is bounded in size, and commands in time.
+
+Nothing here writes, and nothing follows a special file: a path is opened without blocking and read only when it is a
+regular file, so a FIFO or a device in place of a configuration file costs nothing (open(2), O_NONBLOCK).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from pathlib import Path
+from typing import Protocol
+
+from doctor.linux import spawn
+
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_CHUNK = 1 << 20
+
+
+class NotRegularError(OSError):
+    """The path is a FIFO, a socket, a device or a directory: it is not read."""
+
+
+class Host(Protocol):
+    """What a collector may ask of a host. The local machine answers it, a lab does, and so do fakes in tests."""
+
+    def read(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
+        """Give at most `limit` bytes of a regular file and its stat. Raises OSError (errno set), NotRegularError."""
+
+    def tail(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
+        """Give at most the last `limit` bytes of a regular file and its stat. Raises as `read` does."""
+
+    def listdir(self, path: str) -> list[str]:
+        """Give the names in a directory, sorted. Raises OSError."""
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Stat a path without following a link at its end. Raises OSError."""
+
+    def stat(self, path: str) -> os.stat_result:
+        """Stat what a path leads to. Raises OSError."""
+
+    def readlink(self, path: str) -> str:
+        """Give the text of a symbolic link. Raises OSError."""
+
+    def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
+        """Run a reading command within its bounds; never raises for what the command does."""
+
+    def has_module(self, name: str) -> bool:
+        """Whether a kernel module is there already, so that using it loads nothing."""
+
+
+_WITNESS = {"ip_tables": "/proc/net/ip_tables_names", "ip6_tables": "/proc/net/ip6_tables_names"}
+_CONFIG = {
+    "nf_tables": b"CONFIG_NF_TABLES",
+    "ip_tables": b"CONFIG_IP_NF_IPTABLES",
+    "ip6_tables": b"CONFIG_IP6_NF_IPTABLES",
+    "inet_diag": b"CONFIG_INET_DIAG",
+    "tcp_diag": b"CONFIG_INET_TCP_DIAG",
+    "udp_diag": b"CONFIG_INET_UDP_DIAG",
+}
+
+
+class LocalHost:
+    """The machine this process runs on."""
+
+    def __init__(self) -> None:
+        """Remember nothing but what never changes while we look: which modules are built in."""
+        self._builtin: bytes | None = None
+        self._config: bytes | None = None
+
+    def read(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
+        """See `Host.read`."""
+        return self._read(path, limit, from_end=False)
+
+    def tail(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
+        """See `Host.tail`."""
+        return self._read(path, limit, from_end=True)
+
+    def _read(self, path: str, limit: int, *, from_end: bool) -> tuple[bytes, os.stat_result]:
+        handle = os.open(path, _OPEN)
+        try:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise NotRegularError(0, f"not a regular file ({_kind(about.st_mode)})", path)
+            if from_end and about.st_size > limit:
+                os.lseek(handle, about.st_size - limit, os.SEEK_SET)
+            data = os.read(handle, min(limit, _CHUNK))
+            if len(data) < limit and len(data) != about.st_size:
+                # Files of /proc and /sys have no size, and give a page or so at a time.
+                parts = [data]
+                left = limit - len(data)
+                while left > 0 and parts[-1]:
+                    parts.append(os.read(handle, min(left, _CHUNK)))
+                    left -= len(parts[-1])
+                data = b"".join(parts)
+            return data, about
+        finally:
+            os.close(handle)
+
+    def listdir(self, path: str) -> list[str]:
+        """See `Host.listdir`."""
+        return sorted(os.listdir(path))  # noqa: PTH208 - Path objects cost more than the call for 3,000 layers
+
+    def lstat(self, path: str) -> os.stat_result:
+        """See `Host.lstat`."""
+        return os.lstat(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        """See `Host.stat`."""
+        return os.stat(path)  # noqa: PTH116 - as above
+
+    def readlink(self, path: str) -> str:
+        """See `Host.readlink`."""
+        return os.readlink(path)  # noqa: PTH115 - as above
+
+    def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
+        """See `Host.run`."""
+        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=limit)
+
+    def has_module(self, name: str) -> bool:
+        """See `Host.has_module`: /sys/module, the proc file it creates, modules.builtin, the kernel's configuration."""
+        if Path("/sys/module", name).exists():
+            return True
+        witness = _WITNESS.get(name)
+        if witness is not None and os.access(witness, os.F_OK):
+            return True
+        if self._builtin is None:
+            self._builtin = _bytes_of(f"/lib/modules/{os.uname().release}/modules.builtin")
+        if f"/{name}.ko".encode() in self._builtin:
+            return True
+        if self._config is None:
+            packed = _bytes_of("/proc/config.gz")
+            try:
+                self._config = zlib.decompress(packed, 31) if packed else b""
+            except zlib.error:
+                self._config = b""
+        return name in _CONFIG and b"\n" + _CONFIG[name] + b"=y" in self._config
+
+
+def _bytes_of(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _kind(mode: int) -> str:
+    names = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    return names.get(stat.S_IFMT(mode), "of an unknown kind")

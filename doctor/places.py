@@ -1,0 +1,231 @@
+"""Where this host's daemon is and keeps its things: found before anything else is read, from its own command line.
+
+The order of belief: the flags of the running dockerd, then daemon.json (the one its flags name), then the environment,
+then the places that packages use (Debian, Docker CE, snap, rootless).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from doctor.engine.options import OPTIONS, config_path, parse_flags
+
+if TYPE_CHECKING:
+    from doctor.host import Host
+
+SNAP_CONFIG = "/var/snap/docker/current/config/daemon.json"
+SNAP_DATA = "/var/snap/docker/common/var-lib-docker"
+LOGS = (
+    "/var/log/docker.log",
+    "/var/log/dockerd.log",
+    "/var/log/upstart/docker.log",
+    "/var/snap/docker/common/log/docker.log",
+)
+
+
+class Places(Struct, frozen=True):
+    """Paths and the address of one daemon. `pid` is 0 when no dockerd runs; `binary` is empty when none is in PATH."""
+
+    pid: int
+    argv: tuple[str, ...]
+    binary: str
+    config_file: str
+    data_root: str
+    exec_root: str
+    pidfile: str
+    log: str
+    address: str
+    looked: tuple[str, ...] = ()
+    iptables: str = ""
+    """What `iptables` stands for here: `iptables-nft` or `iptables-legacy`; empty when there is none."""
+    other: str = ""
+    """Another engine that is here instead (podman, containerd), for the message when Docker is not."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What stands for the placeholders of a source's target."""
+        return {
+            "config_file": self.config_file,
+            "data_root": self.data_root,
+            "exec_root": self.exec_root,
+            "pidfile": self.pidfile,
+            "log": self.log,
+            "pid": str(self.pid),
+        }
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a Docker engine on this machine: running, installed, or with data left behind."""
+        return bool(self.pid or self.binary) or any(place.startswith("found ") for place in self.looked)
+
+
+def find(host: Host, environ: dict[str, str]) -> Places:
+    """Find the daemon. Reads /proc, a configuration file and a few directories; raises nothing."""
+    pid, argv = _running(host)
+    binary = _in_path(host, "dockerd")
+    snap = not argv and _exists(host, SNAP_DATA)
+    home = environ.get("HOME", "/root")
+    rootless = f"{home}/.local/share/docker"
+    arguments = argv[1:]
+    config_file = config_path(arguments)
+    if not argv and snap:
+        config_file = SNAP_CONFIG
+    elif argv and "--rootless" in argv and config_file == OPTIONS["config-file"].default:
+        config_file = f"{home}/.config/docker/daemon.json"
+    settings: dict[str, Any] = _settings(host, config_file)
+    for flag in parse_flags(arguments):
+        if OPTIONS[flag.key].type == "list":
+            held = settings.setdefault(flag.key, [])
+            if isinstance(held, list):
+                held.append(flag.value)
+        else:
+            settings[flag.key] = flag.value
+
+    def setting(key: str) -> str:
+        value = settings.get(key)
+        return value if isinstance(value, str) and value else OPTIONS[key].default
+
+    data_root = settings.get("data-root") or settings.get("graph")
+    if not isinstance(data_root, str):
+        data_root = SNAP_DATA if snap else rootless if "--rootless" in argv else OPTIONS["data-root"].default
+    address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), running=bool(pid))
+    exec_root = setting("exec-root")
+    return Places(
+        pid=pid,
+        argv=argv,
+        binary=binary,
+        config_file=config_file,
+        data_root=data_root,
+        exec_root=exec_root.replace("/var/run/", "/run/", 1) if exec_root.startswith("/var/run/") else exec_root,
+        pidfile=setting("pidfile").replace("/var/run/", "/run/", 1),
+        log=_log(host, pid),
+        address=address,
+        looked=_looked(host, environ, address, data_root, binary, pid),
+        iptables=_iptables(host),
+        other=_other(host),
+    )
+
+
+def _running(host: Host) -> tuple[int, tuple[str, ...]]:
+    """Give pid and argv of the dockerd of this host: not of one inside a container."""
+    candidates = []
+    try:
+        named = int(host.read(OPTIONS["pidfile"].default, 32)[0])
+    except (OSError, ValueError):
+        named = 0
+    try:
+        pids = [name for name in host.listdir("/proc") if name.isdigit()]
+    except OSError:
+        pids = []
+    if str(named) in pids:
+        pids.remove(str(named))
+        pids.insert(0, str(named))
+    for pid in pids:
+        try:
+            if host.read(f"/proc/{pid}/comm", 32)[0] != b"dockerd\n":
+                continue
+            argv = tuple(host.read(f"/proc/{pid}/cmdline", 1 << 16)[0].decode("utf-8", "replace").split("\0")[:-1])
+            group = host.read(f"/proc/{pid}/cgroup", 1 << 14)[0]
+        except OSError:
+            continue
+        if argv and b"/docker/" not in group and b"/docker-" not in group and b"kubepods" not in group:
+            candidates.append((int(pid), argv))
+            if int(pid) == named:
+                break
+    return candidates[0] if candidates else (0, ())
+
+
+def _settings(host: Host, path: str) -> dict[str, Any]:
+    try:
+        text = host.read(path, 1 << 18)[0]
+        found = json.loads(text.decode("utf-8-sig", "replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _address(hosts: object, docker_host: str, *, running: bool) -> str:
+    listed = [one for one in hosts if isinstance(one, str)] if isinstance(hosts, list) else []
+    for one in listed:
+        if one.startswith("unix://"):
+            return one
+    if listed and not any(one.startswith("fd://") for one in listed):
+        return listed[0]
+    if docker_host.startswith("unix://") and not running:
+        return docker_host
+    return "unix:///run/docker.sock"
+
+
+def _log(host: Host, pid: int) -> str:
+    """Give the file that dockerd writes to, by its standard error, or the newest of the usual ones."""
+    if pid:
+        try:
+            held = host.readlink(f"/proc/{pid}/fd/2")
+        except OSError:
+            held = ""
+        if held.startswith("/") and not held.startswith(("/dev/", "/memfd:")):
+            return held.removesuffix(" (deleted)")
+    there = []
+    for path in LOGS:
+        try:
+            there.append((host.stat(path).st_mtime, path))
+        except OSError:
+            continue
+    return max(there)[1] if there else LOGS[0]
+
+
+def _exists(host: Host, path: str) -> bool:
+    try:
+        host.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _in_path(host: Host, program: str) -> str:
+    for folder in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"):
+        if _exists(host, f"{folder}/{program}"):
+            return f"{folder}/{program}"
+    return ""
+
+
+def _looked(
+    host: Host, environ: dict[str, str], address: str, data_root: str, binary: str, pid: int
+) -> tuple[str, ...]:
+    """Say where a daemon was looked for and what was there; `found ` opens what proves one."""
+    socket = address.removeprefix("unix://")
+    contexts = f"{environ.get('HOME', '/root')}/.docker/contexts/meta"
+    return (
+        f"found dockerd running, pid {pid}" if pid else "dockerd (running; in PATH; snap; rootless)",
+        f"found {binary}" if binary else "",
+        f"found {socket}" if _exists(host, socket) else socket,
+        f"DOCKER_HOST ({environ.get('DOCKER_HOST') or 'not set'})",
+        f"contexts ({'some' if _exists(host, contexts) else 'none'})",
+        f"found {data_root}" if _exists(host, f"{data_root}/image") else data_root,
+    )
+
+
+def _iptables(host: Host) -> str:
+    """Read what the alternative `iptables` leads to (update-alternatives(1)), else whether there is a program at all."""
+    try:
+        return host.readlink("/etc/alternatives/iptables").rpartition("/")[2]
+    except OSError:
+        return "iptables-nft" if _in_path(host, "iptables-nft-save") else ""
+
+
+def _other(host: Host) -> str:
+    for program in ("podman", "containerd", "crio"):
+        if _in_path(host, program):
+            return program
+    return ""
+
+
+def here() -> dict[str, str]:
+    """Give the part of this process's environment that says where a daemon is."""
+    return {name: os.environ[name] for name in ("HOME", "DOCKER_HOST", "XDG_RUNTIME_DIR") if name in os.environ}

@@ -1,0 +1,659 @@
+r"""Scrubbing: no secret reaches the snapshot. Sources of one collect share one `Redactor`.
+
+A secret becomes a token that says how long it is and nothing else; equal secrets have equal tokens, in whatever record
+they stand (environment, file, command line, log):
+
+    >>> redactor = Redactor()
+    >>> data, count = redactor.scrub(b'{"Env":["PATH=/bin","DB_PASSWORD=Winter-2026!","SHOP_MODE=blue"]}', "inspect")
+    >>> record = Record("api/containers/web1", "api", "/containers/web1/json", data=data, redactions=count)
+    >>> print(redactor.finish([record])[0].text)
+    {"Env":["PATH=/bin","DB_PASSWORD=«secret 1, 9–16 chars»","SHOP_MODE=«value»"]}
+    >>> print(removed_text(redactor.removed))
+    1 secret (1 in an environment)
+
+Three passes:
+
+1. By structure (`scrub`): fields that hold secrets are known by name. JSON is edited in place, never printed anew: line
+   numbers, order, number forms and what cannot be parsed (a broken daemon.json, a cut answer) stay as they are.
+2. By pattern (`scrub`): what is left, and all other text. Each pattern starts with a literal that the regex engine finds
+   at 1-3 GB/s; the rest of it runs only there.
+3. By value (`finish`): a value that was seen as a secret anywhere is replaced everywhere, and tokens are numbered in the
+   order of the sources, whichever thread was first.
+
+No pattern may need more than linear time, and hostile text of nothing but candidates is withheld beyond `_BUDGET`.
+Text inside here is bytes: evidence need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from doctor.snapshot import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KINDS: dict[str, tuple[str, str]] = {
+    "environment": ("in an environment", "in environments"),
+    "proxy password": ("proxy password", "proxy passwords"),
+    "label": ("label", "labels"),
+    "command line": ("in a command line", "in command lines"),
+    "log option": ("log option", "log options"),
+    "driver option": ("driver option", "driver options"),
+    "build argument": ("build argument", "build arguments"),
+    "image history": ("in an image history", "in image histories"),
+    "health check": ("in a health check", "in health checks"),
+    "registry login": ("registry login", "registry logins"),
+    "swarm token": ("swarm token", "swarm tokens"),
+    "private key": ("private key", "private keys"),
+    "URL": ("in a URL", "in URLs"),
+    "text": ("in other text", "in other text"),
+}
+"""What a secret was, and how one and several of them are called."""
+
+_CODES = {kind: chr(ord("a") + number) for number, kind in enumerate(KINDS)}
+_KIND_OF = {code: kind for kind, code in _CODES.items()}
+
+WITHHELD = "«value»".encode()
+"""Stands for a value that is no secret by its looks, and nobody's business either."""
+
+_OPEN = "«secret ~".encode()
+_GUILLEMET = "«".encode()
+_TOKEN = re.compile("«secret (?:~[a-z])?\\d{1,9}, (?:1–8|9–16|17–32|33–64|65\\+) chars»|«value»".encode())  # noqa: RUF001
+_COUNTED = re.compile("«secret (?:~[a-z])?\\d{1,9}, [^»]{1,8} chars»".encode())
+_PROVISIONAL = re.compile("«secret ~([a-z])(\\d{1,9}),".encode())
+_BUCKETS = ((8, "1–8"), (16, "9–16"), (32, "17–32"), (64, "33–64"))  # noqa: RUF001
+_LONGEST = "65+"
+
+_BUDGET = 200_000
+"""Candidates looked at in one record: 0.2 s. One that is replaced costs as much as five that are not."""
+_ACCEPTED = 5
+_MEMO = 20_000
+"""Entries kept of what was decided before."""
+_QUOTED = 4096
+"""The longest quoted value; text that opens a quote and never closes it is hostile or cut."""
+_PEM = 16_384
+_TRACKED = 8
+"""Shorter secrets are not looked for elsewhere: they would be found in everything."""
+_SOME = 12
+"""So few secrets are searched one by one; more by the set of words of the text."""
+_QUOTE = 0x22
+_BACKSLASH = 0x5C
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+_STRONG, _WEAK, _PLAIN = 2, 1, 0
+
+_WORD = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_STRONG_WORDS = frozenset(
+    b"password passwords passwd passphrase passcode passwort kennwort pass pwd psw secret secrets token credential "
+    b"credentials creds cred apikey authkey accesskey secretkey privatekey passkey dsn jwt bearer cookie cookies otp totp "
+    b"psk htpasswd".split()
+)
+_WEAK_WORDS = frozenset(
+    b"key keys tokens auth authorization basicauth private access salt license licence sig signature session sessionid "
+    b"sid phpsessid jsessionid hmac webhook webhooks hook seed pin users conn certificate pem".split()
+)
+_GLUED = re.compile(
+    rb"password|passwd|passphrase|passcode|secret|credential|"
+    rb"(?:api|access|private|encryption|signing|auth|account|license|master)keys?(?!id)|accesskeyid|"
+    rb"(?:access|auth|refresh|id|identity|registry|bot|api)token|token$|(?<!by)(?<!com)(?<!sur)pass$|pwd$|psk$|"
+    rb"connection(?:string|str|uri)|connstr"
+)
+_KEY_OWNERS = frozenset(
+    b"access account admin anthropic api app application auth aws azure client consumer crypto datadog dd deploy encrypt "
+    b"encryption hmac host ingest integration jwt license licence mailgun master maps openai private recovery registration "
+    b"root rsa secret sendgrid service session shared sign signing ssh storage stripe unseal user write".split()
+)
+_ABOUT = frozenset(
+    b"age algo algorithm attempts audience count dir directory disabled driver enable enabled endpoint endpoints env error "
+    b"errors exp expiration expires expiry failures field file files format header helper helpers hint host interval issuer "
+    b"kind len length lifetime limit manager max method min mode name names parallelism path paths plugin plugins policy port "
+    b"prefix prompt provider realm region required retries rotation scope scopes server service size sock state status stdin "
+    b"store suffix timeout ttl type uri url version".split()
+)
+"""A name that ends so speaks about a secret: TOKEN_TTL, passwordFile, credsStore."""
+_PUBLIC = frozenset(b"gpg gpgkey pgp public pub pubkey fingerprint known".split())
+_HARMLESS = frozenset(
+    b"sandboxkey snapshotkey cachekey sortkey primarykey foreignkey mapkey routingkey partitionkey hotkey authorizedkeys "
+    b"credsstore credhelpers passenvironment passcredentials passsecurity passpacketinfo loadcredential keyring keyringmode "
+    b"certissuersubject certissuerpublickey trustkey accessmode accesslog authorizationplugin authorizationplugins "
+    b"sshauthsock xauthority".split()
+)
+
+_ENV_SECRET = frozenset(b"cert private access license licence connection sas vault sentry".split())
+"""Further words that make an environment variable secret; there the value is withheld in any case."""
+_KEPT_ENV = frozenset(
+    b"PATH HOME LANG LANGUAGE TERM TZ HOSTNAME USER LOGNAME SHELL SHLVL PWD OLDPWD _ NO_PROXY CONTAINER DEBIAN_FRONTEND "
+    b"GOPATH GOROOT GOTOOLCHAIN GODEBUG GOGC GOMAXPROCS GOMEMLIMIT GOTRACEBACK JAVA_HOME JRE_HOME CATALINA_HOME "
+    b"CARGO_HOME RUSTUP_HOME GEM_HOME NODE_ENV NODE_PATH PYTHONPATH PYTHONHOME PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE "
+    b"PYTHONIOENCODING PGDATA LD_LIBRARY_PATH LD_PRELOAD COLUMNS LINES TMPDIR TEMP UMASK NOTIFY_SOCKET MAINPID "
+    b"INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID MEMORY_PRESSURE_WATCH DOCKER_TLS_VERIFY DOCKER_TLS DOCKER_CERT_PATH "
+    b"DOCKER_CONFIG DOCKER_TMPDIR DOCKER_RAMDISK DOCKER_CONTENT_TRUST DOCKER_BUILDKIT DOCKER_API_VERSION DOCKER_CONTEXT "
+    b"DOCKER_DRIVER DOCKER_MIN_API_VERSION DOCKER_NOFILE DOCKER_LOGFILE DOCKER_SSD_PIDFILE BUILDKIT_PROGRESS "
+    b"DOCKER_ALLOW_SCHEMA1_PUSH_DONOTUSE DOCKER_INSECURE_NO_IPTABLES_RAW DOCKER_IGNORE_BR_NETFILTER_ERROR".split()
+)
+_KEPT_PREFIXES = (b"LC_", b"XDG_", b"LISTEN_", b"DOCKERD_ROOTLESS_", b"NVIDIA_", b"SNAP_", b"MOBY_", b"OTEL_TRACES_")
+_FLAG_ENV = frozenset(
+    b"DOCKER_OPTS DOCKERD_OPTS DOCKER_ARGS OPTIONS DOCKER_STORAGE_OPTIONS DOCKER_NETWORK_OPTIONS DOCKER_ULIMITS".split()
+)
+"""Flags of dockerd in a file of the distribution: they are evidence, so only the secrets in them go."""
+_VERSION_VALUE = re.compile(rb"[vV]?\d[\w.+~:\-]{0,40}\Z")
+
+
+def _words(name: bytes) -> list[bytes]:
+    """Split a name at case changes, digits and punctuation: `splunkToken_2` is splunk, token."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    while len(words) > 1 and words[-1].isdigit():
+        words.pop()
+    return words
+
+
+_levels: dict[bytes, int] = {}
+
+
+def _level(name: bytes) -> int:
+    """Judge a name: `_STRONG` holds a secret, `_WEAK` only when the value looks random, `_PLAIN` none."""
+    known = _levels.get(name)
+    if known is not None:
+        return known
+    if len(_levels) > _MEMO:
+        _levels.clear()
+    level = _levels[name] = _judge(_words(name))
+    return level
+
+
+def _judge(words: list[bytes]) -> int:
+    joined = b"".join(words)
+    found = set(words)
+    if not words or joined in _HARMLESS or found & _PUBLIC:
+        return _PLAIN
+    if words[-1] in _ABOUT:
+        return _STRONG if found & {b"webhook", b"hook"} else _PLAIN
+    if found & _STRONG_WORDS or _GLUED.search(joined):
+        return _STRONG
+    for before, word in pairwise(words):
+        if (word in {b"key", b"keys"} and before in _KEY_OWNERS) or (
+            word in {b"string", b"str"} and before[:4] == b"conn"
+        ):
+            return _STRONG
+    return _WEAK if found & _WEAK_WORDS else _PLAIN
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+_TRIVIAL = re.compile(
+    rb"(?i)(?:true|false|yes|no|on|off|none|null|nil|undefined|required|optional|enabled|disabled|auto|default|empty|unset|"
+    rb"bearer|basic|negotiate|redacted|hidden|masked|filtered|sensitive|prompt|stdin|env|-|\.{2,}|x{3,}|[*]+|[#]+|<[^>]*>|\[\w*\]|"
+    rb"\(\w*\)|\{\w*\}|[a-z]?)\Z"
+)
+_REFERENCE = re.compile(
+    rb"\$\{[^}]*\}?\Z|\$\([^)]*\)?\Z|\$[A-Z_][A-Z0-9_]*\Z|\$[a-z_]{1,30}\Z|\{\{.*|%[sdvqr]\Z|%\(\w+\)s\Z|<no value>\Z"
+)
+_PATH = re.compile(
+    rb"(?:~|\.{1,2})?/(?:(?:run|etc|var|usr|opt|home|root|tmp|srv|mnt|data|app|secrets?|proc|sys|dev|certs?|vault|config|bin|sbin|"
+    rb"lib|lib64|workspace|docker|boot|snap|media|ssl|keys?|src|code|www|build)(?:/[\w.@+,:~ \-]*)*\Z|"
+    rb"[\w.@/\-]*\.(?:pem|key|crt|cer|csr|p12|pfx|jks|txt|json|ya?ml|toml|conf|cfg|ini|env|pass|sock|secret|token|db|pub)\Z)"
+)
+_ANY_PATH = re.compile(rb"(?:~|\.{0,2})/[\w.@+/,:~\-]*\Z")
+_URL = re.compile(rb"(?:jdbc:)?[A-Za-z][A-Za-z0-9+.\-]{0,20}://")
+_HEXES = re.compile(
+    rb"(?:sha\d+:)?(?:[0-9a-f]{12}|[0-9a-f]{40}|[0-9a-f]{64})\Z|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\Z"
+)
+_NUMBER = re.compile(rb"[+\-]?[\d.,:_]+(?:ns|us|ms|s|m|h|d|[kKMGT]i?[bB]?|%)?\Z")
+_ADDRESS = re.compile(
+    rb"(?:\d{1,3}\.){3}\d{1,3}(?::\d+|/\d+)?\Z|(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?:/\d+)?\Z|[\w\-]+(?:\.[\w\-]+)*:\d{1,5}\Z"
+)
+_NAMELIKE = re.compile(rb"[A-Za-z]{2,}(?:[\-_. /:@][A-Za-z]{2,})*[\-_.]?\d{0,3}\Z")
+_CAMEL = re.compile(rb"(?:[A-Z]?[a-z]{2,}|[A-Z]{2,})+\Z")
+_DATE = re.compile(rb"\d{4}-\d\d-\d\d(?:[T ].*)?\Z")
+_IMAGE = re.compile(rb"[a-z0-9]+(?:[._/\-][a-z0-9]+)*(?::[\w.\-]{1,60})?(?:@sha256:[0-9a-f]{64})?\Z")
+_REFERENCE_MARK = re.compile(rb"[.:/]")
+_RANDOM_LEAST, _RANDOM_HEX, _DISTINCT = 8, 16, 5
+_VARIED = re.compile(rb"(?:[A-Za-z]\d|\d[A-Za-z]|[a-z][A-Z]{1,4}[a-z0-9]|[^\w\s])")
+
+
+def _trivial(value: bytes) -> bool:
+    """Tell whether a value says nothing: a switch, a mask, a reference to a variable, a token of ours."""
+    return bool(_TRIVIAL.match(value) or _REFERENCE.match(value) or _TOKEN.match(value))
+
+
+def _random(value: bytes) -> bool:
+    """Tell whether a value looks made by a machine: what a weak name needs to be taken for a secret."""
+    if len(value) < _RANDOM_LEAST or len(set(value)) < _DISTINCT or b" " in value:
+        return False
+    for known in (_NAMELIKE, _NUMBER, _HEXES, _ADDRESS, _ANY_PATH, _PATH, _DATE, _CAMEL):
+        if known.match(value):
+            return False
+    if _URL.match(value):
+        return False
+    if _IMAGE.match(value) and not _alternating(value):
+        return False
+    return len(_VARIED.findall(value)) > 1 or (len(value) >= _RANDOM_HEX and value.isalnum())
+
+
+def _alternating(value: bytes) -> bool:
+    """Tell whether one word of a name-like value mixes letters and digits as no name does (`a8f3k29d`)."""
+    return any(len(_VARIED.findall(word)) > 2 and len(word) >= _RANDOM_LEAST for word in re.split(rb"[._/:\-]", value))  # noqa: PLR2004
+
+
+def _followed(value: bytes, *, strong: bool) -> bool:
+    """Tell whether a secret is so much its own that it may be replaced wherever it stands.
+
+    A password `wordpress` is not: an image, a network and a thousand log lines are called so.
+    """
+    if len(value) < _TRACKED or len(set(value)) < _DISTINCT or _TOKEN.search(value):
+        return False
+    if _random(value):
+        return True
+    if not strong or any(known.match(value) for known in (_NAMELIKE, _NUMBER, _ADDRESS, _PATH, _DATE, _CAMEL)):
+        return False
+    return not (_URL.match(value) and b"@" not in value) and not (_IMAGE.match(value) and _REFERENCE_MARK.search(value))
+
+
+# -- JSON strings ------------------------------------------------------------------------------------------------------
+
+_ESCAPED = {
+    b'"': b'\\"',
+    b"\\": b"\\\\",
+    b"\n": b"\\n",
+    b"\r": b"\\r",
+    b"\t": b"\\t",
+    b"\b": b"\\b",
+    b"\f": b"\\f",
+}
+_TO_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
+_TO_UNESCAPE = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_FROM = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_NEEDLESS = re.compile(rb"\\(?:\\|/|u00(?!22|5[cC])[2-7][0-9a-fA-F])")
+_ITEM = re.compile(rb'\s*,?\s*"([^"\\]*)(["\\]|\Z)')
+_KEY = re.compile(rb'\s*,?\s*"([^"\\]*(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(")?')
+_SCALAR = re.compile(rb"[A-Za-z0-9.+\-]+")
+_UNESCAPED_QUOTE = re.compile(rb'(?<!\\)(?:\\\\){0,4096}"')
+_FEW = 32
+
+
+def _json_escape(value: bytes) -> bytes:
+    return _TO_ESCAPE.sub(lambda m: _ESCAPED.get(m[0]) or b"\\u%04x" % m[0][0], value)
+
+
+def _json_unescape(literal: bytes) -> bytes:
+    """Read what stands between the quotes of a JSON string; what is no JSON stays as it is, as far as it is none."""
+    if b"\\" not in literal:
+        return literal
+    try:
+        return msgspec.json.decode(b'"' + literal + b'"', type=str).encode()
+    except (msgspec.DecodeError, UnicodeError, ValueError):
+        return _TO_UNESCAPE.sub(_one_escape, literal)
+
+
+def _one_escape(match: re.Match[bytes]) -> bytes:
+    body = match[1]
+    if len(body) == 1:
+        return _FROM.get(body, body)
+    code = int(body[1:], 16)
+    return match[0] if 0xD800 <= code <= 0xDFFF else chr(code).encode()  # noqa: PLR2004 - surrogates, RFC 8259 section 7
+
+
+def _plain_escapes(data: bytes) -> bytes:
+    r"""Write `\/` and `\u0070` as the characters they are: a name must be readable to be judged. Go escapes only <>&."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        text = match[0]
+        if text == b"\\\\":
+            return text
+        return b"/" if text == b"\\/" else bytes([int(text[4:], 16)])
+
+    return _NEEDLESS.sub(plain, data)
+
+
+def _literal_end(data: bytes, position: int) -> int:
+    """Find the quote that ends the JSON string whose content starts at `position`; -1 when there is none."""
+    start = position
+    for _ in range(_FEW):
+        end = data.find(b'"', position)
+        if end < 0 or end == start or data[end - 1] != _BACKSLASH:
+            return end
+        before = end - 1
+        while before >= start and data[before] == _BACKSLASH and end - before < _FEW:
+            before -= 1
+        if (end - before) % 2:
+            return end
+        position = end + 1
+    found = _UNESCAPED_QUOTE.search(data, position)
+    return found.end() - 1 if found else -1
+
+
+def _literal_start(data: bytes, position: int) -> int:
+    """Find where the content of the JSON string around `position` starts; -1 when it is in none."""
+    while True:
+        start = data.rfind(b'"', 0, position)
+        before = start
+        while before > 0 and data[before - 1] == _BACKSLASH:
+            before -= 1
+        if start < 0 or (start - before) % 2 == 0:
+            return start + 1 if start >= 0 else -1
+        position = before
+
+
+class _Edit(NamedTuple):
+    start: int
+    end: int
+    new: bytes
+
+
+def _apply(data: bytes, edits: list[_Edit]) -> bytes:
+    """Make edits that are sorted and do not overlap."""
+    if not edits:
+        return data
+    out: list[bytes] = []
+    done = 0
+    for start, end, new in edits:
+        out += (data[done:start], new)
+        done = end
+    out.append(data[done:])
+    return b"".join(out)
+
+
+# -- patterns ----------------------------------------------------------------------------------------------------------
+
+
+class _Span(NamedTuple):
+    """A secret found in text: where, what it is called in the count, and its name's strength."""
+
+    start: int
+    end: int
+    kind: str
+    strong: bool = True
+    bare: bool = False
+    """An unquoted value; in JSON that is a number."""
+
+
+_TAIL = rb"[a-z0-9_.\-]{0,32}+"
+_SEPARATOR = (
+    rb"(\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
+    rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was)(?::[ ]?|[ ]))?\\{0,8}"
+    rb"|\\{0,8}\"[ ]?,[ ]?\\{0,8}\"value\\{0,8}\"[ ]?:[ ]?"
+    rb"|>)"
+)
+_NAMED = tuple(
+    re.compile(word + _TAIL + _SEPARATOR)
+    for word in (rb"p(?:ass|wd)", rb"s(?:ecre|ess|ig)", rb"k(?:ey|en|ie)", rb"cred", rb"auth")
+)
+"""Words that names of secrets hold (token is found by its `ken`), the rest of the name, and what separates it from a value."""
+_NAME_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_NAME_LONGEST = 48
+_BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
+_ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
+_OPENING = re.compile(rb"\\{0,8}[\"'`]")
+_SCHEME = re.compile(rb"(?i)(?:bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
+_COOKIE = re.compile(rb"[^\r\n\"'`\x00\\]*")
+_STATIC = re.compile(rb"v?\d+(?:\.\d+)+[\w.\-+]*\Z|v\d[\w.\-]*\Z|latest\Z|sha256\Z|r[ow]\Z|[rR][wWoO],[zZ]\Z")
+_WORDLIKE = re.compile(rb"[a-z]+[.!?:]?\Z|[A-Z][a-z]+[.!?:]?\Z|[a-z]+(?:[/_\-][a-z]+)*[.:]?\Z")
+_LINE_START = re.compile(rb"(?:\A|[\n{,]|\\n)[ \t\-]*[\"']?\Z")
+_DIRECTIVES = frozenset((b"requirepass", b"masterauth", b"masterpass", b"primaryauth"))
+
+_USERINFO = re.compile(rb"://(?:[^\s\"'<>/?#@\\`,]{1,512}+@|[a-z0-9._%+\-]{1,64}+:(?!\d{1,5}/)[^\s\"'<>@\\`]{1,96}+@)")
+_MORE_USERINFO = re.compile(rb"[^\s\"'<>/?#@\\`,;]{0,96}@")
+_NO_PASSWORD = frozenset((b"", b"x-oauth-basic", b"x-token-auth", b"x-access-token", b"oauth2"))
+_PEM_BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_BODY = re.compile(rb"[A-Za-z0-9+/=\s\\:,.\-]*")
+_PEM_END = re.compile(rb"-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
+_BEARER = re.compile(rb"bearer[ +]+([a-z0-9._~+/=\-]{8,})")
+_GO_DSN = re.compile(rb"@(?:tcp|unix)\(")
+_GO_DSN_USER = re.compile(rb"[\w.\-]{1,64}:([^\s\"'`\\]{1,128})\Z")
+_IDENTIFIED = re.compile(rb"identified (?:with [\w'\"]{1,64} )?(?:by|as) (?:password )?\\{0,4}'([^'\n]{1,256})'")
+_GENERATED = re.compile(rb"password is generated for \S{1,64}: (\S{1,128})")
+_ECHOED = re.compile(rb"echo\s+(?:-\w+\s+)?[\"']?(?:([\w.\-]{1,32}):)?([^\s\"'|:]{1,128})[\"']?\s*\|[^\n|]{0,64}\Z")
+_TELEGRAM = re.compile(rb":AA[A-Za-z0-9_\-]{32,40}(?![A-Za-z0-9_\-])")
+
+
+def _starts(prefix: bytes) -> bytes:
+    r"""Match only where a word starts: after no name character, or after one of the escapes `\n \r \t` of JSON."""
+    return rb"(?:(?<![A-Za-z0-9_\-]" + prefix + rb")|(?<=\\[nrt]" + prefix + rb"))"
+
+
+_VENDORS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (
+        re.compile(
+            rb"A(?:(?:[KS]IA|BIA|CCA)(?<![A-Za-z0-9].{4})[A-Z0-9]{16}(?![A-Za-z0-9])"
+            rb"|Iza" + _starts(rb"AIza") + rb"[A-Za-z0-9_\-]{30,}|TATT3[A-Za-z0-9_\-=]{20,})"
+        ),
+        "text",
+    ),
+    (
+        re.compile(rb"S(?:WM(?:TKN|KEY)-1-[A-Za-z0-9+/\-]{16,}={0,2}|G\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,})"),
+        "swarm token",
+    ),
+    (
+        re.compile(
+            rb"yJ(?<=eyJ)" + _starts(rb"eyJ") + rb"(?:[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?"
+            rb"|[1phw][A-Za-z0-9_\-]{38,}={0,2})"
+        ),
+        "text",
+    ),
+    (
+        re.compile(
+            rb"_(?=[A-Za-z0-9]{16})(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=dckr_[po]at_)|(?<=npm_)|(?<=hf_)|(?<=[srpw]k_live_)|"
+            rb"(?<=[srpw]k_test_)|(?<=whsec_)|(?<=do[por]_v1_)|(?<=glsa_)|(?<=glc_)|(?<=shp[acps][ats]_)|(?<=lin_api_)|"
+            rb"(?<=rubygems_)|(?<=sntry[su]_)|(?<=figd_)|(?<=pul_))[A-Za-z0-9_\-]{16,}"
+        ),
+        "text",
+    ),
+    (
+        re.compile(rb"gl(?:pat|ptt|rt|dt|cbt|oas|ft|soat|agent)-" + rb"[A-Za-z0-9_\-.]{16,}"),
+        "text",
+    ),
+    (re.compile(rb"x(?:ox[abeoprs]-[A-Za-z0-9\-]{10,}|app-\d-[A-Za-z0-9\-]{20,})"), "text"),
+    (re.compile(rb"\$(?:apr1|2[abxy]|[156y7]|argon2(?:id|i|d))\$[./A-Za-z0-9$=,+\-]{16,}"), "text"),
+    (re.compile(rb"k-(?<=sk-)" + _starts(rb"sk-") + rb"[A-Za-z0-9_\-]{20,}"), "text"),
+    (re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}"), "text"),
+)
+"""Secrets that are known by their form: AWS, Google, Atlassian; swarm, SendGrid; JWT; GitHub, Docker Hub, npm, Stripe, ...;
+GitLab; Slack; crypt(3) and its kin; OpenAI and its kin; Vault."""
+_VENDORS_TEXT: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"pi-(?<=pypi-)AgE[A-Za-z0-9_\-]{20,}"), "text"),
+    (re.compile(rb"GOCSPX-[A-Za-z0-9_\-]{20,}"), "text"),
+    (re.compile(rb"ya29\.[A-Za-z0-9_\-]{20,}"), "text"),
+)
+_PATHS = re.compile(
+    rb"/(?:services/(T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,})|webhooks/(\d{10,}/[\w\-]{30,})|v1/http/([\w=\-]{20,}))"
+)
+"""URLs whose path is the secret: Slack and Discord webhooks, Sumo Logic collectors."""
+_PREFIX_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
+
+
+# -- command lines -----------------------------------------------------------------------------------------------------
+
+_PROGRAMS: dict[bytes, dict[bytes, str]] = {
+    b"mysql": {b"-p": "glued"},
+    b"redis-cli": {b"-a": "next", b"--pass": "next"},
+    b"curl": {b"-u": "user", b"--user": "user", b"-U": "user", b"--proxy-user": "user"},
+    b"wget": {b"--user": "user"},
+    b"sshpass": {b"-p": "both"},
+    b"mongo": {b"-p": "next"},
+    b"ldap": {b"-w": "both"},
+    b"docker": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"podman": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"nerdctl": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"sqlcmd": {b"-P": "both"},
+    b"ipmitool": {b"-P": "next"},
+    b"smbclient": {b"-U": "percent"},
+    b"etcdctl": {b"--user": "user"},
+    b"influx": {b"-password": "next"},
+    b"7z": {b"-p": "glued"},
+    b"zip": {b"-P": "next"},
+    b"unzip": {b"-P": "next"},
+    b"useradd": {b"-p": "next"},
+    b"usermod": {b"-p": "next"},
+    b"htpasswd": {},
+    b"openssl": {},
+}
+"""Short flags that hold a password: glued to it, the next word, either, `user:password`, or `user%password`."""
+_FAMILIES = ((b"mysql", b"mysql"), (b"mariadb", b"mysql"), (b"mongo", b"mongo"), (b"ldap", b"ldap"))
+_COMMANDS = (
+    re.compile(rb"m(?:ysql|ariadb|ongo)[a-z\-]{0,16} "),
+    re.compile(rb"l(?:dap[a-z]{3,12} |ogin |(?<=curl) |(?<=sql)cmd )"),
+    re.compile(rb"s(?:hpass |-cli )"),
+    re.compile(rb"user(?:add|mod) "),
+)
+"""Where such programs are called inside a text (the last letters of some suffice to find them)."""
+_COMMAND_WORD = re.compile(rb"\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|(?:[^\s\"'|;&\\]|\\.)+")
+_COMMAND_LONGEST = 1024
+_SHELL_END = re.compile(rb"[|;&\n\x00]|\\n")
+
+
+def _flags_of(word: bytes) -> dict[bytes, str] | None:
+    """Give the password flags of a program by its path; None when it is no program known for such."""
+    name = word[word.rfind(b"/") + 1 :]
+    for prefix, family in _FAMILIES:
+        if name.startswith(prefix):
+            return _PROGRAMS[family]
+    return _PROGRAMS.get(name)
+
+
+# -- fields ------------------------------------------------------------------------------------------------------------
+
+_ENV, _ARGV, _OPTIONS, _HISTORY, _TEXT, _DATA, _LOG_CONFIG = range(7)
+
+_FIELDS: dict[bytes, tuple[int, str]] = {
+    b"Env": (_ENV, "environment"),
+    b"env": (_ENV, "environment"),
+    b"Cmd": (_ARGV, "command line"),
+    b"Entrypoint": (_ARGV, "command line"),
+    b"Args": (_ARGV, "command line"),
+    b"args": (_ARGV, "command line"),
+    b"Command": (_ARGV, "command line"),
+    b"arguments": (_ARGV, "command line"),
+    b"Shell": (_ARGV, "command line"),
+    b"runtimeArgs": (_ARGV, "command line"),
+    b"Test": (_ARGV, "health check"),
+    b"Output": (_TEXT, "health check"),
+    b"OnBuild": (_HISTORY, "image history"),
+    b"created_by": (_HISTORY, "image history"),
+    b"CreatedBy": (_HISTORY, "image history"),
+    b"Labels": (_OPTIONS, "label"),
+    b"labels": (_OPTIONS, "label"),
+    b"Label": (_OPTIONS, "label"),
+    b"annotations": (_OPTIONS, "label"),
+    b"Annotations": (_OPTIONS, "label"),
+    b"BuildArgs": (_OPTIONS, "build argument"),
+    b"Options": (_OPTIONS, "driver option"),
+    b"DriverOpts": (_OPTIONS, "driver option"),
+    b"DriverConfig": (_OPTIONS, "driver option"),
+    b"driver_opts": (_OPTIONS, "driver option"),
+    b"storage-opts": (_OPTIONS, "driver option"),
+    b"exec-opts": (_OPTIONS, "driver option"),
+    b"StorageOpt": (_OPTIONS, "driver option"),
+    b"log-opts": (_OPTIONS, "log option"),
+    b"LogConfig": (_LOG_CONFIG, "log option"),
+    b"LogDriver": (_LOG_CONFIG, "log option"),
+    b"HttpHeaders": (_OPTIONS, "registry login"),
+    b"Data": (_DATA, "text"),
+}
+"""Fields by name, wherever they stand: config.v2.json, inspect, image configs, /info and daemon.json share them."""
+
+
+def _anchor(names: Iterable[bytes]) -> bytes:
+    return b"|".join(b'(?<="' + name + b'":)' for name in names)
+
+
+_COMPACT = re.compile(
+    rb'":(?:(?=\s{0,64}[\[{])(?:'
+    + _anchor(name for name, (what, _) in _FIELDS.items() if what not in {_TEXT, _DATA})
+    + rb')|(?=\s{0,64}")(?:'
+    + _anchor(name for name, (what, _) in _FIELDS.items() if what in {_TEXT, _DATA, _HISTORY} or name == b"Command")
+    + rb"))\s*"
+)
+"""Fields in JSON as Go prints it: no blank before the colon. Three times faster than `_SPACED`."""
+_SPACED = re.compile(rb'"(?:' + b"|".join(_FIELDS) + rb')"\s*:\s*(?=[\["{])')
+_LOGIN = re.compile(rb'"(?i:auth|identitytoken|registrytoken|password|username|email)"\s*:\s*"')
+_LOGIN_NAME = re.compile(rb"(?i)(?:username|email)\Z")
+_LOG_OPTIONS = re.compile(rb'\s*\{\s*(?:"(?:Type|Name)"\s*:\s*"[^"\\]*"\s*,\s*)?"(?:Config|Options)"\s*:\s*(?=\{)')
+
+_NOP = re.compile(rb"(?:/bin/sh -c )?#\(nop\)\s+")
+_INSTRUCTION = re.compile(rb"(ENV|ARG|LABEL)\s+", re.IGNORECASE)
+_BUILD_ARGS = re.compile(rb"(?:RUN )?\|(\d{1,4}) ")
+_ASSIGNMENT = re.compile(rb"(?:\A|(?<=\s))[\"']?([A-Za-z_][\w.\-/]*)[\"']?=")
+_SHELL = re.compile(rb"\s(?=/\S*sh -\w*c\b|/\S+ -\w*c )")
+_SECTION = re.compile(rb"^[ \t]*\[[A-Za-z\-]+\][ \t]*\r?$", re.MULTILINE)
+_UNIT_ENV = re.compile(rb"[ \t#;]*(?:Environment|DefaultEnvironment|ManagerEnvironment)[ \t]*=[ \t]*")
+_UNIT_CREDENTIAL = re.compile(rb"[ \t]*SetCredential[ \t]*=[ \t]*[\w.\-]+:")
+_FILE_ENV = re.compile(rb"[ \t#]*(?:export[ \t]+|set[ \t]+-x[ \t]+)?([A-Za-z_]\w*)=(.*?)[ \t\r]*\Z", re.DOTALL)
+_UNIT_WORD = re.compile(rb"\"((?:[^\"\\]|\\.){0,4096})\"|'([^']{0,4096})'|((?:[^\s\"'\\]|\\.)(?:[^\s\\]|\\\S)*)")
+_FIELD_COUNT = 4
+_SHORT = re.compile(rb"[A-Za-z0-9._/+\-]{0,15}\Z|\d*\Z|[0-9a-f]{64}\Z|sha256:[0-9a-f]{64}\Z")
+"""Values too short or too plain for any pattern: not worth trying them all."""
+
+
+class _Secret:
+    """One secret value: its number in the order of discovery, and what it was first seen as."""
+
+    __slots__ = ("followed", "kind", "number", "size", "value")
+
+    def __init__(self, number: int, value: bytes, kind: str) -> None:
+        self.number = number
+        self.value = value
+        self.kind = kind
+        chars = len(value.decode("utf-8", "replace"))
+        self.size = next((name for most, name in _BUCKETS if chars <= most), _LONGEST)
+        self.followed = False
+
+
+class Redactor:
+    """Scrubs the evidence of one collect. `scrub` may be called from several threads, `finish` once, at the end."""
+
+    def __init__(self) -> None:
+        """Start with no secrets known."""
+        self.removed: dict[str, int] = {}
+        """Distinct secrets by kind, as they are in the evidence; filled by `finish`."""
+        self._lock = threading.Lock()
+        self._secrets: dict[bytes, _Secret] = {}
+        self._by_number: list[_Secret] = []
+        self._final: dict[int, int] = {}
+        self._env_memo: dict[bytes, bytes] = {}
+        self._argv_memo: dict[tuple[bytes, ...], list[bytes]] = {}
+        self._option_memo: dict[tuple[bytes, bytes, str], bytes] = {}
+
+    def __repr__(self) -> str:
+        """Never show what is inside."""
+        return f"<Redactor: {len(self._secrets)} secrets>"
+
+    # -- the three passes ----------------------------------------------------------------------------------------------
+
+    def scrub(self, data: bytes, how: str) -> tuple[bytes, int]:
+        """Take the secrets out of one record; give what is left and how many places were changed for a secret.
+
+        `how` names the structure: `inspect` (any JSON of the Engine API and of the data root), `daemon-json`,
+        `docker-config`, `environ`, `cmdline`, `unit`, `tree`; anything else is text.
+        """
+        if not data:
+            return data, 0
+        match how:
+            case "inspect" | "daemon-json" | "docker-config":
+                new = self._json(data, how)
+            case "environ":
+                new = self._environ(data)
+            case "cmdline":
+                new = self._cmdline(data)
+            case "unit":
+                new = self._unit(data)
+            case "tree":
+                new = self._tree(data)
+            case _:
+                new = self._text(data)
+        if new is data or new == data:
+            return data, 0
+        return new, max(0, len(_COUNTED.findall(new)) - len(_COUNTED.findall(data)))
+
+    def finish(self, records: Iterable[Record]) -> list[Record]:
+        """Replace what was learnt to be secret wherever it stands, and number the tokens in the order of `records`."""
+        index = self._index()
+        kinds: dict[int, str] = {}
+        return [self._finished(record, index, kinds) for record in records] if self._count(kinds) else []

@@ -1,0 +1,192 @@
+"""Checks and facts: what a decorator makes of a function, the built-in list, and plugins.
+
+A check is a generator function; its annotations are its dependencies and its docstring is its page. A fact is a
+function from the snapshot, or from other facts, to one struct; it is found by its return type and computed once a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from inspect import cleandoc, get_annotations
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from doctor.checks import MODULES
+from doctor.model import Severity, Yield
+from doctor.sources import Source
+
+HEADINGS = ("What it is", "What you see", "By hand", "Cure", "Looks like", "Limits", "References")
+"""The headings of every page, in this order."""
+
+AREAS = {
+    "DMN": "daemon",
+    "STO": "storage",
+    "LAY": "layers",
+    "IMG": "images",
+    "VOL": "volumes",
+    "NET": "network",
+    "NSP": "namespaces",
+    "CGR": "cgroups",
+    "CTR": "containers",
+    "REG": "registry",
+    "BLD": "build",
+    "SEC": "exposure",
+    "HST": "host",
+}
+"""The letters of a code and the area they stand for."""
+
+_CODE = re.compile(r"[A-Z][A-Z0-9]{1,7}[0-9]{3}")
+
+
+class Check(Struct, frozen=True):
+    """One check: `run` is the decorated function, `page` its docstring, `summary` the page's first line.
+
+    `blocks_start`: while its finding stands, dockerd or a container would not start again once stopped.
+    """
+
+    code: str
+    severity: Severity
+    name: str
+    summary: str
+    page: str
+    explains: tuple[str, ...]
+    run: Callable[..., Iterator[Yield]]
+    blocks_start: bool = False
+
+    @property
+    def area(self) -> str:
+        """The area in a word; a plugin's own letters stand for themselves."""
+        letters = self.code.rstrip("0123456789")
+        return AREAS.get(letters, letters.lower())
+
+    @property
+    def needs(self) -> dict[str, type]:
+        """The facts it takes, by parameter name."""
+        return _needs(self.run)
+
+
+class Fact(Struct, frozen=True):
+    """One fact: the function that computes it and the type it returns."""
+
+    result: type
+    make: Callable[..., Any]
+
+    @property
+    def needs(self) -> dict[str, type]:
+        """What it is computed from, by parameter name."""
+        return _needs(self.make)
+
+
+def _needs(function: Callable[..., Any]) -> dict[str, type]:
+    notes = get_annotations(function, eval_str=True)
+    notes.pop("return", None)
+    return notes
+
+
+_CHECKS: dict[str, Check] = {}
+_FACTS: dict[type, Fact] = {}
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+
+def check(
+    code: str, severity: Severity, *, explains: tuple[str, ...] = (), blocks_start: bool = False
+) -> Callable[[Function], Function]:
+    """Make a check of a generator function. Raises ValueError for a code that is none, or taken by another function."""
+
+    def register(function: Function) -> Function:
+        page = cleandoc(function.__doc__ or "")
+        if not _CODE.fullmatch(code):
+            raise ValueError(f"{code}: a code is letters and three digits")
+        held = _CHECKS.get(code)
+        if held is not None and held.run.__module__ != function.__module__:
+            raise ValueError(f"{code}: taken by {held.run.__module__}.{held.run.__name__}")
+        _CHECKS[code] = Check(
+            code=code,
+            severity=severity,
+            name=function.__name__.replace("_", "-"),
+            summary=page.partition("\n")[0],
+            page=page,
+            explains=explains,
+            run=function,
+            blocks_start=blocks_start,
+        )
+        return function
+
+    return register
+
+
+def fact(function: Function) -> Function:
+    """Make a fact of a function; its return annotation is what others ask for."""
+    made = get_annotations(function, eval_str=True)["return"]
+    _FACTS[made] = Fact(made, function)
+    return function
+
+
+class Registry(Struct, frozen=True):
+    """What one run works with. `faults` are plugins that could not be loaded, one line each."""
+
+    checks: dict[str, Check]
+    facts: dict[type, Fact]
+    sources: tuple[Source, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def load(*, plugins: bool = True) -> Registry:
+    """Import the built-in checks and the plugins' (entry points `doctor.checks` and `doctor.sources`).
+
+    An entry point of `doctor.checks` is a module, or a function without arguments that registers; one of
+    `doctor.sources` is a sequence of `Source`. A plugin that raises is a line in `faults`, never a crash.
+    """
+    for name in MODULES:
+        import_module(f"doctor.checks.{name}")
+    builtin = set(_CHECKS)
+    faults: list[str] = []
+    sources: list[Source] = []
+    if plugins:
+        _load_plugins(faults, sources)
+    checks = {code: _CHECKS[code] for code in sorted(_CHECKS, key=lambda code: (code not in builtin, code))}
+    return Registry(checks, dict(_FACTS), tuple(sources), tuple(faults))
+
+
+def _load_plugins(faults: list[str], sources: list[Source]) -> None:
+    from doctor.plugins import entry_points
+
+    for group, name, loader in entry_points():
+        before = dict(_CHECKS)
+        try:
+            found = loader()
+            if group == "doctor.sources":
+                sources += _valid_sources(found() if callable(found) else found)
+            elif callable(found):
+                found()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            _CHECKS.clear()
+            _CHECKS.update(before)
+            faults.append(f"plugin {name} ({group}): {type(error).__name__}: {error}")
+
+
+def _valid_sources(found: Any) -> list[Source]:
+    rows = list(found)
+    for row in rows:
+        if not isinstance(row, Source):
+            raise TypeError(f"{row!r} is no doctor.sources.Source")
+    return rows
+
+
+def sections(page: str) -> dict[str, str]:
+    r"""Split a page into its headings and their text, in the page's order.
+
+    >>> sections("Title.\n\n## Cure\nDo it.\n\n## Limits\nNone.")
+    {'Cure': 'Do it.', 'Limits': 'None.'}
+    """
+    found: dict[str, str] = {}
+    for part in page.split("\n## ")[1:]:
+        heading, _, text = part.partition("\n")
+        found[heading.strip()] = text.strip()
+    return found

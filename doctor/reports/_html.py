@@ -1,0 +1,388 @@
+"""What the HTML report says: the values of a report as words, lines and groups. The markup is in the template."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import UTC, datetime, timedelta, timezone
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from doctor.model import Command, Result, Severity
+from doctor.reports import text, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from doctor.model import Citation, Diagnosis, Moment, Outcome, Report, Reported, Since
+
+SHOWN = 2000
+"""Characters of one text that a page shows; of a longer one the middle is left out. Commands are never cut."""
+
+TICKET_LINES = 12
+"""Lines of the text for a ticket, at most."""
+
+_TICKET_WIDTH = 400
+_TITLE_WIDTH = 120
+_FOLD = 5
+
+# What a reader cannot see, or what moves the text around it: C0 but tab and newline, DEL, C1, soft hyphen, zero-width
+# and bidi controls, fillers, variation selectors, non-characters, lone surrogates, tags.
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+_BLANK = re.compile(r"[\t\n]")
+_BYTE, _BMP = 0x100, 0x10000
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < _BYTE:
+        return {9: r"\t", 10: r"\n"}.get(code, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < _BMP else f"\\U{code:08x}"
+
+
+def visible(raw: str) -> str:
+    r"""Show what could not be seen as an escape, `\x1b` or `\u202e`; tabs and newlines stay.
+
+    >>> visible("web\x1b[31m \u202egpj.exe")
+    'web\\x1b[31m \\u202egpj.exe'
+    """
+    if raw.isascii() and raw.isprintable():
+        return raw
+    return _HIDDEN.sub(_escape, raw)
+
+
+def one_line(raw: str) -> str:
+    """Do the same with tabs and newlines too."""
+    return _BLANK.sub(_escape, visible(raw))
+
+
+def shortened(raw: str, limit: int = SHOWN) -> str:
+    """Leave out the middle of a text that is longer than the limit, and say how long it is."""
+    if len(raw) <= limit:
+        return raw
+    half = limit // 2
+    return f"{raw[:half]} ... (cut: {len(raw):,} characters in all) ... {raw[-half:]}"
+
+
+class Clock(Struct, frozen=True):
+    """The clock of the host: moments as it would have shown them. One that no calendar has is shown as a number."""
+
+    now: float
+    offset: int
+
+    def _local(self, at: float) -> datetime | None:
+        try:
+            return datetime.fromtimestamp(at, timezone(timedelta(seconds=self.offset)) if self.offset else UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    def time(self, at: float, *, dated: bool = False) -> str:
+        """Give the time, with the date when asked to or when it is not the day of the report."""
+        when, now = self._local(at), self._local(self.now)
+        if when is None:
+            return f"{at:g} s"
+        short = not dated and now is not None and when.date() == now.date()
+        return f"{when:%H:%M:%S}" if short else f"{when:%Y-%m-%d %H:%M:%S}"
+
+    def stamp(self, at: float) -> str:
+        """Give date, time and zone."""
+        when = self._local(at)
+        return f"{at:g} s" if when is None else f"{when:%Y-%m-%d %H:%M:%S %z}"
+
+    def iso(self, at: float) -> str:
+        """Give what a `datetime` attribute takes; nothing when there is no such time."""
+        when = self._local(at)
+        return "" if when is None else when.isoformat(timespec="seconds")
+
+    def same_day(self, moments: Iterable[float]) -> bool:
+        """Tell whether all moments are of one day."""
+        return len({when.date() if when else None for when in map(self._local, moments)}) == 1
+
+
+# Verdict
+
+
+def causes(report: Report) -> tuple[Diagnosis, ...]:
+    """Give the diagnoses that are errors, in their order."""
+    return tuple(each for each in report.diagnoses if each.severity is Severity.ERROR)
+
+
+def _undone(report: Report) -> int:
+    """Count the checks that came to no result."""
+    return report.counts.unknown + report.counts.broken
+
+
+def _found(report: Report) -> bool:
+    """Tell whether anything is wrong; notes are not."""
+    return bool(causes(report) or report.counts.errors or report.counts.warnings)
+
+
+def headline(report: Report) -> str:
+    """Say in a few words what came of it. Nothing is called right that could not be looked at."""
+    counts = report.counts
+    if causes(report):
+        return words.plural(len(causes(report)), "cause")
+    if _found(report):
+        return words.plural(counts.errors or counts.warnings, "error" if counts.errors else "warning")
+    if _undone(report):
+        return f"incomplete: {_undone(report)} of {words.plural(counts.checks, 'check')} unknown"
+    return f"{words.plural(counts.ran, 'check')} found nothing wrong"
+
+
+def title(report: Report) -> str:
+    """Give the title of the page: the first cause, or the headline."""
+    found = causes(report)
+    said = shortened(one_line(found[0].title), _TITLE_WIDTH) if found else headline(report)
+    more = f" (and {words.plural(len(found) - 1, 'cause')} more)" if len(found) > 1 else ""
+    return f"{said}{more} - {shortened(report.host.hostname, _TITLE_WIDTH)}"
+
+
+def summary(report: Report) -> Iterator[str]:
+    """Give the lines below the headline: the counts, and the order of the cures."""
+    counts = report.counts
+    took = text.seconds(report.ms)
+    extra = [
+        f"{number} {word}"
+        for number, word in ((counts.ignored, "ignored"), (counts.unknown, "unknown"), (counts.broken, "broken"))
+        if number
+    ]
+    notes = words.plural(counts.notes, "note")
+    if not _found(report):
+        others = "the other " if _undone(report) else ""
+        idle = [f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"]
+        parts = [f"{others}{words.plural(counts.ran, 'check')} found nothing wrong in {took}"] if counts.ran else []
+        yield "; ".join([*parts, *(idle if counts.not_applicable else ()), notes, *extra])
+        return
+    found = [words.plural(len(causes(report)), "cause"), words.plural(counts.warnings, "warning"), notes, *extra]
+    done = counts.checks - _undone(report)
+    part = f"{done} of " if done != counts.checks else ""
+    yield f"{', '.join(found)}; {part}{words.plural(counts.checks, 'check')} in {took}"
+    for each in causes(report):
+        if each.cure_after:
+            yield _order(each)
+
+
+def _order(cause: Diagnosis) -> str:
+    first = " and ".join(part for part in (", ".join(cause.cure_after[:-1]), cause.cure_after[-1]) if part)
+    remedy = cause.remedy
+    if remedy.restarts == "dockerd" and remedy.stops:
+        return (
+            f"Do not restart Docker before {first} {'is' if len(cause.cure_after) == 1 else 'are'} cured:"
+            f" {words.plural(len(remedy.stops), 'container')} would stop, and could fail to start again."
+        )
+    why = {"dockerd": ", which restarts Docker", "host": ", which restarts the host"}.get(remedy.restarts or "", "")
+    return f"Cure {first} before {cause.code}{why}."
+
+
+# Findings
+
+
+class Entry(Struct, frozen=True):
+    """A finding as a page shows it: `shown` is the diagnosis it is the root of, or the finding itself."""
+
+    anchor: str
+    shown: Diagnosis | Reported
+    finding: Reported | None
+    consequences: tuple[Entry, ...] = ()
+
+
+class Family(Struct, frozen=True):
+    """Findings of one code; more than five are folded into one line."""
+
+    code: str
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def folded(self) -> bool:
+        """True when a page shows one line for all of them."""
+        return len(self.entries) > _FOLD
+
+
+class Findings(Struct, frozen=True):
+    """Every finding of a report, each in one place. `errors` are those that no diagnosis accounts for."""
+
+    causes: tuple[Entry, ...]
+    errors: tuple[Family, ...]
+    warnings: tuple[Family, ...]
+    notes: tuple[Family, ...]
+    ignored: tuple[Family, ...]
+
+
+_ID = re.compile(r"[A-Za-z0-9-]{4,64}")
+
+
+def sort_findings(report: Report) -> Findings:
+    """Put each finding where a page shows it: once, below its cause where it has one."""
+    entries: dict[str, Entry] = {}
+    alone: list[Entry] = []
+    for number, finding in enumerate(report.findings, 1):
+        unique = _ID.fullmatch(finding.id) and finding.id not in entries
+        entry = Entry(f"finding-{finding.id if unique else number}", finding, finding)
+        alone.append(entry)
+        entries.setdefault(finding.id, entry)
+    told = set[str]()
+    parts: dict[Severity, list[Entry]] = {severity: [] for severity in Severity}
+    for diagnosis in report.diagnoses:
+        root = entries.get(diagnosis.root)
+        below = [each for each in dict.fromkeys(diagnosis.consequences) if each not in told and each in entries]
+        told.update(below, (diagnosis.root,))
+        anchor = root.anchor if root else f"cause-{len(told)}"
+        entry = Entry(anchor, diagnosis, root.finding if root else None, tuple(entries[each] for each in below))
+        parts[diagnosis.severity].append(entry)
+    found, parts[Severity.ERROR] = parts[Severity.ERROR], []
+    ignored: list[Entry] = []
+    for entry, finding in zip(alone, report.findings, strict=True):
+        if finding.ignored:
+            ignored.append(entry)
+        elif finding.id not in told or entries[finding.id] is not entry:
+            parts[finding.severity].append(entry)
+    return Findings(
+        causes=tuple(found),
+        errors=_families(parts[Severity.ERROR]),
+        warnings=_families(parts[Severity.WARNING]),
+        notes=_families(parts[Severity.INFO]),
+        ignored=_families(ignored),
+    )
+
+
+def _families(entries: Iterable[Entry]) -> tuple[Family, ...]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.shown.code, []).append(entry)
+    return tuple(
+        Family(code, next((entry.finding.name for entry in group if entry.finding), ""), tuple(group))
+        for code, group in groups.items()
+    )
+
+
+def unknowns(report: Report) -> list[tuple[str, list[str]]]:
+    """Group the codes of what is unknown by the reason, the most frequent first."""
+    groups: dict[str, list[str]] = {}
+    for outcome in report.outcomes:
+        if outcome.outcome is Result.UNKNOWN:
+            groups.setdefault(outcome.reason, []).append(outcome.code)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def broken(report: Report) -> list[Outcome]:
+    """Give the checks that raised."""
+    return [outcome for outcome in report.outcomes if outcome.outcome is Result.ERROR]
+
+
+def _moments(since: Since | None) -> list[Moment]:
+    return [moment for moment in (since.earliest, since.latest) if moment] if since else []
+
+
+class Told(Struct, frozen=True):
+    """A line of the timeline."""
+
+    at: float
+    what: str
+    codes: tuple[str, ...] = ()
+    evidence: Citation | None = None
+
+
+def timeline(report: Report) -> list[Told]:
+    """Give every moment that a cause or finding names, in the order of time, and the collection of the evidence."""
+    moments: dict[tuple[float, str], tuple[Moment, dict[str, None]]] = {}
+    for each in (*report.diagnoses, *report.findings):
+        for moment in _moments(each.since):
+            moments.setdefault((moment.at, moment.what), (moment, {}))[1][each.code] = None
+    told = [Told(moment.at, moment.what, tuple(codes), moment.evidence) for moment, codes in moments.values()]
+    told.append(Told(report.host.collected_at, "this evidence was collected"))
+    return sorted(told, key=lambda each: each.at)
+
+
+class Cited(Struct, frozen=True):
+    """A line of evidence and the codes that rest on it."""
+
+    line: int
+    excerpt: str
+    place: str
+    codes: tuple[str, ...]
+
+
+def cited(report: Report) -> list[tuple[str, list[Cited]]]:
+    """Give every cited line once, by record and number."""
+    records: dict[str, dict[tuple[int, str, str], dict[str, None]]] = {}
+    for each in (*report.diagnoses, *report.findings):
+        for citation in (*each.evidence, *(moment.evidence for moment in _moments(each.since))):
+            if citation is not None:
+                key = (citation.line, citation.excerpt, citation.place)
+                records.setdefault(citation.record, {}).setdefault(key, {})[each.code] = None
+    return [
+        (record, [Cited(*key, tuple(codes)) for key, codes in sorted(lines.items(), key=lambda item: item[0][0])])
+        for record, lines in sorted(records.items())
+    ]
+
+
+# Cures and the ticket
+
+
+def command_line(command: Command) -> str:
+    r"""Print a command as one physical line that a shell reads back as the same arguments and standard input.
+
+    What cannot be seen is written as `$'...'`, which bash, zsh, ksh and POSIX 2024 know.
+
+    >>> command_line(Command(("sh", "-c", "doctor rules --missing | iptables-restore --noflush")))
+    'doctor rules --missing | iptables-restore --noflush'
+    >>> print(command_line(Command(("tee", "/etc/a b"), "x=1\ny=2\n")))
+    printf '%s\n' x=1 y=2 | tee '/etc/a b'
+    >>> print(command_line(Command(("docker", "rm", "it's\x1b"))))
+    docker rm $'it\'s\x1b'
+    """
+    line = " ".join(_quoted(argument) for argument in command.argv)
+    if not command.stdin:
+        script = command.argv[2] if command.argv[:2] == ("sh", "-c") and command.argv[3:] == () else ""
+        return script if script.strip() and one_line(script) == script else line
+    lines = command.stdin.split("\n")
+    if lines.pop() or any(one_line(each) != each for each in lines):
+        return f"printf %s {_quoted(command.stdin)} | {line}"
+    return f"printf '%s\\n' {' '.join(_quoted(each) for each in lines)} | {line}"
+
+
+_RAW = range(0xDC80, 0xDD00)  # bytes that were not UTF-8, as os.fsdecode() keeps them
+_C1 = range(0x80, 0x100)  # to a shell \x is a byte, so these take \u
+
+
+def _quoted(argument: str) -> str:
+    if one_line(argument) == argument:
+        return shlex.quote(argument)
+
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match.group())
+        if code in _RAW:
+            return f"\\x{code - 0xDC00:02x}"
+        return f"\\u{code:04x}" if code in _C1 else _escape(match)
+
+    escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{_BLANK.sub(escape, _HIDDEN.sub(escape, escaped))}'"
+
+
+def ticket(report: Report) -> list[str]:
+    """Give the report as `--format short` does, in at most twelve lines of ASCII, to paste where people talk."""
+    held = StringIO()
+    text.short(replace(report, host=_datable(report)), held)
+    lines = []
+    for line in held.getvalue().rstrip("\n").split("\n"):
+        plain = line.encode("ascii", "backslashreplace").decode()
+        lines.append(plain if plain.startswith("  cure") else words.middle(plain, _TICKET_WIDTH))
+    heads = [number for number, line in enumerate(lines) if not line.startswith("  ")][1:]  # each cause, and the counts
+    if len(lines) > TICKET_LINES:
+        keep = max(number for number in heads if number + 2 <= TICKET_LINES)
+        lines[keep:-1] = [f"and {len(heads) - 1 - heads.index(keep)} more"]
+    return lines
+
+
+def _datable(report: Report) -> HostInfo:
+    host = report.host
+    if Clock(host.collected_at, host.utc_offset).iso(host.collected_at):
+        return host
+    return replace(host, collected_at=0.0, utc_offset=0)
