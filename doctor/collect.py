@@ -499,6 +499,8 @@ class Collector:
             ping = self.records["api/ping"]
             for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
                 self._put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
+            if self.places.binary:
+                api.add("engine/version", sources.VERSION.target, 2.0, self._command(sources.VERSION))
             return
         self._get("api/containers", sources.LIST, 2.0, "inspect")
         self.listed.set()

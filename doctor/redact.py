@@ -410,8 +410,10 @@ _GO_DSN = re.compile(rb"@(?:tcp|unix)\(")
 _GO_DSN_USER = re.compile(rb"[\w.\-]{1,64}:([^\s\"'`\\]{1,128})\Z")
 _IDENTIFIED = re.compile(rb"identified (?:with [\w'\"]{1,64} )?(?:by|as) (?:password )?\\{0,4}'([^'\n]{1,256})'")
 _GENERATED = re.compile(rb"password is generated for \S{1,64}: (\S{1,128})")
-_ECHOED = re.compile(rb"echo\s+(?:-\w+\s+)?[\"']?(?:([\w.\-]{1,32}):)?([^\s\"'|:]{1,128})[\"']?\s*\|[^\n|]{0,64}\Z")
-_TELEGRAM = re.compile(rb":AA[A-Za-z0-9_\-]{32,40}(?![A-Za-z0-9_\-])")
+_ECHOED = re.compile(
+    rb"echo\s+(?:-\w{1,4}\s+)?[\"']?(?:[\w.\-]{1,32}:)?([^\s\"'|:]{1,128})[\"']?\s*\|\s*"
+    rb"(?:[\w/]{0,16}chpasswd|[^\n|;]{0,96}?(?:-stdin|--stdin|sudo -S))"
+)
 
 
 def _starts(prefix: bytes) -> bytes:
@@ -419,54 +421,58 @@ def _starts(prefix: bytes) -> bytes:
     return rb"(?:(?<![A-Za-z0-9_\-]" + prefix + rb")|(?<=\\[nrt]" + prefix + rb"))"
 
 
-_VENDORS: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (
+class _Form(NamedTuple):
+    """A secret known by its form: what finds it, and how many bytes before the match it starts (-1: where its word does)."""
+
+    pattern: re.Pattern[bytes]
+    before: int = 0
+
+
+_FORMS = (
+    _Form(
         re.compile(
-            rb"A(?:(?:[KS]IA|BIA|CCA)(?<![A-Za-z0-9].{4})[A-Z0-9]{16}(?![A-Za-z0-9])"
+            rb"A(?:(?:KIA|SIA|BIA|CCA)(?:(?<![A-Za-z0-9].{4})|(?<=\\[nrt].{4}))[A-Z0-9]{16}(?![A-Za-z0-9])"
             rb"|Iza" + _starts(rb"AIza") + rb"[A-Za-z0-9_\-]{30,}|TATT3[A-Za-z0-9_\-=]{20,})"
-        ),
-        "text",
+        )
     ),
-    (
-        re.compile(rb"S(?:WM(?:TKN|KEY)-1-[A-Za-z0-9+/\-]{16,}={0,2}|G\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,})"),
-        "swarm token",
+    _Form(
+        re.compile(rb"S(?:WM(?:TKN|KEY)-1-[A-Za-z0-9+/\-]{16,}={0,2}|G\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,})")
     ),
-    (
+    _Form(
         re.compile(
             rb"yJ(?<=eyJ)" + _starts(rb"eyJ") + rb"(?:[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?"
-            rb"|[1phw][A-Za-z0-9_\-]{38,}={0,2})"
+            rb"|[1phw][A-Za-z0-9_+/\-]{38,}={0,2})"
         ),
-        "text",
+        1,
     ),
-    (
+    _Form(
         re.compile(
-            rb"_(?=[A-Za-z0-9]{16})(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=dckr_[po]at_)|(?<=npm_)|(?<=hf_)|(?<=[srpw]k_live_)|"
-            rb"(?<=[srpw]k_test_)|(?<=whsec_)|(?<=do[por]_v1_)|(?<=glsa_)|(?<=glc_)|(?<=shp[acps][ats]_)|(?<=lin_api_)|"
-            rb"(?<=rubygems_)|(?<=sntry[su]_)|(?<=figd_)|(?<=pul_))[A-Za-z0-9_\-]{16,}"
+            rb"_(?=[A-Za-z0-9]{16})(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=dckr_[po]at_)|(?<=npm_)|(?<=hf_)|"
+            rb"(?<=[srpw]k_live_)|(?<=[srpw]k_test_)|(?<=whsec_)|(?<=do[por]_v1_)|(?<=glsa_)|(?<=glc_)|(?<=shp[acps][ats]_)|"
+            rb"(?<=lin_api_)|(?<=rubygems_)|(?<=sntry[su]_)|(?<=figd_)|(?<=pul_))[A-Za-z0-9_\-]{16,}"
         ),
-        "text",
+        -1,
     ),
-    (
-        re.compile(rb"gl(?:pat|ptt|rt|dt|cbt|oas|ft|soat|agent)-" + rb"[A-Za-z0-9_\-.]{16,}"),
-        "text",
-    ),
-    (re.compile(rb"x(?:ox[abeoprs]-[A-Za-z0-9\-]{10,}|app-\d-[A-Za-z0-9\-]{20,})"), "text"),
-    (re.compile(rb"\$(?:apr1|2[abxy]|[156y7]|argon2(?:id|i|d))\$[./A-Za-z0-9$=,+\-]{16,}"), "text"),
-    (re.compile(rb"k-(?<=sk-)" + _starts(rb"sk-") + rb"[A-Za-z0-9_\-]{20,}"), "text"),
-    (re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}"), "text"),
+    _Form(re.compile(rb"gl(?:pat|ptt|rt|dt|cbt|oas|ft|soat|agent)-[A-Za-z0-9_\-.]{16,}")),
+    _Form(re.compile(rb"x(?:ox[abeoprs]-[A-Za-z0-9\-]{10,}|app-\d-[A-Za-z0-9\-]{20,})")),
+    _Form(re.compile(rb"\$(?:apr1|2[abxy]|[156y7]|argon2(?:id|i|d))\$[./A-Za-z0-9$=,+\-]{16,}")),
+    _Form(re.compile(rb"k-(?<=sk-)" + _starts(rb"sk-") + rb"[A-Za-z0-9_\-]{20,}"), 1),
+    _Form(re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}")),
 )
-"""Secrets that are known by their form: AWS, Google, Atlassian; swarm, SendGrid; JWT; GitHub, Docker Hub, npm, Stripe, ...;
-GitLab; Slack; crypt(3) and its kin; OpenAI and its kin; Vault."""
-_VENDORS_TEXT: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"pi-(?<=pypi-)AgE[A-Za-z0-9_\-]{20,}"), "text"),
-    (re.compile(rb"GOCSPX-[A-Za-z0-9_\-]{20,}"), "text"),
-    (re.compile(rb"ya29\.[A-Za-z0-9_\-]{20,}"), "text"),
+"""AWS, Google, Atlassian; swarm, SendGrid; JWT, X-Registry-Auth; GitHub, Docker Hub, npm, Stripe and more; GitLab; Slack;
+crypt(3) and its kin; OpenAI and its kin; Vault."""
+_RARE_FORMS = (
+    _Form(re.compile(rb"pi-(?<=pypi-)AgE[A-Za-z0-9_\-]{20,}"), 2),
+    _Form(re.compile(rb"GOCSPX-[A-Za-z0-9_\-]{20,}")),
+    _Form(re.compile(rb"ya29\.[A-Za-z0-9_\-]{20,}")),
+    _Form(re.compile(rb":AA[A-Za-z0-9_\-]{32,40}(?![A-Za-z0-9_\-])"), -1),
 )
+"""PyPI, Google OAuth, Telegram bots: looked for in text only."""
 _PATHS = re.compile(
     rb"/(?:services/(T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,})|webhooks/(\d{10,}/[\w\-]{30,})|v1/http/([\w=\-]{20,}))"
 )
 """URLs whose path is the secret: Slack and Discord webhooks, Sumo Logic collectors."""
-_PREFIX_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
+_WORD_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
 
 
 # -- command lines -----------------------------------------------------------------------------------------------------
@@ -593,7 +599,7 @@ _SHORT = re.compile(rb"[A-Za-z0-9._/+\-]{0,15}\Z|\d*\Z|[0-9a-f]{64}\Z|sha256:[0-
 
 
 class _Secret:
-    """One secret value: its number in the order of discovery, and what it was first seen as."""
+    """One secret value: its number in the order of discovery, what it was first seen as, and the words for its length."""
 
     __slots__ = ("followed", "kind", "number", "size", "value")
 
@@ -601,9 +607,64 @@ class _Secret:
         self.number = number
         self.value = value
         self.kind = kind
-        chars = len(value.decode("utf-8", "replace"))
-        self.size = next((name for most, name in _BUCKETS if chars <= most), _LONGEST)
         self.followed = False
+        chars = len(value.decode("utf-8", "replace"))
+        self.size = next((name for most, name in _BUCKETS if chars <= most), _LONGEST).encode()
+
+    def token(self, code: str) -> bytes:
+        return b"%s%s%d, %s chars\xc2\xbb" % (_OPEN, code.encode(), self.number, self.size)
+
+    def forms(self) -> set[bytes]:
+        """Give the spellings in which it may stand in evidence and in reports: raw, JSON, Go's JSON, URL, HTML."""
+        value = self.value
+        if value.isalnum():
+            return {value}
+        text = value.decode("utf-8", "replace")
+        escaped = _json_escape(value)
+        go = escaped.replace(b"&", b"\\u0026").replace(b"<", b"\\u003c").replace(b">", b"\\u003e")
+        forms = {value, escaped, go, quote(value, safe="").encode(), quote(value, safe="/!$*()',;:@&=+").encode()}
+        forms |= {html.escape(text).encode(), text.translate(_HTML_JINJA).encode()}
+        return {form for form in forms if len(form) >= _TRACKED}
+
+
+_HTML_JINJA = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("'"): "&#39;", ord('"'): "&#34;"}
+
+
+class _Index:
+    """Finds known secrets in text: a few by searching each, many by the words of the text, in the same time for all."""
+
+    _SEPARATE = bytes(code if chr(code).isalnum() and code < 0x80 else 0x20 for code in range(256))  # noqa: PLR2004 - ASCII
+
+    def __init__(self, secrets: Iterable[_Secret]) -> None:
+        self._forms = {form: secret for secret in secrets if secret.followed for form in secret.forms()}
+        self._by_word: dict[bytes, list[bytes]] = {}
+        self._wordless: list[bytes] = []
+        for form in self._forms:
+            words = form.translate(self._SEPARATE).split()
+            if words:
+                self._by_word.setdefault(max(words, key=len), []).append(form)
+            else:
+                self._wordless.append(form)
+
+    def find(self, data: bytes) -> list[tuple[bytes, _Secret]]:
+        """Give what is in the text, the longest first."""
+        if not self._forms:
+            return []
+        if len(self._forms) <= _SOME:
+            maybe = list(self._forms)
+        else:
+            words = self._by_word.keys() & set(data.translate(self._SEPARATE).split())
+            maybe = self._wordless + [form for word in words for form in self._by_word[word]]
+        found = [(form, self._forms[form]) for form in maybe if form in data]
+        return sorted(found, key=lambda pair: (-len(pair[0]), pair[0]))
+
+    def replace(self, data: bytes) -> tuple[bytes, int]:
+        """Put tokens for what is in the text, and count the places."""
+        count = 0
+        for form, secret in self.find(data):
+            count += data.count(form)
+            data = data.replace(form, secret.token(_FOUND))
+        return data, count
 
 
 class Redactor:
@@ -617,9 +678,10 @@ class Redactor:
         self._secrets: dict[bytes, _Secret] = {}
         self._by_number: list[_Secret] = []
         self._final: dict[int, int] = {}
-        self._env_memo: dict[bytes, bytes] = {}
-        self._argv_memo: dict[tuple[bytes, ...], list[bytes]] = {}
-        self._option_memo: dict[tuple[bytes, bytes, str], bytes] = {}
+        self._kinds: dict[int, str] = {}
+        self._envs: dict[bytes, bytes] = {}
+        self._argvs: dict[tuple[bytes, ...], list[bytes]] = {}
+        self._options: dict[tuple[bytes, bytes, str], bytes] = {}
 
     def __repr__(self) -> str:
         """Never show what is inside."""
@@ -628,32 +690,505 @@ class Redactor:
     # -- the three passes ----------------------------------------------------------------------------------------------
 
     def scrub(self, data: bytes, how: str) -> tuple[bytes, int]:
-        """Take the secrets out of one record; give what is left and how many places were changed for a secret.
+        """Take the secrets out of one record; give what is left and the number of places where one stood.
 
         `how` names the structure: `inspect` (any JSON of the Engine API and of the data root), `daemon-json`,
-        `docker-config`, `environ`, `cmdline`, `unit`, `tree`; anything else is text.
+        `docker-config`, `environ`, `cmdline`, `unit`, `tree`; anything else is text. Never raises.
         """
         if not data:
             return data, 0
-        match how:
-            case "inspect" | "daemon-json" | "docker-config":
-                new = self._json(data, how)
-            case "environ":
-                new = self._environ(data)
-            case "cmdline":
-                new = self._cmdline(data)
-            case "unit":
-                new = self._unit(data)
-            case "tree":
-                new = self._tree(data)
-            case _:
-                new = self._text(data)
-        if new is data or new == data:
+        if how in {"inspect", "daemon-json", "docker-config"}:
+            new = self._json(data, how)
+        else:
+            ways: dict[str, Callable[[bytes], bytes]] = {
+                "environ": self._environ,
+                "cmdline": self._cmdline,
+                "unit": self._unit,
+                "tree": self._tree,
+            }
+            new = ways.get(how, self._text)(data)
+        if new == data:
             return data, 0
         return new, max(0, len(_COUNTED.findall(new)) - len(_COUNTED.findall(data)))
 
     def finish(self, records: Iterable[Record]) -> list[Record]:
         """Replace what was learnt to be secret wherever it stands, and number the tokens in the order of `records`."""
-        index = self._index()
-        kinds: dict[int, str] = {}
-        return [self._finished(record, index, kinds) for record in records] if self._count(kinds) else []
+        read = [
+            (record, self._text(record.why.encode("utf-8", "replace")) if record.why else b"") for record in records
+        ]
+        index = _Index(self._by_number)
+        done = [self._finished(record, why, index) for record, why in read]
+        kinds = [self._kinds.get(number) or self._by_number[number].kind for number in self._final]
+        self.removed = {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
+        return done
+
+    def _finished(self, record: Record, why: bytes, index: _Index) -> Record:
+        data, more = index.replace(record.data)
+        target, _ = index.replace(record.target.encode("utf-8", "replace"))
+        why, _ = index.replace(why)
+        data, target, why = (
+            _PROVISIONAL.sub(self._number, text) if _OPEN in text else text for text in (data, target, why)
+        )
+        if data is record.data and target.decode() == record.target and why.decode() == record.why:
+            return record
+        return msgspec.structs.replace(
+            record, data=data, target=target.decode(), why=why.decode(), redactions=record.redactions + more
+        )
+
+    def _number(self, match: re.Match[bytes]) -> bytes:
+        number = int(match[2])
+        if number >= len(self._by_number):
+            return match[0]  # not ours: somebody wrote it so
+        final = self._final.setdefault(number, len(self._final) + 1)
+        kind = _KIND_OF.get(match[1].decode())
+        if kind is not None:
+            self._kinds.setdefault(number, kind)
+        return b"\xc2\xabsecret %d," % final
+
+    def found(self, artefact: bytes) -> list[str]:
+        """Name the secrets that stand in an artefact, by number, never by value."""
+        numbers = {secret.number for _, secret in _Index(self._by_number).find(artefact)}
+        names = [
+            (
+                self._final.get(number, 0),
+                f"secret {self._final[number]}" if number in self._final else "an unnumbered secret",
+            )
+            for number in numbers
+        ]
+        return [f"{name} ({self._kinds.get(0, '')})" for _, name in sorted(names)]
+
+    # -- the table of secrets ------------------------------------------------------------------------------------------
+
+    def _learn(self, value: bytes, kind: str, *, strong: bool = True) -> _Secret:
+        """Note a secret; the same value is the same secret, whoever saw it first."""
+        secret = self._secrets.get(value)
+        if secret is None:
+            with self._lock:
+                secret = self._secrets.get(value)
+                if secret is None:
+                    secret = _Secret(len(self._by_number), value, kind)
+                    self._by_number.append(secret)
+                    self._secrets[value] = secret
+        if not secret.followed and _followed(value, strong=strong):
+            secret.followed = True
+        return secret
+
+    def _token(self, value: bytes, kind: str, *, strong: bool = True) -> bytes:
+        return self._learn(value, kind, strong=strong).token(_CODES[kind])
+
+    def _learn_login(self, value: bytes) -> None:
+        """Note the password inside the base64 of `user:password`."""
+        try:
+            _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return
+        if colon and password:
+            self._learn(password, "registry login")
+
+    # -- by structure --------------------------------------------------------------------------------------------------
+
+    def _json(self, data: bytes, how: str) -> bytes:
+        plain = _plain_escapes(data) if b"\\" in data else data
+        edits = self._fields(plain, _COMPACT if how == "inspect" else _SPACED)
+        if how == "docker-config":
+            edits = _sorted(edits + self._logins(plain))
+        fields = _apply(plain, edits)
+        new = self._rest_of_json(fields)
+        return data if new == plain else new
+
+    def _fields(self, data: bytes, anchor: re.Pattern[bytes]) -> list[_Edit]:
+        edits: list[_Edit] = []
+        done = 0
+        for match in anchor.finditer(data):
+            if match.start() < done:
+                continue
+            colon = data.rindex(b":", match.start(), match.end())
+            end = data.rindex(b'"', 0, colon)
+            what, kind = _FIELDS[data[data.rindex(b'"', 0, end) + 1 : end]]
+            done = self._field(data, match.end(), what, kind, edits)
+        return edits
+
+    def _field(self, data: bytes, start: int, what: int, kind: str, edits: list[_Edit]) -> int:
+        """Edit the value that starts at `start`; give where to read on."""
+        if what == _LOG_CONFIG:
+            match = _LOG_OPTIONS.match(data, start)
+            if match is None:
+                return start
+            start, what = match.end(), _OPTIONS
+        opening = data[start : start + 1]
+        if opening == b"[":
+            return self._array(data, start + 1, what, kind, edits)
+        if opening == b"{":
+            return self._object(data, start + 1, what, kind, edits) if what in {_OPTIONS, _ENV} else start
+        if what in {_ENV, _OPTIONS}:
+            return start
+        end = _literal_end(data, start + 1)
+        end = len(data) if end < 0 else end
+        old = _json_unescape(data[start + 1 : end])
+        if what == _HISTORY:
+            new = self._history(old, kind)
+        elif what == _DATA:
+            new = WITHHELD if old and not _trivial(old) else old
+        else:
+            new = self._text(old, kind)
+        if new != old:
+            edits.append(_Edit(start + 1, end, _json_escape(new)))
+        return end + 1
+
+    def _array(self, data: bytes, position: int, what: int, kind: str, edits: list[_Edit]) -> int:
+        spans: list[tuple[int, int]] = []
+        olds: list[bytes] = []
+        while (match := _ITEM.match(data, position)) is not None:
+            start, end = match.span(1)
+            text = match[1]
+            if match[2] == b"\\":
+                end = _literal_end(data, start)
+                end = len(data) if end < 0 else end
+                text = _json_unescape(data[start:end])
+            spans.append((start, end))
+            olds.append(text)
+            position = end + 1
+        if what == _ENV:
+            news = [self._env(old) for old in olds]
+        elif what == _ARGV:
+            news = self._argv(olds, kind)
+        elif what == _OPTIONS:
+            news = [self._pair(old, kind) for old in olds]
+        else:
+            news = [self._history(old, kind) for old in olds]
+        for (start, end), old, new in zip(spans, olds, news, strict=True):
+            if new != old:
+                edits.append(_Edit(start, end, _json_escape(new)))
+        return position
+
+    def _object(self, data: bytes, position: int, what: int, kind: str, edits: list[_Edit]) -> int:
+        while (match := _KEY.match(data, position)) is not None:
+            position = match.end()
+            if match[2] is None:
+                scalar = _SCALAR.match(data, position)
+                if scalar is None:
+                    break
+                position = scalar.end()
+                continue
+            end = _literal_end(data, position)
+            end = len(data) if end < 0 else end
+            name, old = _json_unescape(match[1]), _json_unescape(data[position:end])
+            if what == _ENV:
+                new = self._env(name + b"=" + old)[len(name) + 1 :]
+            else:
+                new = self._option(name, old, kind)
+            if new != old:
+                edits.append(_Edit(position, end, _json_escape(new)))
+            position = end + 1
+        return position
+
+    def _logins(self, data: bytes) -> list[_Edit]:
+        """Edit what `docker login` wrote: the names of its fields say nothing elsewhere, and all here."""
+        edits: list[_Edit] = []
+        for match in _LOGIN.finditer(data):
+            start = match.end()
+            end = _literal_end(data, start)
+            end = len(data) if end < 0 else end
+            value = _json_unescape(data[start:end])
+            if not value or _TOKEN.fullmatch(value):
+                continue
+            if match[1].lower() in {b"username", b"email"}:
+                edits.append(_Edit(start, end, WITHHELD))
+            else:
+                self._learn_login(value)
+                edits.append(_Edit(start, end, self._token(value, "registry login")))
+        return edits
+
+    def _env(self, text: bytes) -> bytes:
+        """Scrub `NAME=value` of an environment: a value is kept only when its name is known to be harmless."""
+        new = self._envs.get(text)
+        if new is None:
+            if len(self._envs) > _MEMO:
+                self._envs.clear()
+            name, equals, value = text.partition(b"=")
+            new = self._envs[text] = name + equals + self._env_value(name, value) if value else text
+        return new
+
+    def _env_value(self, name: bytes, value: bytes) -> bytes:
+        bare = name.strip().upper()
+        if bare in _KEPT_ENV or bare.startswith(_KEPT_PREFIXES) or _only_tokens(value):
+            return value
+        if bare.endswith(b"_VERSION") and _VERSION_VALUE.match(value):
+            return value
+        words = _words(name)
+        level = _level(name) or (_WEAK if words[-1:] != [b"sock"] and _ENV_SECRET.intersection(words) else _PLAIN)
+        if words and words[-1] in _ABOUT and not {b"webhook", b"hook"} & set(words):
+            level = _PLAIN
+        if level and not _trivial(value) and not _PATH.match(value) and (level == _STRONG or not _NUMBER.match(value)):
+            if not value.isalnum():
+                self._text(value, "environment")  # learns what a connection string has in it
+            return self._token(value, "environment", strong=level == _STRONG)
+        if _URL.match(value):
+            return self._env_urls(name, value)
+        if _SHORT.match(value):
+            return WITHHELD
+        tokens = _COUNTED.findall(self._text(value, "environment"))
+        return b" ".join([WITHHELD, *dict.fromkeys(tokens)]) if tokens else WITHHELD
+
+    def _env_urls(self, name: bytes, value: bytes) -> bytes:
+        """Keep scheme, host and port of one or more URLs: they are what a proxy or a daemon's address is read for."""
+        kind = "proxy password" if b"PROXY" in name.upper() else "environment"
+        return b"".join(self._env_url(part, kind) for part in _NEXT_URL.split(value))
+
+    def _env_url(self, url: bytes, kind: str) -> bytes:
+        if not url.strip(b", \t"):
+            return url
+        match = _URL_PARTS.match(url)
+        if match is None:
+            return WITHHELD
+        scheme, info, host, rest = match.groups()
+        if scheme.lower() in _LOCAL_SCHEMES:
+            return url
+        if info is None:
+            login = b""
+        else:
+            user, colon, password = info.partition(b":")
+            if _login_in_user(user, password):
+                user = self._token(unquote_to_bytes(user), kind)
+            elif user and not _only_tokens(user):
+                user = WITHHELD
+            if password and not _masked(password):
+                password = self._token(unquote_to_bytes(password), kind)
+            login = user + colon + password + b"@"
+        if not _HOSTS.match(host):
+            host = WITHHELD
+        if rest not in {b"", b"/"} and not _only_tokens(rest.lstrip(b"/")):
+            tokens = _COUNTED.findall(self._text(b"//" + host + rest, kind))
+            rest = b"/" + (b" ".join(dict.fromkeys(tokens)) or WITHHELD)
+        return scheme + login + host + rest
+
+    def _pair(self, text: bytes, kind: str) -> bytes:
+        """Scrub `name=value` of a label or an option."""
+        name, equals, value = text.partition(b"=")
+        return name + equals + self._option(name, value, kind) if equals else text
+
+    def _option(self, name: bytes, value: bytes, kind: str) -> bytes:
+        """Scrub the value of a label, an option, a build argument: it is kept unless its name or itself looks secret."""
+        key = (name, value, kind)
+        new = self._options.get(key)
+        if new is None:
+            if len(self._options) > _MEMO:
+                self._options.clear()
+            new = self._options[key] = self._option_value(name, value, kind)
+        return new
+
+    def _option_value(self, name: bytes, value: bytes, kind: str) -> bytes:
+        if not value or _trivial(value):
+            return value
+        level = _level(name)
+        if (level == _STRONG and not _PATH.match(value)) or (level == _WEAK and _random(value.replace(b"$$", b"$"))):
+            return self._token(value, kind)
+        return value if _SHORT.match(value) else self._text(value, kind)
+
+    def _argv(self, args: list[bytes], kind: str) -> list[bytes]:
+        """Scrub a command line that is already split into words."""
+        key = (kind.encode(), *args)
+        news = self._argvs.get(key)
+        if news is None:
+            if len(self._argvs) > _MEMO:
+                self._argvs.clear()
+            news = self._argvs[key] = self._argv_words(args, kind)
+        return news
+
+    def _argv_words(self, args: list[bytes], kind: str) -> list[bytes]:
+        news = list(args)
+        if args and _BUILD_ARGS.match(args[0] + b" "):
+            kind = "build argument"
+        for part in _secrets_in(args):
+            arg = args[part.index]
+            if part.environment:
+                news[part.index] = arg[: part.start] + self._env(arg[part.start :])
+            else:
+                news[part.index] = arg[: part.start] + self._token(arg[part.start : part.end], kind) + arg[part.end :]
+        for number, (old, new) in enumerate(zip(args, news, strict=True)):
+            if new == old and not _SHORT.match(old):
+                instruction = _NOP.match(old) is not None
+                news[number] = self._history(old, kind) if instruction else self._text(old, kind)
+        return news
+
+    def _history(self, text: bytes, kind: str) -> bytes:
+        """Scrub one line of an image's history or one instruction of ONBUILD."""
+        nop = _NOP.match(text)
+        start = nop.end() if nop else 0
+        arguments = _BUILD_ARGS.match(text, start)
+        if arguments:
+            shell = _SHELL.search(text, arguments.end())
+            end = shell.start() if shell else len(text)
+            known = self._assignments(text, arguments.end(), end, "ARG")
+            return text[: arguments.end()] + known + self._text(text[end:], kind)
+        instruction = _INSTRUCTION.match(text, start)
+        if instruction is None:
+            return self._text(text, kind)
+        what = instruction[1].decode().upper()
+        return text[: instruction.end()] + self._assignments(text, instruction.end(), len(text), what)
+
+    def _assignments(self, text: bytes, start: int, end: int, what: str) -> bytes:
+        """Scrub `A=x B=y`, where a value reaches to the next name; `ENV A x y` too."""
+        found = list(_ASSIGNMENT.finditer(text, start, end))
+        if not found or found[0].start() > start:
+            name, blank, value = text[start:end].partition(b" ")
+            if b"=" in name or not blank:
+                return self._text(text[start:end], "image history")
+            return name + blank + self._assigned(name, value, what)
+        out: list[bytes] = []
+        for number, match in enumerate(found):
+            stop = found[number + 1].start() if number + 1 < len(found) else end
+            value = text[match.end() : stop]
+            bare = value.strip()
+            if len(bare) > 1 and bare[:1] == bare[-1:] and bare[:1] in {b'"', b"'"}:
+                bare = bare[1:-1]
+            out.append(match[0] + (value.replace(bare, self._assigned(match[1], bare, what), 1) if bare else value))
+        return b"".join(out)
+
+    def _assigned(self, name: bytes, value: bytes, what: str) -> bytes:
+        if what == "ENV":
+            return self._env(name + b"=" + value)[len(name) + 1 :]
+        return self._option(name, value, "label" if what == "LABEL" else "build argument")
+
+    def _environ(self, data: bytes) -> bytes:
+        separator = b"\0" if b"\0" in data else b"\n"
+        new = separator.join([self._env(text) for text in data.split(separator)])
+        return self._text(new, "environment", commands=False)
+
+    def _cmdline(self, data: bytes) -> bytes:
+        new = b"\0".join(self._argv(data.split(b"\0"), "command line"))
+        return self._text(new, "command line", commands=False)
+
+    def _unit(self, data: bytes) -> bytes:
+        """Scrub a unit, a drop-in (both have sections), or a file of environment variables (it has none)."""
+        lines = data.split(b"\n")
+        unit = _SECTION.search(data) is not None
+        continued = False
+        for number, line in enumerate(lines):
+            if not unit:
+                lines[number] = self._file_variable(line)
+                continue
+            match = _UNIT_ENV.match(line)
+            if match or continued:
+                start = match.end() if match else 0
+                lines[number] = line[:start] + _UNIT_WORD.sub(self._unit_word, line[start:])
+                continued = line.rstrip().endswith(b"\\")
+            elif credential := _UNIT_CREDENTIAL.match(line):
+                value = line[credential.end() :].strip()
+                if value and not _TOKEN.fullmatch(value):
+                    lines[number] = line[: credential.end()] + self._token(value, "environment")
+        return self._text(b"\n".join(lines))
+
+    def _unit_word(self, match: re.Match[bytes]) -> bytes:
+        content = match[match.lastindex or 0]
+        return match[0].replace(content, self._env(content), 1) if b"=" in content else match[0]
+
+    def _file_variable(self, line: bytes) -> bytes:
+        match = _FILE_ENV.match(line)
+        if match is None:
+            return line
+        name, value = match.groups()
+        start, end = match.span(2)
+        if len(value) > 1 and value[:1] == value[-1:] and value[:1] in {b'"', b"'"}:
+            start, end = start + 1, end - 1
+        if name.upper() in _FLAG_ENV:
+            return line[:start] + self._text(line[start:end], "command line") + line[end:]
+        return line[:start] + self._env(name + b"=" + line[start:end])[len(name) + 1 :] + line[end:]
+
+    def _tree(self, data: bytes) -> bytes:
+        """Scrub the content of each line by what its path or its first character says it is."""
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines):
+            fields = line.split(b"\t")
+            if len(fields) != _FIELD_COUNT or fields[1] != b"f":
+                continue
+            how = _tree_how(fields[0], fields[3])
+            if how:
+                old = _tree_unescape(fields[3])
+                new, _ = self.scrub(old, how)
+                if new is not old:
+                    lines[number] = b"\t".join((*fields[:3], _tree_escape(new)))
+        new = b"\n".join(lines)
+        spans, limit = self._spans(new, new.lower(), "text", commands=True)
+        edits: list[_Edit] = []
+        done = 0
+        for span in spans:
+            if span.start < done:
+                continue
+            start = max(new.rfind(b"\n", 0, span.start), new.rfind(b"\t", 0, span.start)) + 1
+            ends = [end for end in (new.find(b"\n", span.start), new.find(b"\t", span.start)) if end >= 0]
+            done = min(ends, default=len(new))
+            old = new[start:done]
+            scrubbed = self._text(_tree_unescape(old))
+            if scrubbed != _tree_unescape(old):
+                edits.append(_Edit(start, done, _tree_escape(scrubbed)))
+        return _cut(new, edits, limit)
+
+    # -- by pattern ----------------------------------------------------------------------------------------------------
+
+    def _text(self, data: bytes, kind: str = "text", *, commands: bool = True) -> bytes:
+        spans, limit = self._spans(data, data.lower(), kind, commands=commands)
+        return _cut(data, self._edits(data, spans), limit)
+
+    def _edits(self, data: bytes, spans: list[_Span]) -> list[_Edit]:
+        return [
+            _Edit(span.start, span.end, self._token(_canonical(data[span.start : span.end], span), span.kind))
+            for span in spans
+            if span.end > span.start
+        ]
+
+    def _rest_of_json(self, data: bytes) -> bytes:
+        """Scrub what no field name gave away, inside the strings of a JSON text."""
+        spans, limit = self._spans(data, data.lower(), "text", commands=False)
+        if limit < len(data):
+            return b'"' + WITHHELD + b'"'
+        if not spans:
+            return data
+        if not _is_json(data):
+            return _apply(data, self._edits(data, spans))
+        edits: list[_Edit] = []
+        done = 0
+        for span in spans:
+            if span.start < done:
+                continue
+            if span.bare:
+                edits.append(_Edit(span.start, span.end, b"0"))
+                continue
+            start = _literal_start(data, span.start)
+            done = _literal_end(data, start)
+            literal = data[start:done]
+            if (span.start, span.end) == (start, done):
+                new = self._token(_json_unescape(literal), span.kind)
+            elif b"\\" in literal:
+                new = _json_escape(self._text(_json_unescape(literal)))
+            else:
+                # Not the span alone: a pattern that looks across quotes sees less than one that has only the string.
+                new = self._text(literal)
+            if new != literal:
+                edits.append(_Edit(start, done, new))
+        return _apply(data, edits)
+
+    def _spans(self, data: bytes, low: bytes, kind: str, *, commands: bool) -> tuple[list[_Span], int]:
+        """Find secrets by pattern; give them in order, and where the search was given up (normally the end)."""
+        search = _Search(data, low, kind)
+        for pattern in _NAMED:
+            search.each(pattern, low, search.named)
+        for form in _FORMS:
+            search.each(form.pattern, data, lambda match, before=form.before: search.form(match, before))
+        search.each(_USERINFO, low, search.userinfo)
+        search.each(_BEARER, low, search.bearer)
+        search.each(_PEM_BEGIN, data, search.pem)
+        search.each(_PATHS, data, search.group)
+        if commands:
+            for form in _RARE_FORMS:
+                search.each(form.pattern, data, lambda match, before=form.before: search.form(match, before))
+            for pattern in _COMMANDS:
+                search.each(pattern, low, search.command)
+            search.each(_GO_DSN, data, search.go_dsn)
+            for pattern in (_IDENTIFIED, _GENERATED, _ECHOED):
+                search.each(pattern, low, search.group)
+        if not search.spans:
+            return [], search.limit
+        for login in search.logins:
+            self._learn_login(login)
+        return _merged(search.spans), search.limit

@@ -250,6 +250,9 @@ COMMANDS: tuple[Source, ...] = (
 LIST = "/containers/json?all=1"
 """Asked first and once more at the end: what differs between the two is unsettled."""
 
+VERSION = Source(name="engine/version", kind="command", target="dockerd --version", area="daemon")
+"""Run only where the API does not tell the version: it costs a tenth of a second."""
+
 API: tuple[Source, ...] = (
     Source(name="api/version", kind="api", target="/version", area="API"),
     Source(name="api/networks", kind="api", target="/networks", scrub="inspect", area="API"),

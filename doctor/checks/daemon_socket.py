@@ -25,6 +25,9 @@ from doctor.model import (
 )
 from doctor.registry import check
 
+NAMES = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "t": "tracing stop", "Z": "zombie"}
+"""What /proc/PID/status calls the states (proc(5))."""
+
 STATES = {
     "T": "a signal has stopped it",
     "t": "a debugger has stopped it",
@@ -82,7 +85,13 @@ def _works(containers: Containers) -> tuple[Effect, ...]:
 
 
 def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:
-    status = Citation("proc/processes", daemon.line, f"State: {daemon.state}", f"/proc/{daemon.pid}/status")
+    state = f"State: {daemon.state} ({NAMES.get(daemon.state, '?')})"
+    status = Citation(
+        "proc/processes",
+        daemon.line,
+        state,
+        f"/proc/{daemon.pid}/status",
+    )
     evidence = [Citation("api/ping", 0, daemon.why, daemon.address.removeprefix("unix://")), status]
     if daemon.threads:
         word = ", ".join(f"{daemon.threads.count(state)} in {state}" for state in sorted(set(daemon.threads)))

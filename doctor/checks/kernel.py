@@ -202,8 +202,8 @@ def _excluded(users: list[Container], firewall: Firewall) -> tuple[Excluded, ...
         return all(any(f"{end.address}:{port.container}" in targets for end in one.endpoints) for port in one.ports)
 
     if ports and all(served(one) for one in users):
-        many = f"all {len(ports)} published ports have their rules"
-        found.append(Excluded("NET026", many if len(ports) > 1 else "the published port has its rules"))
+        many = f"each of the {len(ports)} published ports has its rule"
+        found.append(Excluded("NET026", many if len(ports) > 1 else "the published port has its rule"))
     return tuple(found)
 
 

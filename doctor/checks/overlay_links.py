@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from doctor.facts.containers import Containers
+from doctor.facts.daemon import DaemonLog
 from doctor.facts.store import Layer, Overlay, Owners
 from doctor.model import (
     Citation,
@@ -26,7 +27,7 @@ _LINK = re.compile(r"[A-Z2-7]{26}")
 
 
 @check("LAY002", Severity.ERROR, blocks_start=True)
-def short_link_missing(overlay: Overlay, owners: Owners, containers: Containers) -> Iterator[Yield]:
+def short_link_missing(overlay: Overlay, owners: Owners, containers: Containers, log: DaemonLog) -> Iterator[Yield]:
     """A layer's short link in overlay2/l is gone, or leads elsewhere.
 
     ## What it is
@@ -61,10 +62,12 @@ def short_link_missing(overlay: Overlay, owners: Owners, containers: Containers)
         wanted = f"../{layer.id}/diff"
         if short is not None and short.type == "l" and short.target == wanted:
             continue
-        yield _finding(overlay, layer, wanted, owners, containers)
+        yield _finding(overlay, layer, wanted, owners, containers, log)
 
 
-def _finding(overlay: Overlay, layer: Layer, wanted: str, owners: Owners, containers: Containers) -> Finding:
+def _finding(
+    overlay: Overlay, layer: Layer, wanted: str, owners: Owners, containers: Containers, log: DaemonLog
+) -> Finding:
     short = overlay.links.get(layer.link)
     where = f"{overlay.root}/l/{layer.link}"
     ident = f"{layer.id[:12]}..."
@@ -94,8 +97,25 @@ def _finding(overlay: Overlay, layer: Layer, wanted: str, owners: Owners, contai
         hits=_hits(layer, owners, containers),
         works=_works(layer, owners, containers),
         excluded=tuple(excluded),
-        since=Since(earliest=Moment(layer.link_mtime, "the layer was made", evidence[0])) if layer.link_mtime else None,
+        since=_since(layer, evidence[0], containers, owners, log),
     )
+
+
+def _since(layer: Layer, link: Citation, containers: Containers, owners: Owners, log: DaemonLog) -> Since | None:
+    """Say when it went: after the last start of a container that needed it, before the first complaint of dockerd."""
+    named = {name for held in _of(layer, owners, containers).values() for name in held}
+    started = [one for one in containers.running if one.name in named and one.started]
+    last = max(started, key=lambda one: one.started, default=None)
+    earliest = None
+    if last is not None:
+        earliest = Moment(last.started, f"{last.name} was mounted with it", last.cited)
+    elif layer.link_mtime:
+        earliest = Moment(layer.link_mtime, "the layer was made", link)
+    first = log.first(f"readlink {layer.link}", after=earliest.at if earliest else 0.0) or log.first(
+        f"/l/{layer.link}: no such file", after=earliest.at if earliest else 0.0
+    )
+    latest = Moment(first.at, "first complaint of dockerd", first.cited) if first is not None and first.at else None
+    return Since(earliest=earliest, latest=latest) if earliest or latest else None
 
 
 def _of(layer: Layer, owners: Owners, containers: Containers) -> dict[str, list[str]]:

@@ -67,7 +67,7 @@ def _leaked(file: SandboxFile) -> Finding:
     what = f"holds namespace {file.inode} alive" if file.inode else "is a plain file"
     return Finding(
         subject=file.path,
-        title=f"{file.path} belongs to no container and {what}",
+        title=f"sandbox {file.name} belongs to no container",
         message=f"{file.path} {what}; no container has it as its sandbox, no process lives in it",
         evidence=(file.cited,),
         remedy=Remedy("remove it", steps),

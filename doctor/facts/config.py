@@ -120,7 +120,9 @@ def _go_words(error: json.JSONDecodeError, text: str) -> str:
         return "something follows the closing bracket"
     if before.endswith(",") and here in "}]":
         return f"comma before {here}"
-    if error.msg.startswith(("Illegal trailing comma", "Expecting property name")) and before.endswith(","):
+    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later point at the comma
+        return f"comma before {text[error.pos + 1 :].lstrip()[:1]}"
+    if error.msg.startswith("Expecting property name") and before.endswith(","):
         return f"comma before {here}" if here in "}]" else f"a key in double quotes is expected, not {here}"
     if "delimiter" in error.msg and "','" in error.msg:
         return f"a comma is missing before {here}"

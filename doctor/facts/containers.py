@@ -171,10 +171,8 @@ def containers(snapshot: Snapshot, processes: Processes) -> Containers:
     """Read every inspect; without the API, the files of each container."""
     first = snapshot.get("api/containers")
     if first.readable:
-        found = _from_api(snapshot, processes, _listing(first))
-    else:
-        found = _from_disk(snapshot, first, processes)
-    return found
+        return _from_api(snapshot, processes, _listing(first))
+    return _from_disk(snapshot, first, processes)
 
 
 def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[str, str, Any]]) -> Containers:
@@ -188,7 +186,8 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
         if record.status == "failed" and "404" in record.why:
             unsettled.add(identity)
             continue
-        one = _container(record, identity)
+        # An engine that misses a layer's short link refuses to inspect a container of it (HTTP 500): the disk knows it.
+        one = _container(record, identity) or _on_disk(snapshot, identity)
         if one is None:
             complete = False
             continue
@@ -221,7 +220,7 @@ def _from_disk(snapshot: Snapshot, first: Record, processes: Processes) -> Conta
         if not record.name.endswith("/config.v2.json"):
             continue
         identity = record.name.split("/")[2]
-        one = _container(record, identity, snapshot.get(f"store/containers/{identity}/hostconfig.json"))
+        one = _on_disk(snapshot, identity)
         if one is None:
             complete = False
             continue
@@ -230,6 +229,11 @@ def _from_disk(snapshot: Snapshot, first: Record, processes: Processes) -> Conta
         running = process is not None and process.container == identity
         every.append(msgspec.structs.replace(one, running=running))
     return Containers(tuple(sorted(every, key=lambda one: one.name)), (), frozenset(), "disk", complete)
+
+
+def _on_disk(snapshot: Snapshot, identity: str) -> Container | None:
+    folder = f"store/containers/{identity}"
+    return _container(snapshot.get(f"{folder}/config.v2.json"), identity, snapshot.get(f"{folder}/hostconfig.json"))
 
 
 def _container(record: Record, identity: str, host_config: Record | None = None) -> Container | None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from doctor.model import Command, Result, Severity
+from doctor.model import Citation, Command, Diagnosis, Reported, Result, Severity
 from doctor.reports import text, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from doctor.model import Citation, Diagnosis, Moment, Outcome, Report, Reported, Since
+    from doctor.model import HostInfo, Moment, Outcome, Report, Since
 
 SHOWN = 2000
 """Characters of one text that a page shows; of a longer one the middle is left out. Commands are never cut."""

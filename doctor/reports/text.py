@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 INDENT = 8
 RIGHT = 78
+PLACE = 46
+"""Columns that the place of evidence may take before what it says goes to the next line."""
 _RED, _YELLOW, _GREEN, _CYAN, _BOLD, _DIM = "31", "33", "32", "36", "1", "2"
 
 
@@ -219,11 +221,12 @@ class _Text:
     def _evidence(self, evidence: Iterable[Citation]) -> Iterator[str]:
         cited = [(words.safe(one.place), words.safe(one.excerpt)) for one in evidence]
         room = self.style.width - INDENT
-        column = max((len(place) for place, _ in cited if len(place) <= room // 2), default=0) + 4
+        column = max((len(place) for place, _ in cited if len(place) <= PLACE), default=0) + 4
         for place, excerpt in cited:
             if len(place) + 4 > column:
                 yield place
-                place = ""  # noqa: PLW2901 - the second line has no place
+                yield f"    {self._paint(excerpt if self.style.verbose else words.middle(excerpt, room - 4), _DIM)}"
+                continue
             text = excerpt if self.style.verbose else words.middle(excerpt, room - column)
             yield f"{place:<{column}}{self._paint(text, _DIM)}"
 

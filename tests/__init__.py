@@ -1,0 +1,1 @@
+"""The tests, and `tests.enginehost`: real Docker hosts for them."""
