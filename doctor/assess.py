@@ -49,11 +49,11 @@ def assess(
 ) -> Report:
     """Judge a snapshot. `began` is when the run began (time.perf_counter), for the report's milliseconds."""
     began = time.perf_counter() if began is None else began
-    done = examine(snapshot, registry, checks)
+    facts = Facts(registry, snapshot)
+    done = examine(facts, registry, checks)
     findings = tuple(_ignored(one, ignores, snapshot.meta.collected_at) for one in done.findings)
     findings = tuple(sorted(findings, key=lambda one: (-one.severity.rank, one.code, one.subject)))
     causes = diagnose(findings, registry)
-    facts = Facts(registry, snapshot)
     host = _host(snapshot, facts)
     return Report(
         schema=SCHEMA,

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from doctor import help as pages
+from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, USAGE, UsageError
 
 if TYPE_CHECKING:
     from doctor.model import Report
     from doctor.reports.text import Style
-
-CLEAN, FOUND, USAGE, INCOMPLETE, FAULT = 0, 1, 2, 3, 4
-"""The exit codes of every command. When several hold: 2, then 1, 4, 3, 0."""
 
 app = typer.Typer(
     add_completion=True,
@@ -25,10 +23,6 @@ app = typer.Typer(
     no_args_is_help=False,
     help="What is wrong with this Docker host, why, and what to do.",
 )
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done: one line for the person who asked. Exit 2."""
 
 
 def run() -> NoReturn:

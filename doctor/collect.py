@@ -27,7 +27,7 @@ from doctor.host import Host, NotRegularError
 from doctor.places import Places, find, here
 from doctor.processes import scan
 from doctor.redact import Redactor
-from doctor.snapshot import Kind, Meta, Record, Snapshot, Status, escape, tree_line
+from doctor.snapshot import Kind, Meta, Record, Snapshot, Status, tree_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -311,66 +311,24 @@ class Collector:
 
     def _tree(self, source: Source, root: str) -> None:
         start = time.perf_counter()
+        members = () if source.members[0].startswith("@") else source.members
         try:
-            names = self.host.listdir(root)
+            # overlay2's short links, `l`, are a record of their own.
+            names = [name for name in self.host.listdir(root) if name != "l" or not members]
+            text, cut = self.host.tree(root, names, members or source.members, source.limit)
         except OSError as error:
             self._failed(source.name, "tree", root, error, _since(start))
             return
-        lines: list[str] = []
-        size = 0
-        cut = False
-        flat = source.members[0].startswith("@")
-        for name in names:
-            if flat:
-                lines.append(self._entry(root, name, look_only=source.members[0] == "@?"))
-            elif name == "l":
-                continue  # overlay2's short links: a record of their own
-            else:
-                for member in source.members:
-                    bare = member.rstrip("/?")
-                    line = self._entry(root, f"{name}/{bare}", look_only=bare != member)
-                    if line:
-                        lines.append(line)
-            size += len(lines[-1]) * len(source.members) if lines else 0
-            if size > source.limit:
-                cut = True
-                break
         self._keep(
             source.name,
             "tree",
             root,
-            "".join(lines).encode("utf-8", "surrogateescape"),
+            text.encode("utf-8", "surrogateescape"),
             "tree" if source.area != "store" else "none",
             ms=_since(start),
             status="truncated" if cut else "ok",
             why=f"larger than {source.limit:,} bytes" if cut else "",
         )
-
-    def _entry(self, root: str, name: str, *, look_only: bool) -> str:
-        """Give the line of one small file, link or directory of a tree."""
-        path = f"{root}/{name}"
-        try:
-            if not look_only:
-                try:
-                    data, about = self.host.read(path, 1 << 16)
-                except NotRegularError:
-                    about = self.host.lstat(path)
-                else:
-                    return f"{escape(name)}\tf\t{about.st_mtime:.3f}\t{escape(data.decode('utf-8', 'replace'))}\n"
-            about = self.host.lstat(path)
-            if S_ISLNK(about.st_mode):
-                return tree_line(name, "l", about.st_mtime, self.host.readlink(path))
-            content = str(about.st_size) if S_ISREG(about.st_mode) else ""
-            return tree_line(name, _letter(about.st_mode), about.st_mtime, content)
-        except FileNotFoundError:
-            # A dangling link is opened in vain, and is there all the same.
-            try:
-                about = self.host.lstat(path)
-                return tree_line(name, "l", about.st_mtime, self.host.readlink(path))
-            except OSError:
-                return tree_line(name, "-", 0.0) if look_only else ""
-        except OSError as error:
-            return tree_line(name, "!", 0.0, _why(error))
 
     def _container_files(self) -> None:
         folder = f"{self.places.data_root}/containers"
@@ -398,11 +356,11 @@ class Collector:
         """Look once more at the processes that matter: a pid that is gone, or is another process now, is unsettled."""
         start = time.perf_counter()
         first = self.records.get("proc/processes")
-        lines: list[str] = []
+        lines = ""
         if first is not None:
             pids = {line.split("/", 1)[0] for line in first.text.split("\n") if "/cmdline\t" in line}
-            lines += [self._entry("/proc", f"{pid}/stat", look_only=False) for pid in sorted(pids, key=int)]
-        self._keep("proc/last", "tree", "/proc", "".join(lines).encode(), "none", ms=_since(start))
+            lines = self.host.tree("/proc", sorted(pids, key=int), ("stat",), 8 << 20)[0]
+        self._keep("proc/last", "tree", "/proc", lines.encode("utf-8", "surrogateescape"), "none", ms=_since(start))
 
     def _sandboxes(self, record: str) -> None:
         """List the files of network sandboxes: which are mounts of a namespace (nsfs), and of which."""

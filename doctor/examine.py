@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-import traceback
 from hashlib import sha256
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from doctor.model import Finding, NotApplicable, Outcome, Reported, Result, Severity, Unknown
+from doctor.model import Finding, NotApplicable, Outcome, Reported, Result, Unknown
 from doctor.snapshot import EvidenceMissing, Snapshot
 
 if TYPE_CHECKING:
@@ -66,9 +64,8 @@ def fingerprint(code: str, subject: str) -> str:
     return f"{code}-{sha256(f'{code} {subject}'.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
 
-def examine(snapshot: Snapshot, registry: Registry, checks: Iterable[Check]) -> Examination:
-    """Run these checks on the snapshot, in the order given."""
-    facts = Facts(registry, snapshot)
+def examine(facts: Facts, registry: Registry, checks: Iterable[Check]) -> Examination:
+    """Run these checks on the facts of a snapshot, in the order given."""
     outcomes: list[Outcome] = []
     findings: list[Reported] = []
     faults = list(registry.faults)
@@ -138,13 +135,9 @@ def _report(check: Check, one: Finding) -> Reported:
 
 def _where(error: Exception) -> str:
     """Say what was raised and where, with nothing of the host in it but the message."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1] if frames else None
-    place = f" at {PurePath(last.filename).name}:{last.lineno}" if last else ""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = f" at {last.tb_frame.f_code.co_filename.rpartition('/')[2]}:{last.tb_lineno}" if last else ""
     text = str(error).split("\n", 1)[0][:200]
     return f"{type(error).__name__}{place}" + (f": {text}" if text else "")
-
-
-def severities(findings: Iterable[Reported], least: Severity) -> list[Reported]:
-    """Give the findings at or above a severity that no `--ignore` took out."""
-    return [one for one in findings if one.severity.rank >= least.rank and not one.ignored]

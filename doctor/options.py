@@ -11,7 +11,7 @@ from time import strptime, time
 from typing import TYPE_CHECKING
 
 from doctor.assess import Ignore
-from doctor.cli import CLEAN, INCOMPLETE, UsageError
+from doctor.exits import CLEAN, INCOMPLETE, UsageError
 from doctor.model import Severity
 from doctor.registry import AREAS, Check, Registry, load
 

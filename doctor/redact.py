@@ -3,6 +3,7 @@ r"""Scrubbing: no secret reaches the snapshot. Sources of one collect share one 
 A secret becomes a token that says how long it is and nothing else; equal secrets have equal tokens, in whatever record
 they stand (environment, file, command line, log):
 
+    >>> from doctor.snapshot import Record
     >>> redactor = Redactor()
     >>> data, count = redactor.scrub(b'{"Env":["PATH=/bin","DB_PASSWORD=Winter-2026!","SHOP_MODE=blue"]}', "inspect")
     >>> record = Record("api/containers/web1", "api", "/containers/web1/json", data=data, redactions=count)
@@ -22,21 +23,25 @@ Three passes:
 
 No pattern may need more than linear time, and hostile text of nothing but candidates is withheld beyond `_BUDGET`.
 Text inside here is bytes: evidence need not be UTF-8.
-"""
+"""  # noqa: RUF002 - the token's dash is an en dash
 
 from __future__ import annotations
 
+import base64
+import binascii
+import html
 import re
 import threading
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
-from doctor.snapshot import Record
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from doctor.snapshot import Record
 
 KINDS: dict[str, tuple[str, str]] = {
     "environment": ("in an environment", "in environments"),
@@ -56,6 +61,8 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """What a secret was, and how one and several of them are called."""
 
+_FOUND = "z"
+"""The code of a token that was put where a known secret stood, for no reason of its own."""
 _CODES = {kind: chr(ord("a") + number) for number, kind in enumerate(KINDS)}
 _KIND_OF = {code: kind for kind, code in _CODES.items()}
 
@@ -313,33 +320,38 @@ def _plain_escapes(data: bytes) -> bytes:
     return _NEEDLESS.sub(plain, data)
 
 
+def _backslashes(data: bytes, start: int, end: int) -> int:
+    """Count the backslashes that stand right before `end`, not before `start`."""
+    tail = data[max(start, end - _FEW) : end]
+    count = len(tail) - len(tail.rstrip(b"\\"))
+    if count == _FEW:
+        tail = data[start:end]
+        count = len(tail) - len(tail.rstrip(b"\\"))
+    return count
+
+
 def _literal_end(data: bytes, position: int) -> int:
-    """Find the quote that ends the JSON string whose content starts at `position`; -1 when there is none."""
+    """Find the quote that ends the JSON string whose content starts at `position`; the end when there is none."""
     start = position
     for _ in range(_FEW):
         end = data.find(b'"', position)
-        if end < 0 or end == start or data[end - 1] != _BACKSLASH:
-            return end
-        before = end - 1
-        while before >= start and data[before] == _BACKSLASH and end - before < _FEW:
-            before -= 1
-        if (end - before) % 2:
+        if end < 0:
+            return len(data)
+        if _backslashes(data, start, end) % 2 == 0:
             return end
         position = end + 1
     found = _UNESCAPED_QUOTE.search(data, position)
-    return found.end() - 1 if found else -1
+    return found.end() - 1 if found else len(data)
 
 
 def _literal_start(data: bytes, position: int) -> int:
-    """Find where the content of the JSON string around `position` starts; -1 when it is in none."""
+    """Find where the content of the JSON string around `position` starts."""
     while True:
-        start = data.rfind(b'"', 0, position)
-        before = start
-        while before > 0 and data[before - 1] == _BACKSLASH:
-            before -= 1
-        if start < 0 or (start - before) % 2 == 0:
-            return start + 1 if start >= 0 else -1
-        position = before
+        quote_at = data.rfind(b'"', 0, position)
+        count = _backslashes(data, 0, quote_at) if quote_at > 0 else 0
+        if count % 2 == 0:
+            return quote_at + 1
+        position = quote_at - count
 
 
 class _Edit(NamedTuple):
@@ -364,15 +376,25 @@ def _apply(data: bytes, edits: list[_Edit]) -> bytes:
 # -- patterns ----------------------------------------------------------------------------------------------------------
 
 
+def _past(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
+    """Give where a pattern stops that matches nothing too."""
+    match = pattern.match(data, position)
+    return match.end() if match else position
+
+
 class _Span(NamedTuple):
-    """A secret found in text: where, what it is called in the count, and its name's strength."""
+    """A secret found in text: where, and what it is called in the count.
+
+    `strong` is false when only its looks speak for it, `bare` says that it is a number of JSON, `url` that it may be
+    percent-encoded.
+    """
 
     start: int
     end: int
     kind: str
     strong: bool = True
     bare: bool = False
-    """An unquoted value; in JSON that is a number."""
+    url: bool = False
 
 
 _TAIL = rb"[a-z0-9_.\-]{0,32}+"
@@ -393,7 +415,16 @@ _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
 _ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
 _OPENING = re.compile(rb"\\{0,8}[\"'`]")
 _SCHEME = re.compile(rb"(?i)(?:bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
-_COOKIE = re.compile(rb"[^\r\n\"'`\x00\\]*")
+_NON_QUOTE = re.compile(rb"[^\r\n\"'`\x00\\]*")
+_NON_BLANK = re.compile(rb"\S*")
+_BLANKS = re.compile(rb"[ \t]*")
+_ELEMENT = re.compile(rb"[^<\s]{1,512}(?=<)")
+_CLOSED_KEY = re.compile(rb"\"\s*:")
+_LONG = 512
+"""Longer values under a name are not prose, and are not judged."""
+_PIN = 4
+_MIXED = re.compile(rb"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)")
+_MASK = re.compile(rb"(?i)x{3,}\Z|[*]+\Z|<[^>]*>\Z|\[\w*\]\Z|redacted\Z|\.{3}\Z|%2a+\Z")
 _STATIC = re.compile(rb"v?\d+(?:\.\d+)+[\w.\-+]*\Z|v\d[\w.\-]*\Z|latest\Z|sha256\Z|r[ow]\Z|[rR][wWoO],[zZ]\Z")
 _WORDLIKE = re.compile(rb"[a-z]+[.!?:]?\Z|[A-Z][a-z]+[.!?:]?\Z|[a-z]+(?:[/_\-][a-z]+)*[.:]?\Z")
 _LINE_START = re.compile(rb"(?:\A|[\n{,]|\\n)[ \t\-]*[\"']?\Z")
@@ -594,6 +625,16 @@ _UNIT_CREDENTIAL = re.compile(rb"[ \t]*SetCredential[ \t]*=[ \t]*[\w.\-]+:")
 _FILE_ENV = re.compile(rb"[ \t#]*(?:export[ \t]+|set[ \t]+-x[ \t]+)?([A-Za-z_]\w*)=(.*?)[ \t\r]*\Z", re.DOTALL)
 _UNIT_WORD = re.compile(rb"\"((?:[^\"\\]|\\.){0,4096})\"|'([^']{0,4096})'|((?:[^\s\"'\\]|\\.)(?:[^\s\\]|\\\S)*)")
 _FIELD_COUNT = 4
+_TREE_ESCAPE = re.compile(rb"\\([\\tnr])")
+_TREE_FROM = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+_NEXT_URL = re.compile(rb"([,\s]+)(?=(?:jdbc:)?[A-Za-z][A-Za-z0-9+.\-]{0,20}://)")
+_URL_PARTS = re.compile(
+    rb"((?:jdbc:)?[A-Za-z][A-Za-z0-9+.\-]{0,20}:(?:[a-z0-9]{1,16}:)?//)"
+    rb"(?:([^/?#]*|[^/?#@:]+:(?!\d{1,5}/)[^@\s]*)@)?([^/?#@]*)(.*)\Z",
+    re.DOTALL,
+)
+_LOCAL_SCHEMES = frozenset((b"unix://", b"fd://", b"file://", b"npipe://"))
+_HOSTS = re.compile(rb"[\w.\-:\[\]%,*]*\Z")
 _SHORT = re.compile(rb"[A-Za-z0-9._/+\-]{0,15}\Z|\d*\Z|[0-9a-f]{64}\Z|sha256:[0-9a-f]{64}\Z")
 """Values too short or too plain for any pattern: not worth trying them all."""
 
@@ -755,7 +796,7 @@ class Redactor:
             )
             for number in numbers
         ]
-        return [f"{name} ({self._kinds.get(0, '')})" for _, name in sorted(names)]
+        return [name for _, name in sorted(names)]
 
     # -- the table of secrets ------------------------------------------------------------------------------------------
 
@@ -823,7 +864,6 @@ class Redactor:
         if what in {_ENV, _OPTIONS}:
             return start
         end = _literal_end(data, start + 1)
-        end = len(data) if end < 0 else end
         old = _json_unescape(data[start + 1 : end])
         if what == _HISTORY:
             new = self._history(old, kind)
@@ -843,7 +883,6 @@ class Redactor:
             text = match[1]
             if match[2] == b"\\":
                 end = _literal_end(data, start)
-                end = len(data) if end < 0 else end
                 text = _json_unescape(data[start:end])
             spans.append((start, end))
             olds.append(text)
@@ -871,12 +910,9 @@ class Redactor:
                 position = scalar.end()
                 continue
             end = _literal_end(data, position)
-            end = len(data) if end < 0 else end
             name, old = _json_unescape(match[1]), _json_unescape(data[position:end])
-            if what == _ENV:
-                new = self._env(name + b"=" + old)[len(name) + 1 :]
-            else:
-                new = self._option(name, old, kind)
+            variable = name + b"="
+            new = self._env(variable + old)[len(variable) :] if what == _ENV else self._option(name, old, kind)
             if new != old:
                 edits.append(_Edit(position, end, _json_escape(new)))
             position = end + 1
@@ -888,7 +924,6 @@ class Redactor:
         for match in _LOGIN.finditer(data):
             start = match.end()
             end = _literal_end(data, start)
-            end = len(data) if end < 0 else end
             value = _json_unescape(data[start:end])
             if not value or _TOKEN.fullmatch(value):
                 continue
@@ -1000,11 +1035,11 @@ class Redactor:
         if args and _BUILD_ARGS.match(args[0] + b" "):
             kind = "build argument"
         for part in _secrets_in(args):
-            arg = args[part.index]
+            arg = args[part.word]
             if part.environment:
-                news[part.index] = arg[: part.start] + self._env(arg[part.start :])
+                news[part.word] = arg[: part.start] + self._env(arg[part.start :])
             else:
-                news[part.index] = arg[: part.start] + self._token(arg[part.start : part.end], kind) + arg[part.end :]
+                news[part.word] = arg[: part.start] + self._token(arg[part.start : part.end], kind) + arg[part.end :]
         for number, (old, new) in enumerate(zip(args, news, strict=True)):
             if new == old and not _SHORT.match(old):
                 instruction = _NOP.match(old) is not None
@@ -1132,7 +1167,11 @@ class Redactor:
 
     def _edits(self, data: bytes, spans: list[_Span]) -> list[_Edit]:
         return [
-            _Edit(span.start, span.end, self._token(_canonical(data[span.start : span.end], span), span.kind))
+            _Edit(
+                span.start,
+                span.end,
+                self._token(_canonical(data[span.start : span.end], span), span.kind, strong=span.strong),
+            )
             for span in spans
             if span.end > span.start
         ]
@@ -1155,40 +1194,487 @@ class Redactor:
                 edits.append(_Edit(span.start, span.end, b"0"))
                 continue
             start = _literal_start(data, span.start)
-            done = _literal_end(data, start)
-            literal = data[start:done]
-            if (span.start, span.end) == (start, done):
-                new = self._token(_json_unescape(literal), span.kind)
+            end = _literal_end(data, start)
+            literal = data[start:end]
+            done = min(span.end, end)
+            new = literal
+            if (span.start, span.end) == (start, end):
+                new = self._token(_canonical(_json_unescape(literal), span), span.kind, strong=span.strong)
             elif b"\\" in literal:
                 new = _json_escape(self._text(_json_unescape(literal)))
+            if new == literal:
+                edits += self._edits(data, [span._replace(end=done)])
             else:
-                # Not the span alone: a pattern that looks across quotes sees less than one that has only the string.
-                new = self._text(literal)
-            if new != literal:
-                edits.append(_Edit(start, done, new))
+                edits.append(_Edit(start, end, new))
+                done = end
         return _apply(data, edits)
 
     def _spans(self, data: bytes, low: bytes, kind: str, *, commands: bool) -> tuple[list[_Span], int]:
         """Find secrets by pattern; give them in order, and where the search was given up (normally the end)."""
-        search = _Search(data, low, kind)
-        for pattern in _NAMED:
-            search.each(pattern, low, search.named)
-        for form in _FORMS:
-            search.each(form.pattern, data, lambda match, before=form.before: search.form(match, before))
-        search.each(_USERINFO, low, search.userinfo)
-        search.each(_BEARER, low, search.bearer)
-        search.each(_PEM_BEGIN, data, search.pem)
-        search.each(_PATHS, data, search.group)
-        if commands:
-            for form in _RARE_FORMS:
-                search.each(form.pattern, data, lambda match, before=form.before: search.form(match, before))
-            for pattern in _COMMANDS:
-                search.each(pattern, low, search.command)
-            search.each(_GO_DSN, data, search.go_dsn)
-            for pattern in (_IDENTIFIED, _GENERATED, _ECHOED):
-                search.each(pattern, low, search.group)
-        if not search.spans:
-            return [], search.limit
+        search: _Search | None = None
+        for rule in _RULES if commands else _RULES_OF_JSON:
+            where = low if rule.reads == "low" else data
+            match = rule.pattern.search(where)
+            if match is not None:
+                if search is None:
+                    search = _Search(data, low, kind)
+                search.run(rule, where, match)
+        if search is None:
+            return [], len(data)
         for login in search.logins:
             self._learn_login(login)
         return _merged(search.spans), search.limit
+
+
+class _Search:
+    """The search of one text by pattern: a candidate is where a pattern matches, a span what is a secret there."""
+
+    def __init__(self, data: bytes, low: bytes, kind: str) -> None:
+        self.data = data
+        self.low = low
+        self.kind = kind
+        self.spans: list[_Span] = []
+        self.logins: list[bytes] = []
+        self.limit = len(data)
+        self.budget = _BUDGET
+
+    def run(self, rule: _Rule, where: bytes, match: re.Match[bytes] | None) -> None:
+        """Look at every candidate of one pattern; what was taken or read over is not looked at again."""
+        judge: Callable[[re.Match[bytes], int], int] = getattr(self, rule.judge)
+        while match is not None:
+            self.budget -= 1
+            if self.budget < 0:
+                self.limit = min(self.limit, match.start())
+                return
+            known = len(self.spans)
+            position = max(match.end(), judge(match, rule.before))
+            if len(self.spans) > known:
+                self.budget -= _ACCEPTED
+            match = rule.pattern.search(where, position)
+
+    def _back(self, position: int, chars: frozenset[int]) -> int:
+        start = max(0, position - _NAME_LONGEST)
+        data = self.data
+        while position > start and data[position - 1] in chars:
+            position -= 1
+        return position
+
+    def _add(self, start: int, end: int, kind: str = "", *, strong: bool = True) -> None:
+        if start < end:
+            self.spans.append(_Span(start, end, kind or self.kind, strong=strong))
+
+    # -- names and values ----------------------------------------------------------------------------------------------
+
+    def named(self, match: re.Match[bytes], _: int) -> int:
+        """Judge `password=x`, `"token": "x"`, `--secret x`, `Authorization: Basic x`, `<key>x</key>` and the like."""
+        data, end = self.data, match.end()
+        begin = self._back(match.start(), _NAME_CHARS)
+        name = data[begin : match.start(1)]
+        level = _level(name)
+        if level == _WEAK and name.lower() in {b"key", b"keys"} and data[begin - 1 : begin] == b" ":
+            level = _level(data[self._back(begin - 1, _NAME_CHARS) : match.start(1)])
+        relation = _relation(match[1]) if level else ""
+        if not relation or (relation == "blank" and not self._takes_a_word(name, begin)):
+            return end
+        if relation == "element":
+            element = _ELEMENT.match(data, end) if data[begin - 1 : begin] == b"<" else None
+            start, stop, quoted = (*element.span(), True) if element else (end, end, True)
+        else:
+            start, stop, quoted = self._value(end, cookie=name[-6:].lower() in {b"cookie", b"ookies"})
+        if start == stop:
+            if data[start : start + 1] == b"\\":
+                self.spans.append(_Span(start, start, self.kind))  # the string must be unescaped to be read
+            return end
+        if stop - start <= _LONG and not self._secret(name, level, relation, start, stop, begin, quoted=quoted):
+            return end
+        bare = not quoted and _CLOSED_KEY.match(match[1]) is not None
+        kind = "proxy password" if b"proxy" in name.lower() else self.kind
+        self.spans.append(_Span(start, stop, kind, strong=level == _STRONG, bare=bare))
+        return stop
+
+    def _takes_a_word(self, name: bytes, begin: int) -> bool:
+        """Tell whether a blank after the name can be followed by the secret: a flag, a directive, a .netrc."""
+        if name.startswith(b"-"):
+            return True
+        if name.lower() in _DIRECTIVES:
+            return _LINE_START.search(self.data, max(0, begin - 24), begin) is not None or begin == 0
+        return name == b"password" and b"login " in self.low[max(0, begin - 128) : begin]
+
+    def _value(self, position: int, *, cookie: bool) -> tuple[int, int, bool]:
+        """Find start and end of the value that starts here, quotes and scheme (Bearer, Basic) left out."""
+        data = self.data
+        if data[position : position + 1] == b"[" and data[position + 1 : position + 2] in {b'"', b"'"}:
+            position += 1
+        position, basic = self._past_scheme(position, len(data))
+        opening = _OPENING.match(data, position)
+        start = opening.end() if opening else position
+        if opening:
+            end = self._closing(opening[0], start)
+            start, within = self._past_scheme(start, end)
+            basic = basic or within
+        elif cookie:
+            end = _past(_NON_QUOTE, data, start)
+        else:
+            end = self._bare(start)
+        token = data.find(_GUILLEMET, start, end)
+        if token >= 0 and (token == start or not opening):
+            end = token
+        if basic and end - start <= _LONG:
+            self.logins.append(data[start:end])
+        return start, end, opening is not None
+
+    def _past_scheme(self, start: int, end: int) -> tuple[int, bool]:
+        scheme = _SCHEME.match(self.data, start, end)
+        return (scheme.end(), scheme[0][:1] in b"bB" and scheme[0][1:2] in b"aA") if scheme else (start, False)
+
+    def _closing(self, delimiter: bytes, start: int) -> int:
+        """Find where a quoted value ends: at the same quote, unescaped, on the same line, not too far away."""
+        data = self.data
+        line = data.find(b"\n", start, start + _QUOTED)
+        stop = line if line >= 0 else min(len(data), start + _QUOTED)
+        position = start
+        for _ in range(_FEW):
+            end = data.find(delimiter, position, stop)
+            if end < 0:
+                break
+            escaped = _backslashes(data, start, end)
+            if escaped == 0 or (escaped % 2 == 0 and delimiter[:1] != b"\\"):
+                return end
+            position = end + 1
+        return stop
+
+    def _bare(self, start: int) -> int:
+        """Find where an unquoted value ends; `,;&)` belong to it when something follows that is no next name."""
+        data, position = self.data, start
+        for _ in range(2 * _FEW):
+            position = _past(_BARE, data, position)
+            further = _ON.match(data, position) if position > start else None
+            if further is None:
+                return position
+            position = further.end()
+        return _past(_NON_BLANK, data, position)
+
+    def _secret(
+        self, name: bytes, level: int, relation: str, start: int, stop: int, begin: int, *, quoted: bool
+    ) -> bool:
+        """Tell whether a value under a name is one, or prose, a path, an image's tag."""
+        value = self.data[start:stop]
+        if _trivial(value) or _PATH.match(value) or value.startswith(b"//"):
+            return False
+        if level == _WEAK:
+            return _random(value)
+        password = b"pass" in name.lower()
+        if (value.isdigit() and stop - start < _PIN) or (relation == "blank" and value.startswith(b"-")):
+            return False
+        if name.lower().endswith(b"pwd") and _ANY_PATH.match(value):
+            return False
+        if relation == "said":
+            return not _WORDLIKE.match(value)
+        if relation != "colon" or quoted:
+            return True
+        if _STATIC.match(value) or self.data[begin - 1 : begin] == b"/" or (value.isdigit() and not password):
+            return False
+        return (
+            not _WORDLIKE.match(value) or begin == 0 or bool(_LINE_START.search(self.data, max(0, begin - 24), begin))
+        )
+
+    # -- forms ---------------------------------------------------------------------------------------------------------
+
+    def form(self, match: re.Match[bytes], before: int) -> int:
+        """Judge a secret that is known by its form."""
+        start = match.start() - before if before >= 0 else self._back(match.start(), _WORD_CHARS)
+        text = self.data[start : match.end()]
+        if text.startswith(b"sk-") and not _MIXED.match(text[3:]):
+            return match.end()
+        if text.startswith(b"eyJ") and b"." not in text and not _is_login(text):
+            return match.end()
+        self._add(start, match.end(), "swarm token" if text.startswith(b"SWM") else "")
+        return match.end()
+
+    def userinfo(self, match: re.Match[bytes], _: int) -> int:
+        """Judge `scheme://user:password@`."""
+        start, end = match.start() + 3, match.end()
+        for _more in range(4):
+            more = _MORE_USERINFO.match(self.low, end)
+            if more is None:
+                break
+            end = more.end()
+        user, colon, password = self.data[start : end - 1].partition(b":")
+        near = self.low[max(0, start - _NAME_LONGEST) : start] + self.low[end : end + 16]
+        kind = "proxy password" if b"proxy" in near else "URL" if self.kind == "text" else self.kind
+        if _login_in_user(user, password):
+            self.spans.append(_Span(start, start + len(user), kind, url=True))
+        if colon and password and not _masked(password):
+            self.spans.append(_Span(start + len(user) + 1, end - 1, kind, url=True))
+        return end
+
+    def bearer(self, match: re.Match[bytes], _: int) -> int:
+        """Judge `Bearer x` where no header's name stands before it."""
+        if not _WORDLIKE.match(match[1]):
+            self._add(*match.span(1))
+        return match.end()
+
+    def pem(self, match: re.Match[bytes], _: int) -> int:
+        """Take a private key, to its end or as far as it looks like one."""
+        self.budget -= 10 * _ACCEPTED
+        most = match.end() + _PEM
+        end = _PEM_END.search(self.data, match.end(), most) or _PEM_BODY.match(self.data, match.end(), most)
+        stop = end.end() if end else match.end()
+        self._add(match.start(), stop, "private key")
+        return stop
+
+    def group(self, match: re.Match[bytes], _: int) -> int:
+        """Take what the pattern has in its group."""
+        start, end = match.span(match.lastindex or 0)
+        if not _trivial(self.data[start:end]):
+            self._add(start, end, "URL" if self.kind == "text" and match[0].startswith(b"/") else "")
+        return match.end()
+
+    def go_dsn(self, match: re.Match[bytes], _: int) -> int:
+        """Judge `user:password@tcp(host:port)`."""
+        self.budget -= _ACCEPTED
+        user = _GO_DSN_USER.search(self.data, max(0, match.start() - 192), match.start())
+        if user and not _masked(user[1]):
+            self._add(*user.span(1))
+        return match.end()
+
+    def command(self, match: re.Match[bytes], _: int) -> int:
+        """Judge a command line inside a text: `mysql -uroot -px`, `curl -u user:x`."""
+        self.budget -= _ACCEPTED
+        data = self.data
+        position = self._back(match.start(), _NAME_CHARS)
+        last = position + _COMMAND_LONGEST
+        words: list[tuple[int, bytes]] = []
+        while position < last and (word := _COMMAND_WORD.match(data, position)) is not None:
+            text = word[0]
+            quoted = len(text) > 1 and text[:1] in {b'"', b"'"} and text[-1:] == text[:1]
+            words.append((position + quoted, text[1:-1] if quoted else text))
+            position = _past(_BLANKS, data, word.end())
+        for part in _secrets_in([text for _, text in words]):
+            offset, text = words[part.word]
+            glued = part.start and text[part.start : part.start + 1] in {b'"', b"'"} and text[-1:] in {b'"', b"'"}
+            if not part.environment:
+                self._add(offset + part.start + bool(glued), offset + part.end - bool(glued))
+        return position
+
+
+class _Rule(NamedTuple):
+    """A pattern, whether it reads the text in lower case, and the method of `_Search` that judges what it finds."""
+
+    pattern: re.Pattern[bytes]
+    reads: Literal["low", "as is"]
+    judge: str
+    before: int = 0
+
+
+_RULES_OF_JSON = (
+    *(_Rule(pattern, "low", "named") for pattern in _NAMED),
+    *(_Rule(form.pattern, "as is", "form", form.before) for form in _FORMS),
+    _Rule(_USERINFO, "low", "userinfo"),
+    _Rule(_BEARER, "low", "bearer"),
+    _Rule(_PEM_BEGIN, "as is", "pem"),
+    _Rule(_PATHS, "as is", "group"),
+)
+_RULES = (
+    *_RULES_OF_JSON,
+    *(_Rule(form.pattern, "as is", "form", form.before) for form in _RARE_FORMS),
+    *(_Rule(pattern, "low", "command") for pattern in _COMMANDS),
+    _Rule(_GO_DSN, "as is", "go_dsn"),
+    *(_Rule(pattern, "low", "group") for pattern in (_IDENTIFIED, _GENERATED, _ECHOED)),
+)
+
+
+class _Part(NamedTuple):
+    """What is secret in a command line: a word, from where to where; or a variable that it hands to a container."""
+
+    word: int
+    start: int
+    end: int
+    environment: bool = False
+
+
+def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
+    """Find secrets by flags and names in a command line that is split into words."""
+    flags: dict[bytes, str] = {}
+    wanted = ""
+    for number, arg in enumerate(args):
+        want, wanted = wanted, ""
+        part = _wanted_part(number, arg, want) if want else None
+        if part is not None:
+            yield part
+        elif arg.startswith(b"-"):
+            wanted, part = _flag(number, arg, flags, login=b"login" in args[:number])
+        elif not want:
+            known = _flags_of(arg)
+            flags = flags if known is None else known
+            part = _named_part(number, arg) if known is None and b"=" in arg else None
+        if part is not None and not want:
+            yield part
+
+
+def _flag(number: int, arg: bytes, flags: dict[bytes, str], *, login: bool) -> tuple[str, _Part | None]:
+    """Judge a flag: what it wants of the next word, or the secret that it has in it."""
+    name, equals, value = arg.partition(b"=")
+    action = flags.get(name, "")
+    if action == "login":
+        action = "next" if login else ""
+    if equals:
+        part = _wanted_part(number, value, action) if action in {"user", "env"} else None
+        if part is None:
+            return "", _named_part(number, arg)
+        shift = len(name) + 1
+        return "", part._replace(start=part.start + shift, end=part.end + shift)
+    if action and action != "glued":
+        return ("next" if action == "both" else action), None
+    for flag, way in flags.items():
+        if (
+            way in {"glued", "both"}
+            and arg.startswith(flag)
+            and len(arg) > len(flag)
+            and not _trivial(arg[len(flag) :])
+        ):
+            return "", _Part(number, len(flag), len(arg))
+    return {_STRONG: "strong", _WEAK: "weak"}.get(_level(name), ""), None
+
+
+def _wanted_part(number: int, arg: bytes, want: str) -> _Part | None:
+    """Judge the word after a flag that wants one."""
+    if want in {"user", "percent"}:
+        at = arg.find(b":" if want == "user" else b"%") + 1
+        return _Part(number, at, len(arg)) if 0 < at < len(arg) and not _masked(arg[at:]) else None
+    if want == "env":
+        return _Part(number, 0, len(arg), environment=True) if b"=" in arg else None
+    if not arg or _trivial(arg) or (want != "next" and (arg.startswith(b"-") or _PATH.match(arg))):
+        return None
+    return _Part(number, 0, len(arg)) if want != "weak" or _random(arg) else None
+
+
+def _named_part(number: int, arg: bytes) -> _Part | None:
+    """Judge `name=value` and `--name=value`."""
+    name, _, value = arg.partition(b"=")
+    level = _level(name) if len(name) <= _LONG else _PLAIN
+    if not value or not level or _trivial(value) or _PATH.match(value):
+        return None
+    start = len(name) + 1
+    quoted = len(value) > 1 and value[:1] in {b'"', b"'"} and value[-1:] == value[:1]
+    return _Part(number, start + quoted, len(arg) - quoted) if level == _STRONG or _random(value) else None
+
+
+def _relation(separator: bytes) -> str:
+    """Say how a name and what follows it belong together."""
+    if b"value" in separator:
+        return "equals"
+    bare = separator.strip(b" \t\\\"'`)],")
+    if bare == b">":
+        return "element"
+    if bare in {b":", b"%3a"}:
+        return "colon"
+    if bare[:2] == b"is" or bare[:3] == b"was":
+        return "said"
+    return "equals" if bare else "blank"
+
+
+def _masked(value: bytes) -> bool:
+    """Tell whether a password in a URL is none: masked, a variable, a token of ours."""
+    return bool(_MASK.match(value) or _REFERENCE.match(value) or _TOKEN.match(value))
+
+
+def _login_in_user(user: bytes, password: bytes) -> bool:
+    """Tell whether the user's name in a URL is the secret: `https://TOKEN@host`, `https://TOKEN:x-oauth-basic@host`."""
+    return len(user) >= _RANDOM_HEX and (password in _NO_PASSWORD or len(user) >= 2 * _RANDOM_HEX) and _random(user)
+
+
+def _only_tokens(value: bytes) -> bool:
+    return value.startswith(_GUILLEMET) and not _TOKEN.sub(b"", value).strip()
+
+
+def _is_login(text: bytes) -> bool:
+    """Tell whether base64 is the JSON of a login, as in X-Registry-Auth."""
+    try:
+        inside = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)).lower()
+    except (binascii.Error, ValueError):
+        return True
+    return any(word in inside for word in (b"password", b"token", b'"auth'))
+
+
+def _canonical(value: bytes, span: _Span) -> bytes:
+    return unquote_to_bytes(value) if span.url and b"%" in value else value
+
+
+def _merged(spans: list[_Span]) -> list[_Span]:
+    """Sort, and make one of those that overlap."""
+    out: list[_Span] = []
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        if out and span.start < out[-1].end:
+            if span.end > out[-1].end:
+                out[-1] = out[-1]._replace(end=span.end)
+        else:
+            out.append(span)
+    return out
+
+
+def _sorted(edits: list[_Edit]) -> list[_Edit]:
+    out: list[_Edit] = []
+    for edit in sorted(edits):
+        if not out or edit.start >= out[-1].end:
+            out.append(edit)
+    return out
+
+
+def _cut(data: bytes, edits: list[_Edit], limit: int) -> bytes:
+    """Make the edits; withhold what comes after `limit`, from the start of its line."""
+    if limit >= len(data):
+        return _apply(data, edits)
+    cut = data.rfind(b"\n", 0, limit) + 1
+    cut = min([cut, *(edit.start for edit in edits if edit.start < cut < edit.end)])
+    return _apply(data[:cut], [edit for edit in edits if edit.end <= cut]) + WITHHELD
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
+        return False
+    return True
+
+
+def _tree_how(path: bytes, content: bytes) -> str:
+    """Say what a file in a tree is."""
+    name = path[path.rfind(b"/") + 1 :]
+    if name in {b"environ", b"cmdline"}:
+        return name.decode()
+    if content[:1] in {b"{", b"["}:
+        if name == b"daemon.json":
+            return "daemon-json"
+        return "docker-config" if path.endswith(b".docker/config.json") else "inspect"
+    if name.endswith((b".service", b".socket", b".env")) or (name.endswith(b".conf") and b"systemd/" in path):
+        return "unit"
+    return "unit" if path.endswith((b"default/docker", b"sysconfig/docker", b"default/containerd")) else ""
+
+
+def _tree_unescape(content: bytes) -> bytes:
+    """Do what `doctor.snapshot.unescape` does, on bytes."""
+    return _TREE_ESCAPE.sub(lambda match: _TREE_FROM[match[1]], content) if b"\\" in content else content
+
+
+def _tree_escape(content: bytes) -> bytes:
+    """Do what `doctor.snapshot.escape` does, on bytes."""
+    return content.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+
+
+def removed_text(removed: dict[str, int]) -> str:
+    """Say what was removed: `7 secrets (5 in environments, 1 proxy password, 1 label)`."""
+    total = sum(removed.values())
+    if not total:
+        return "no secrets"
+    order = sorted(removed.items(), key=lambda item: -item[1])
+    parts = [f"{count} {KINDS.get(kind, (kind, kind + 's'))[count != 1]}" for kind, count in order if count]
+    return f"{total} {'secret' if total == 1 else 'secrets'} ({', '.join(parts)})"
+
+
+def leaks(artefact: bytes | str, redactor: Redactor) -> list[str]:
+    """Name the secrets of a collect that stand in a finished report or bundle: who gets any must not write it.
+
+    Never the values: `secret 7`.
+    """
+    return redactor.found(artefact.encode("utf-8", "replace") if isinstance(artefact, str) else artefact)

@@ -102,7 +102,9 @@ def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
 def tree_entries(record: Record) -> Iterator[TreeEntry]:
     """Parse a tree record; a line that is none is skipped (hostile bundles), its number is not reused."""
     fields = 4
-    for number, line in enumerate(record.text.split("\n"), 1):
+    text = record.text
+    escaped = "\\" in text
+    for number, line in enumerate(text.split("\n"), 1):
         parts = line.split("\t")
         if len(parts) != fields:
             continue
@@ -111,7 +113,9 @@ def tree_entries(record: Record) -> Iterator[TreeEntry]:
             when = float(mtime)
         except ValueError:
             continue
-        yield TreeEntry(unescape(path), kind, when, unescape(content), number)
+        if escaped:
+            path, content = unescape(path), unescape(content)
+        yield TreeEntry(path, kind, when, content, number)
 
 
 class Meta(Struct, frozen=True):

@@ -77,6 +77,7 @@ DAEMON: tuple[Source, ...] = (
     Source(name="engine/mounts", kind="file", target="/proc/{pid}/mountinfo", limit=8 << 20),
     Source(name="host/init", kind="file", target="/proc/1/comm", limit=64),
     Source(name="engine/pidfile", kind="file", target="{pidfile}", limit=64),
+    Source(name="engine/init-pid", kind="file", target="/run/docker-ssd.pid", limit=64),
     Source(name="engine/init-script", kind="file", target="/etc/init.d/docker", limit=1 << 16),
     Source(name="engine/log", kind="tail", target="{log}", limit=1 << 19, scrub="text", area="the log of dockerd"),
 )

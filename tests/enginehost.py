@@ -291,20 +291,20 @@ def _make_venv(root: Path, wanted: Sequence[str], top: Path) -> None:
 
 def _pip_settings() -> tuple[dict[str, str], list[Path]]:
     """What this machine tells its pip, as environment, and the local files and folders that it names."""
-    keys = {"cert", "client-cert", "constraint", "extra-index-url", "find-links", "index-url", "no-index", "proxy"}
-    env: dict[str, str] = {}
     pip = [sys.executable, "-m", "pip"]
     if subprocess.run([*pip, "--version"], check=False, capture_output=True).returncode:
         pip = ["pip"] if shutil.which("pip") else ["true"]
-    for line in subprocess.run(
-        [*pip, "config", "list"], check=False, capture_output=True, text=True
-    ).stdout.splitlines():
+    listed = subprocess.run([*pip, "config", "list"], check=False, capture_output=True, text=True).stdout
+    env: dict[str, str] = {}
+    for line in listed.splitlines():
         name, _, value = line.partition("=")
         section, _, key = name.rpartition(".")
-        if section in {"global", "install"} and key in keys:
-            env["PIP_" + key.upper().replace("-", "_")] = str(ast.literal_eval(value))
-    env |= {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "proxy" in name.lower()}
-    env |= {name: os.environ[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if name in os.environ}
+        if section in {"global", "install"}:
+            env[f"PIP_{key.upper().replace('-', '_')}"] = str(ast.literal_eval(value))
+    env = {name: value for name, value in (env | os.environ).items() if _PIP_VARIABLES.fullmatch(name)}
+    env |= {
+        name: value for name, value in os.environ.items() if name in _WEB_VARIABLES or name.lower() in _WEB_VARIABLES
+    }
     env["PIP_DISABLE_PIP_VERSION_CHECK"] = env["PIP_NO_CACHE_DIR"] = "1"
     env["PIP_ROOT_USER_ACTION"] = "ignore"
     binds = []
@@ -316,6 +316,12 @@ def _pip_settings() -> tuple[dict[str, str], list[Path]]:
     return env, sorted(set(binds))
 
 
+# What a machine may tell its pip about where packages come from; where they go is ours to say.
+_PIP_VARIABLES = re.compile(
+    "PIP_(CERT|CLIENT_CERT|CONSTRAINT|DEFAULT_TIMEOUT|EXTRA_INDEX_URL|FIND_LINKS|INDEX_URL|NO_INDEX|ONLY_BINARY"
+    "|PREFER_BINARY|PROXY|RETRIES|TIMEOUT|TRUSTED_HOST)"
+)
+_WEB_VARIABLES = {"all_proxy", "http_proxy", "https_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"}
 _IN_ROOT = """\
 set -e
 root=$1; options=$2; shift 2
@@ -470,51 +476,23 @@ def _supervise() -> None:
     config = json.loads(sys.stdin.readline())
     name = f"{config['name']}.{os.getpid()}.{_start_time(os.getpid())}"
     state = Path(config["cache"], "run", name)
-    for folder in ("upper/etc/docker", "work", "root", "docker"):
-        (state / folder).mkdir(parents=True)
-    etc = state / "upper/etc"
-    (etc / "hostname").write_text(f"{config['name']}\n", encoding="utf-8")
-    (etc / "hosts").write_text(
-        f"127.0.0.1 localhost\n127.0.1.1 {config['name']}\n::1 localhost ip6-localhost ip6-loopback\n", encoding="utf-8"
-    )
-    (etc / "resolv.conf").write_text(f"nameserver {OUTSIDE_IP}\n", encoding="utf-8")
     woken, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
     init = 0
     try:
+        _make_state(state, config["name"])
         _make_cgroups(f"doctor-engine.{name}")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _short_path(state / "in") as path:
-            listener.bind(path)
-        listener.listen(64)
-        _kernel.unshare(_NEWNET)
-        ours, theirs = socket.socketpair()
-        _kernel.unshare(_NEWPID)
-        init = os.fork()
-        if not init:
-            ours.close()
-            _become_init(config, state, name, listener, theirs)
-        theirs.close()
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        _kernel.setns(own, _NEWPID)  # only init is a child in the host
-        ours.recv(1)  # it has a network
-        _ip(
-            "link set lo up",
-            # With both ends numbered alike the kernel would take up to a second to see that eth0 has a carrier.
-            f"link add o0 index 100 type veth peer name eth0 netns {init}",
-            f"addr add {OUTSIDE_IP}/24 dev o0",
-            "link set o0 up",
-        )
-        ours.send(b".")
-        if ours.recv(1):
-            sys.stdout.write(json.dumps({"state": str(state), "init": init}) + "\n")
-            sys.stdout.flush()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            poller = select.poll()
-            for fd in (woken, os.pidfd_open(init), *([0] if config["lifeline"] else [])):
-                poller.register(fd, select.POLLIN | select.POLLHUP)
-            poller.poll()
+        init = _start_init(config, state, name)
+        known = {"state": str(state), "init": init, "suite": config["suite"]}
+        (state / "host.json").write_text(json.dumps(known), encoding="utf-8")
+        sys.stdout.write(json.dumps(known) + "\n")
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        poller = select.poll()
+        for fd in (woken, os.pidfd_open(init), *([0] if config["lifeline"] else [])):
+            poller.register(fd, select.POLLIN | select.POLLHUP)
+        poller.poll()
     finally:
         if init:
             os.kill(init, signal.SIGKILL)  # and with it every process of the host
@@ -526,6 +504,53 @@ def _supervise() -> None:
             if not state.exists():
                 break
             time.sleep(0.05)
+
+
+def _make_state(state: Path, name: str) -> None:
+    """The folder of a host; `upper` is what it writes into its root, and begins with its names."""
+    for folder in ("upper/etc/docker", "work", "root", "docker"):
+        (state / folder).mkdir(parents=True)
+    etc = state / "upper/etc"
+    (etc / "hostname").write_text(f"{name}\n", encoding="utf-8")
+    (etc / "hosts").write_text(
+        f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n", encoding="utf-8"
+    )
+    (etc / "resolv.conf").write_text(f"nameserver {OUTSIDE_IP}\n", encoding="utf-8")
+
+
+def _start_init(config: dict[str, Any], state: Path, name: str) -> int:
+    """Go outside, start init in namespaces of its own, and lay the link between the two; its pid once it serves."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with _short_path(state / "in") as path:
+        listener.bind(path)
+    listener.listen(64)
+    ours, theirs = socket.socketpair()
+    _kernel.unshare(_NEWNET)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    _kernel.unshare(_NEWPID)
+    init = os.fork()
+    if not init:
+        ours.close()
+        _become_init(config, state, name, listener, theirs)
+    theirs.close()
+    _kernel.setns(own, _NEWPID)  # only init is a child in the host
+    try:
+        if ours.recv(1):  # it has a network
+            _ip(
+                "link set lo up",
+                # With both ends numbered alike the kernel would take up to a second to see that eth0 has a carrier.
+                f"link add o0 index 100 type veth peer name eth0 netns {init}",
+                f"addr add {OUTSIDE_IP}/24 dev o0",
+                "link set o0 up",
+            )
+            ours.send(b".")
+        if ours.recv(1):
+            return init
+        raise EngineError("init failed, see above")
+    except BaseException:
+        os.kill(init, signal.SIGKILL)
+        os.waitpid(init, 0)
+        raise
 
 
 def _kill_outside() -> None:
@@ -853,9 +878,11 @@ class EngineHost:
         self.state, self.init, self.suite = state, init, suite
         self.name, supervisor, self._started = state.name.rsplit(".", 2)
         self.supervisor = int(supervisor)
+        self.owner = os.getpid()
         self.log_path = "/var/log/docker.log"
         self._process: subprocess.Popen[str] | None = None
         self._version = ""
+        self._args: tuple[str, ...] = ()
 
     @classmethod
     def up(
@@ -882,6 +909,7 @@ class EngineHost:
         _sweep()
         config = {
             "name": name,
+            "suite": suite,
             "cache": str(cache_dir()),
             "layers": [str(layer.relative_to(cache_dir())) for layer in layers],
             "lifeline": not detached,
@@ -907,7 +935,6 @@ class EngineHost:
                 errors.seek(0)
                 raise EngineError(f"host {name} did not come up: {errors.read()[-2000:]}")
         host = cls(Path(json.loads(answer)["state"]), json.loads(answer)["init"], suite)
-        (host.state / "suite").write_text(suite, encoding="utf-8")
         host._process = process
         if not detached:
             EngineHost._live.add(host)
@@ -939,11 +966,11 @@ class EngineHost:
     @classmethod
     def attach(cls, name: str) -> Self:
         """A running host of this machine, by its name."""
-        for state in sorted((cache_dir() / "run").glob(f"{name}.*.*")):
-            supervisor = int(state.name.split(".")[-2])
-            if _start_time(supervisor) == state.name.split(".")[-1] and (state / "suite").exists():
-                children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text(encoding="ascii").split()
-                return cls(state, int(children[0]), (state / "suite").read_text(encoding="utf-8"))
+        for file in (cache_dir() / "run").glob(f"{name}.*.*/host.json"):
+            _, supervisor, started = file.parent.name.rsplit(".", 2)
+            if _start_time(int(supervisor)) == started:
+                known = json.loads(file.read_bytes())
+                return cls(file.parent, known["init"], known["suite"])
         raise LookupError(f"no host {name} is up")
 
     def down(self) -> None:
@@ -951,18 +978,27 @@ class EngineHost:
         EngineHost._live.discard(self)
         if self._process and self._process.stdin:
             self._process.stdin.close()
-        elif _start_time(self.supervisor) == self._started:
-            os.kill(self.supervisor, signal.SIGTERM)
-        for _ in range(3000):
-            if self._process:
-                self._process.poll()  # else it stays a zombie
-            if _start_time(self.supervisor) != self._started:
-                break
-            time.sleep(0.005)
-        else:
-            os.kill(self.supervisor, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            if self._is_up():
+                os.kill(self.supervisor, signal.SIGTERM)
+            if not self._ends_within(20):
+                os.kill(self.supervisor, signal.SIGKILL)
+                self._ends_within(5)
         if self.state.exists():
             _sweep()
+
+    def _is_up(self) -> bool:
+        if self._process:
+            self._process.poll()  # else it stays a zombie
+        return _start_time(self.supervisor) == self._started
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._is_up():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
 
     def __enter__(self) -> Self:
         """Leave the host to a `with` statement."""
@@ -1100,9 +1136,12 @@ class EngineHost:
         connection.sock = socket.socket(fileno=fds[0])
         connection.sock.settimeout(timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            text = answer.read().decode()
+            try:
+                connection.request(method, path, body)
+                answer = connection.getresponse()
+                text = answer.read().decode()
+            except http.client.HTTPException as error:
+                raise ConnectionError(f"{method} {path}: {error}") from error
         if answer.status >= 400:
             raise EngineError(f"{method} {path}: {answer.status} {text.strip()}")
         try:
@@ -1142,14 +1181,14 @@ class EngineHost:
 
         Debian's init script starts it, with `args` as DOCKER_OPTS in /etc/default/docker, so that `service docker
         restart` does what it does on a user's host; the log is /var/log/docker.log. `by_hand` leaves the script out,
-        for arguments with spaces in them; the log is /var/log/dockerd.log.
+        for arguments with spaces in them; the log is /var/log/dockerd.log. Without `args` the last ones hold.
         """
+        self._args = args or self._args
         self.log_path = "/var/log/dockerd.log" if by_hand else "/var/log/docker.log"
         before = len(self.log())
         if by_hand:
-            self.run(
-                "sh", "-c", 'nohup dockerd "$@" >>/var/log/dockerd.log 2>&1 & echo $! >/run/dockerd.bg', "sh", *args
-            )
+            script = 'nohup dockerd "$@" >>/var/log/dockerd.log 2>&1 </dev/null & echo $! >/run/dockerd.bg'
+            self.run("sh", "-c", script, "sh", *self._args)
         else:
             self._set_options(args)
             self.run("service", "docker", "start")
@@ -1172,14 +1211,14 @@ class EngineHost:
             time.sleep(0.01)
 
     def restart_dockerd(self, *args: str, expect_failure: bool = False, timeout: float = 30) -> str:
-        """Stop dockerd and start it again as it was started; `args`, if any, replace the ones that it had."""
+        """Stop dockerd and start it again as it was started; without `args` the last ones hold."""
         if not self._init_script_knows(self.dockerd_pid()):
             by_hand = self.log_path == "/var/log/dockerd.log"
             self.stop_dockerd()
             return self.start_dockerd(*args, by_hand=by_hand, expect_failure=expect_failure, timeout=timeout)
         before = len(self.log())
-        if args:
-            self._set_options(args)
+        self._args = args or self._args
+        self._set_options(args)
         self.run("service", "docker", "restart")
         return self._await_dockerd(before, timeout, expect_failure=expect_failure)
 
@@ -1193,24 +1232,25 @@ class EngineHost:
     def _set_options(self, args: Sequence[str]) -> None:
         if unfit := [arg for arg in args if re.search(r"[\s\"'`$\\*?\[]", arg)]:
             raise ValueError(f"the init script would split or expand {unfit}; start dockerd by hand")
-        if args or self.exists("/etc/default/docker"):
+        if args:
             text = re.sub(r"(?m)^DOCKER_OPTS=.*\n?", "", self.read("/etc/default/docker"))
-            self.write("/etc/default/docker", text + (f'DOCKER_OPTS="{" ".join(args)}"\n' if args else ""))
+            self.write("/etc/default/docker", f'{text}DOCKER_OPTS="{" ".join(args)}"\n')
 
     def _await_dockerd(self, before: int, timeout: float, *, expect_failure: bool) -> str:
         """Wait for one of: it serves, it is gone, the time is up."""
         deadline = time.monotonic() + timeout
-        seen = False
+        seen, gone = False, 0
         while time.monotonic() < deadline:
             # The log tells of daemons that serve elsewhere than on the default socket.
             log = self.log()[before:]
             if self.answers() or "API listen on" in log:
                 if expect_failure:
                     raise EngineError("dockerd came up")
-                return log
+                return self.log()[before:]
             pid = self.dockerd_pid()
             seen = seen or bool(pid) or bool(log)
-            if seen and not pid:
+            gone = gone + 1 if seen and not pid else 0
+            if gone > 5:  # a restart has a moment without a daemon
                 if expect_failure:
                     return self.log()[before:]
                 raise EngineError(f"dockerd did not start:\n{log[-2000:]}")
@@ -1250,6 +1290,34 @@ class EngineHost:
             if endpoint["IPAddress"]:
                 return str(endpoint["IPAddress"])
         raise LookupError(f"container {name} has no address")
+
+    @contextlib.contextmanager
+    def container(self, name: str, *options: str, command: Sequence[str] = ("idle",)) -> Iterator[str]:
+        """A container of busybox:lab that runs, and serves if that is its command, as long as the context lasts."""
+        self.docker("run", "-d", "--name", name, "--hostname", name, *options, IMAGE, *command)
+        try:
+            if command[0] in {"serve", "echod"}:
+                self.await_listening(name, int(command[1]) if command[1:] else 80)
+            yield name
+        finally:
+            self.docker("rm", "-fv", name)
+
+    @contextlib.contextmanager
+    def network(self, name: str, *options: str) -> Iterator[str]:
+        """A network of Docker's, as long as the context lasts."""
+        self.docker("network", "create", *options, name)
+        try:
+            yield name
+        finally:
+            self.docker("network", "rm", name)
+
+    def await_listening(self, frm: str, port: int, timeout: float = 5) -> None:
+        """Wait until something listens on a port of "host", "outside" or a container."""
+        deadline = time.monotonic() + timeout
+        while self.connect(frm, "127.0.0.1", port) != "connected":
+            if time.monotonic() > deadline:
+                raise EngineError(f"nothing listens on {frm}'s port {port}")
+            time.sleep(0.01)
 
     def running(self) -> set[str]:
         """The names of the containers that run; without a daemon, of those whose process is there."""
@@ -1430,7 +1498,8 @@ def _image(root: Path) -> bytes:
 @atexit.register
 def _down_all() -> None:
     for host in list(EngineHost._live):
-        host.down()
+        if host.owner == os.getpid():  # a fork of ours ends too
+            host.down()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1498,7 +1567,8 @@ def _do(options: argparse.Namespace) -> int:
         case "in" | "doctor":
             argv = [*(["doctor"] if options.verb == "doctor" else []), *options.args]
             env = {name: os.environ[name] for name in ("TERM", "COLUMNS", "LINES") if name in os.environ}
-            return EngineHost.attach(options.name).spawn(*argv, env=env, stdio=(0, 1, 2)).wait(1e6)
+            status = EngineHost.attach(options.name).spawn(*argv, env=env, stdio=(0, 1, 2)).wait(1e6)
+            return status if status >= 0 else 128 - status
         case "out":
             supervisor = EngineHost.attach(options.name).supervisor
             os.execvp("nsenter", ["nsenter", f"--net=/proc/{supervisor}/ns/net", *options.args])  # noqa: S606
@@ -1506,8 +1576,9 @@ def _do(options: argparse.Namespace) -> int:
             for name in options.names:
                 EngineHost.attach(name).down()
         case "list":
-            for state in sorted((cache_dir() / "run").glob("*.*.*/suite")):
-                sys.stdout.write(f"{state.parent.name.rsplit('.', 2)[0]}\t{state.read_text(encoding='utf-8')}\n")
+            for file in sorted((cache_dir() / "run").glob("*.*.*/host.json")):
+                name = file.parent.name.rsplit(".", 2)[0]
+                sys.stdout.write(f"{name}\t{SUITES[json.loads(file.read_bytes())['suite']]}\n")
     return 0
 
 

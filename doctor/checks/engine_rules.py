@@ -145,7 +145,7 @@ def _empty(tables: Tables, table: str, names: tuple[str, ...]) -> bool:
 def _there(there: int, total: int, emptied: list[str]) -> str:
     if emptied:
         return f"{there} of {total} chains exist; no rule of Docker's in table {' and '.join(emptied)}"
-    return f"dockerd runs with iptables=true, yet {there} of its {total} chains exist"
+    return f"{there} of Docker's {total} chains exist"
 
 
 def _place(tables: Tables) -> str:

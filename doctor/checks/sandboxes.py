@@ -54,7 +54,7 @@ def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes:
             if not file.inode:
                 yield _unmounted(file, owner.name, owner.pid)
             continue
-        if file.inode in lived_in or (busy and file.age < YOUNG):
+        if (file.inode and file.inode in lived_in) or (busy and file.age < YOUNG):
             continue
         if owner is not None and file.inode:
             continue  # a container that is starting or stopping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from doctor.cli import UsageError
+from doctor.exits import UsageError
 
 HOSTS = {
     "forwarding-off": "Docker 28.5: IPv4 forwarding is off, published ports and egress are lost",

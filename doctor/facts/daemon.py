@@ -107,11 +107,10 @@ def _supervisor(snapshot: Snapshot, process: Process | None) -> str:
         return "systemd"
     if snapshot.get("host/init").text.strip() == "systemd":
         return "systemd"
-    if process is not None and process.argv and not any(word in {"-p", "--pidfile"} for word in process.argv):
-        return "hand"
-    if snapshot.get("engine/init-script").readable:
-        return "init script"
-    return "hand" if process is not None else ""
+    script = snapshot.get("engine/init-script").readable
+    if process is None:
+        return "init script" if script else ""
+    return "init script" if script and snapshot.get("engine/init-pid").text.strip() == str(process.pid) else "hand"
 
 
 class LogLine(Struct, frozen=True):

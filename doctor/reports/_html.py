@@ -6,18 +6,18 @@ import re
 import shlex
 from datetime import UTC, datetime, timedelta, timezone
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from doctor.model import Citation, Command, Diagnosis, Reported, Result, Severity
+from doctor.model import Command, Diagnosis, Moment, Note, Reported, Result, Severity
 from doctor.reports import text, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from doctor.model import HostInfo, Moment, Outcome, Report, Since
+    from doctor.model import HostInfo, Report, Since, Step
 
 SHOWN = 2000
 """Characters of one text that a page shows; of a longer one the middle is left out. Commands are never cut."""
@@ -82,13 +82,13 @@ class Clock(Struct, frozen=True):
         except (ValueError, OverflowError, OSError):
             return None
 
-    def time(self, at: float, *, dated: bool = False) -> str:
-        """Give the time, with the date when asked to or when it is not the day of the report."""
+    def time(self, at: float) -> str:
+        """Give the time, with the date when it is not the day of the report."""
         when, now = self._local(at), self._local(self.now)
         if when is None:
             return f"{at:g} s"
-        short = not dated and now is not None and when.date() == now.date()
-        return f"{when:%H:%M:%S}" if short else f"{when:%Y-%m-%d %H:%M:%S}"
+        today = now is not None and when.date() == now.date()
+        return f"{when:%H:%M:%S}" if today else f"{when:%Y-%m-%d %H:%M:%S}"
 
     def stamp(self, at: float) -> str:
         """Give date, time and zone."""
@@ -99,10 +99,6 @@ class Clock(Struct, frozen=True):
         """Give what a `datetime` attribute takes; nothing when there is no such time."""
         when = self._local(at)
         return "" if when is None else when.isoformat(timespec="seconds")
-
-    def same_day(self, moments: Iterable[float]) -> bool:
-        """Tell whether all moments are of one day."""
-        return len({when.date() if when else None for when in map(self._local, moments)}) == 1
 
 
 # Verdict
@@ -224,7 +220,7 @@ def sort_findings(report: Report) -> Findings:
     alone: list[Entry] = []
     for number, finding in enumerate(report.findings, 1):
         unique = _ID.fullmatch(finding.id) and finding.id not in entries
-        entry = Entry(f"finding-{finding.id if unique else number}", finding, finding)
+        entry = Entry(f"f-{finding.id if unique else number}", finding, finding)
         alone.append(entry)
         entries.setdefault(finding.id, entry)
     told = set[str]()
@@ -233,7 +229,7 @@ def sort_findings(report: Report) -> Findings:
         root = entries.get(diagnosis.root)
         below = [each for each in dict.fromkeys(diagnosis.consequences) if each not in told and each in entries]
         told.update(below, (diagnosis.root,))
-        anchor = root.anchor if root else f"cause-{len(told)}"
+        anchor = root.anchor if root else f"c-{len(told)}"
         entry = Entry(anchor, diagnosis, root.finding if root else None, tuple(entries[each] for each in below))
         parts[diagnosis.severity].append(entry)
     found, parts[Severity.ERROR] = parts[Severity.ERROR], []
@@ -262,65 +258,192 @@ def _families(entries: Iterable[Entry]) -> tuple[Family, ...]:
     )
 
 
-def unknowns(report: Report) -> list[tuple[str, list[str]]]:
-    """Group the codes of what is unknown by the reason, the most frequent first."""
-    groups: dict[str, list[str]] = {}
+# The parts of a finding
+
+
+Cell = str | tuple[str, ...] | Moment
+"""What stands in a cell: text, codes, or a moment (of which the time is shown)."""
+
+Kind = Literal["text", "lead", "bold", "cells", "command", "edit", "names", "effects", "evidence", "rivals", "entries"]
+
+
+class Block(Struct, frozen=True):
+    """A piece of a part: what the template needs to print it, by kind."""
+
+    kind: Kind
+    value: Any
+    more: Any = ""
+
+
+def parts(entry: Entry) -> Iterator[tuple[str, list[Block]]]:
+    """Give a finding's parts in the order of every report, each with its label; absent when empty."""
+    shown = entry.shown
+    if shown.hits:
+        yield "hits", [Block("effects", shown.hits)]
+    if shown.works:
+        yield "works", [Block("effects", shown.works)]
+    if shown.evidence:
+        yield "why", [Block("evidence", shown.evidence)]
+    if shown.since:
+        yield "since", [Block("cells", list(_since(shown.since)))]
+    if shown.excluded:
+        yield "not", [Block("rivals", shown.excluded)]
+    if entry.consequences:
+        yield "so also", [Block("entries", entry.consequences)]
+    yield "cure", list(_cure(shown))
+    if shown.severity is not Severity.INFO:
+        yield "then", [Block("command", f"doctor check --only {one_line(shown.code)}")]
+
+
+def _since(value: Since) -> Iterator[Cell]:
+    early, late = value.earliest, value.latest
+    if late and (value.exact or not early):
+        yield from (late, f" ({late.what})" if value.exact else f" at the latest ({late.what})")
+        if early:
+            yield from (f"; {early.what} at ", early)
+    elif early and late:
+        yield from ("between ", early, f" ({early.what}) and ", late, f" ({late.what})")
+    elif early:
+        yield from ("later than ", early, f" ({early.what})")
+
+
+def _cure(shown: Diagnosis | Reported) -> Iterator[Block]:
+    remedy = shown.remedy
+    risk = words.risk(remedy)
+    yield Block("bold", risk, f"{'' if risk.endswith(':') else '.'} {remedy.summary}" if remedy.summary else "")
+    if len(remedy.stops) > words.NAMES:
+        yield Block("names", remedy.stops, "all that stop: ")
+    if len(remedy.stays_down) > words.NAMES and remedy.stays_down != remedy.stops:
+        yield Block("names", remedy.stays_down, "all that stay down: ")
+    if isinstance(shown, Diagnosis) and shown.cure_after:
+        yield Block("text", f"after the cure of {', '.join(shown.cure_after)}")
+    for lead, steps in (
+        ("until the next boot:" if remedy.lasts == "until-boot" else "", remedy.steps),
+        ("for good:", remedy.for_good),
+        ("undo:", remedy.undo),
+    ):
+        if steps and lead:
+            yield Block("lead", lead)
+        for step in steps:
+            yield from _step(step)
+    for note in remedy.notes:
+        yield Block("text", note)
+
+
+def _step(step: Step) -> Iterator[Block]:
+    if isinstance(step, Command):
+        yield Block("command", command_line(step))
+    elif isinstance(step, Note):
+        yield Block("text", step.text)
+    else:
+        yield Block("lead", words.step_place(step))
+        yield Block("edit", words.step_lines(step))
+
+
+# Tables
+
+
+class Table(Struct, frozen=True):
+    """A table: rows in groups, each group below a heading of its own when it has one. `look` is its class."""
+
+    look: str
+    caption: str
+    heads: tuple[str, ...]
+    groups: tuple[tuple[str, list[tuple[Cell, ...]]], ...]
+
+
+def host_facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Give the host as names and values; what could not be known says so."""
+    host = report.host
+    yield "host", host.hostname or "not known"
+    yield "kernel", host.kernel or "not known"
+    yield "engine", f"Docker {host.engine}" if host.engine else "not known"
+    yield "state of the engine", host.engine_state or "not known"
+    yield "firewall", host.firewall or "not known"
+    yield "storage driver", host.storage or "not known"
+    yield "running containers", str(host.running) if host.running >= 0 else "not known"
+    yield "read as", host.user or "not known"
+    yield "unreadable", ", ".join(host.unreadable) or "nothing"
+
+
+def origin(report: Report, clock: Clock) -> Iterator[tuple[str, str]]:
+    """Give how the report was made, as names and values."""
+    host, counts = report.host, report.counts
+    yield "doctor", f"{report.doctor}, schema {report.schema} of the report"
+    yield "evidence of", clock.stamp(host.collected_at)
+    yield "digest of the evidence", host.digest
+    yield "time taken", text.seconds(report.ms)
+    idle = f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
+    yield "checks", f"{counts.checks}: {counts.ran} ran, {counts.unknown} unknown, {idle}, {counts.broken} broken"
+    levels = (words.plural(counts.errors, "error"), words.plural(counts.warnings, "warning"))
+    notes = words.plural(counts.notes, "note")
+    yield "findings", f"{len(report.findings)}: {', '.join(levels)}, {notes}, {counts.ignored} ignored"
+    yield "removed from the evidence", ", ".join(f"{one.count} {one.kind}" for one in report.removed) or "nothing"
+
+
+def unknown_tables(report: Report) -> Iterator[Table]:
+    """Give what is unknown: checks by reason, the most frequent first; missing evidence; checks that raised."""
+    reasons: dict[str, list[str]] = {}
     for outcome in report.outcomes:
         if outcome.outcome is Result.UNKNOWN:
-            groups.setdefault(outcome.reason, []).append(outcome.code)
-    return sorted(groups.items(), key=lambda group: -len(group[1]))
-
-
-def broken(report: Report) -> list[Outcome]:
-    """Give the checks that raised."""
-    return [outcome for outcome in report.outcomes if outcome.outcome is Result.ERROR]
+            reasons.setdefault(outcome.reason, []).append(outcome.code)
+    if reasons:
+        rows: list[tuple[Cell, ...]] = [
+            (str(len(codes)), reason, tuple(codes))
+            for reason, codes in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        ]
+        caption = f"{words.plural(report.counts.unknown, 'check')} could not be judged"
+        yield Table("unknown", caption, ("checks", "why", "codes"), (("", rows),))
+    if report.missing:
+        rows = [(one.record, one.status, one.why, f"{one.ms:.1f}") for one in report.missing]
+        heads = ("record", "status", "why", "waited, ms")
+        yield Table("missing", "evidence that could not be had", heads, (("", rows),))
+    broken = [one for one in report.outcomes if one.outcome is Result.ERROR]
+    if broken:
+        rows = [((one.code,), one.name, one.reason) for one in broken]
+        yield Table("broken", "checks that failed, by a fault of doctor", ("code", "name", "why"), (("", rows),))
 
 
 def _moments(since: Since | None) -> list[Moment]:
     return [moment for moment in (since.earliest, since.latest) if moment] if since else []
 
 
-class Told(Struct, frozen=True):
-    """A line of the timeline."""
-
-    at: float
-    what: str
-    codes: tuple[str, ...] = ()
-    evidence: Citation | None = None
-
-
-def timeline(report: Report) -> list[Told]:
+def timeline(report: Report) -> Table:
     """Give every moment that a cause or finding names, in the order of time, and the collection of the evidence."""
     moments: dict[tuple[float, str], tuple[Moment, dict[str, None]]] = {}
     for each in (*report.diagnoses, *report.findings):
         for moment in _moments(each.since):
             moments.setdefault((moment.at, moment.what), (moment, {}))[1][each.code] = None
-    told = [Told(moment.at, moment.what, tuple(codes), moment.evidence) for moment, codes in moments.values()]
-    told.append(Told(report.host.collected_at, "this evidence was collected"))
-    return sorted(told, key=lambda each: each.at)
+    told = [*moments.values(), (Moment(report.host.collected_at, "this evidence was collected"), {})]
+    rows: list[tuple[Cell, ...]] = [
+        (moment, moment.what, moment.evidence.place if moment.evidence else "", tuple(codes))
+        for moment, codes in sorted(told, key=lambda item: item[0].at)
+    ]
+    heads = ("when", "what", "where it is written", "code")
+    return Table("timeline", "moments that the evidence gives, by the clock of the host", heads, (("", rows),))
 
 
-class Cited(Struct, frozen=True):
-    """A line of evidence and the codes that rest on it."""
-
-    line: int
-    excerpt: str
-    place: str
-    codes: tuple[str, ...]
-
-
-def cited(report: Report) -> list[tuple[str, list[Cited]]]:
-    """Give every cited line once, by record and number."""
-    records: dict[str, dict[tuple[int, str, str], dict[str, None]]] = {}
+def cited(report: Report) -> Table:
+    """Give every line of evidence that a finding rests on, once, by record and number."""
+    records: dict[str, dict[tuple[int, str], dict[str, None]]] = {}
     for each in (*report.diagnoses, *report.findings):
         for citation in (*each.evidence, *(moment.evidence for moment in _moments(each.since))):
             if citation is not None:
-                key = (citation.line, citation.excerpt, citation.place)
+                key = (citation.line, citation.excerpt)
                 records.setdefault(citation.record, {}).setdefault(key, {})[each.code] = None
-    return [
-        (record, [Cited(*key, tuple(codes)) for key, codes in sorted(lines.items(), key=lambda item: item[0][0])])
+    groups: list[tuple[str, list[tuple[Cell, ...]]]] = [
+        (record, [(str(line), excerpt, tuple(codes)) for (line, excerpt), codes in sorted(lines.items())])
         for record, lines in sorted(records.items())
     ]
+    return Table("cited", "by record; line 0 is a record as a whole", ("line", "text", "code"), tuple(groups))
+
+
+def outcomes(report: Report) -> Table:
+    """Give what became of each check."""
+    rows: list[tuple[Cell, ...]] = [
+        ((one.code,), one.name, one.outcome.value, one.reason, f"{one.ms:.1f}") for one in report.outcomes
+    ]
+    return Table("checks", "what became of each check", ("code", "name", "outcome", "why", "ms"), (("", rows),))
 
 
 # Cures and the ticket

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from doctor.model import HostInfo
     from doctor.reports._html import Entry
 
+_WIDTH, _WIRE = 240, 105  # of a box, and where the line between boxes runs; the drawing is 300 wide
 _LINE, _GAP, _BROKEN_GAP, _SEAM = 15, 24, 52, 4
 _FITS = 30
 """Characters of a line in a box."""
@@ -98,32 +99,20 @@ _STOPPED = _Place(_DAEMON, "not running", node=1)
 _STACKS = (_LAYERS, _OWN_LAYER)
 
 
-class Box(Struct, frozen=True):
-    """A part of the chain: its name, what the report calls it, and what is wrong when the chain is broken here."""
+class Line(Struct, frozen=True):
+    """An outline, as the path of an SVG; `look` is its class."""
 
+    look: str
+    path: str
+
+
+class Label(Struct, frozen=True):
+    """Words, with the foot of their left end."""
+
+    look: str
+    x: int
     y: int
-    height: int
-    name: str
-    called: str
-    says: str
-
-    @property
-    def middle(self) -> int:
-        """The height of the cross."""
-        return self.y + self.height // 2
-
-
-class Link(Struct, frozen=True):
-    """A line from `top` to `bottom`; a broken one says why."""
-
-    top: int
-    bottom: int
-    says: str
-
-    @property
-    def middle(self) -> int:
-        """The height of the cross."""
-        return (self.top + self.bottom) // 2
+    text: str
 
 
 class Picture(Struct, frozen=True):
@@ -132,8 +121,8 @@ class Picture(Struct, frozen=True):
     title: str
     words: str
     height: int
-    boxes: tuple[Box, ...]
-    links: tuple[Link, ...]
+    lines: tuple[Line, ...]
+    labels: tuple[Label, ...]
 
 
 def picture(entry: Entry, host: HostInfo) -> Picture | None:
@@ -144,31 +133,48 @@ def picture(entry: Entry, host: HostInfo) -> Picture | None:
         place = _STOPPED
     if place is None:
         return None
-    stacked = place.chain in _STACKS
-    boxes: list[Box] = []
-    links: list[Link] = []
-    y = 1
+    lines: list[Line] = []
+    labels: list[Label] = []
+    said: list[str] = []
+    y, last = 1, len(place.chain) - 1
     for number, name in enumerate(place.chain):
         called = _called(name, entry, host, broken=number == place.node)
-        says = place.says if number == place.node else ""
-        height = _LINE + _LINE * (1 + bool(called) + bool(says))
-        boxes.append(Box(y, height, name, called, says))
+        said.append(f"{name} {called}".rstrip())
+        texts = [("name", name), *([("called", called)] if called else ())]
+        if number == place.node:
+            texts.append(("says", place.says))
+        height = _LINE * (len(texts) + 1)
+        lines.append(Line("bad" if number == place.node else "box", _rectangle(y, height)))
+        labels += [Label(look, 14, y + 19 + _LINE * line, text) for line, (look, text) in enumerate(texts)]
+        if number == place.node:
+            lines.append(_cross(_WIDTH + 1, y + height // 2))
         y += height
-        gap = _SEAM if stacked else _BROKEN_GAP if number == place.link else _GAP
-        if not stacked and number < len(place.chain) - 1:
-            links.append(Link(y, y + gap, place.says if number == place.link else ""))
-        y += gap
-    parts = [f"{box.name} {box.called}".rstrip() for box in boxes]
-    where = (
-        parts[place.node] if place.node >= 0 else f"between {place.chain[place.link]} and {place.chain[place.link + 1]}"
-    )
+        if place.chain in _STACKS or number == last:
+            y += _SEAM
+        elif number == place.link:
+            lines += (Line("cut", f"M{_WIRE} {y}v{_BROKEN_GAP}"), _cross(_WIRE, y + _BROKEN_GAP // 2))
+            labels.append(Label("says", _WIRE + 20, y + _BROKEN_GAP // 2 + 4, place.says))
+            y += _BROKEN_GAP
+        else:
+            lines.append(Line("wire", f"M{_WIRE} {y}v{_GAP}"))
+            y += _GAP
+    where = said[place.node] if place.node >= 0 else f"between {said[place.link]} and {said[place.link + 1]}"
     return Picture(
         title=f"where {code} breaks",
-        words=f"{', '.join(parts)}. Broken: {where}: {place.says}.",
-        height=boxes[-1].y + boxes[-1].height + 1,
-        boxes=tuple(boxes),
-        links=tuple(links),
+        words=f"{', '.join(said)}. Broken: {where}: {place.says}.",
+        height=y,
+        lines=tuple(lines),
+        labels=tuple(labels),
     )
+
+
+def _rectangle(y: int, height: int) -> str:
+    across, down = _WIDTH - 10, height - 10
+    return f"M6 {y}h{across}q5 0 5 5v{down}q0 5 -5 5h{-across}q-5 0 -5 -5v{-down}q0 -5 5 -5z"
+
+
+def _cross(x: int, y: int) -> Line:
+    return Line("cross", f"M{x - 7} {y - 7}l14 14m0 -14l-14 14")
 
 
 def _called(name: str, entry: Entry, host: HostInfo, *, broken: bool) -> str:

@@ -10,17 +10,19 @@ import gzip
 import re
 import zlib
 from base64 import b64decode, b64encode
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from doctor.model import Report
+from doctor.model import Moment, Report
 from doctor.reports import _html, words
 from doctor.reports._picture import picture
-from doctor.reports.text import seconds
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from doctor.reports.text import Style
 
 PLAIN = 512 << 10
@@ -29,34 +31,46 @@ PLAIN = 512 << 10
 LARGEST = 256 << 20
 """Bytes of JSON that `embedded` unpacks, at most."""
 
+_ALWAYS = ("host", "timeline", "evidence", "checks", "origin", "ticket")
 _TEMPLATES = Path(__file__).parent / "templates"
 _OPEN, _CLOSE = '<script type="application/json" id="doctor-report">', "</script>"
 
 
 def render(report: Report, out: TextIO, style: Style | None = None) -> None:
     """Write the page; of the style it uses only the name of the bundle."""
-    css, script = (_part(name) for name in ("report.css", "report.js"))
+    css, script = _part("report.css"), _part("report.js")
+    clock = _html.Clock(report.host.collected_at, report.host.utc_offset)
     findings = _html.sort_findings(report)
-    source = style.source if style else ""
+    unknown = list(_html.unknown_tables(report))
+    sections = {
+        "causes": findings.causes,
+        "errors": findings.errors,
+        "warnings": findings.warnings,
+        "unknown": unknown or report.unsettled or report.faults,
+        "notes": findings.notes,
+        "ignored": findings.ignored,
+    }
+    source = f"; bundle {style.source}" if style and style.source else ""
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
             report=report,
-            host=report.host,
-            line=words.host_line(report.host) + (f"; bundle {source}" if source else ""),
             title=_html.title(report),
+            line=words.host_line(report.host) + source,
             headline=_html.headline(report),
             summary=list(_html.summary(report)),
             ticket="\n".join(_html.ticket(report)),
             findings=findings,
             pictures=[picture(entry, report.host) for entry in findings.causes],
-            unknowns=_html.unknowns(report),
-            broken=_html.broken(report),
+            unknown=unknown,
+            sections=[*(name for name, held in sections.items() if held), *_ALWAYS],
+            host=list(_html.host_facts(report)),
             timeline=_html.timeline(report),
             cited=_html.cited(report),
-            clock=_html.Clock(report.host.collected_at, report.host.utc_offset),
-            took=seconds(report.ms),
+            outcomes=_html.outcomes(report),
+            origin=list(_html.origin(report, clock)),
+            clock=clock,
             css=css,
             script=script,
             policy=f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
@@ -100,11 +114,54 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def _data(report: Report) -> str:
-    """Give the report as JSON that no HTML parser stumbles over. A lone surrogate, which is no JSON, becomes `\\udc80`."""
+    r"""Give the report as JSON that an HTML parser passes over. A lone surrogate is no JSON: it becomes `\udc80`."""
     try:
         data = msgspec.json.encode(report)
     except UnicodeEncodeError:
         data = msgspec.json.encode(_whole(msgspec.to_builtins(report)))
     if len(data) > PLAIN:
-        return f'"{b64encode(gzip.compress(data, mtime=0)).decode()}"'
-    return _UNSAFE.sub(lambda match: msgspec_escape(match.group()), data.decode())
+        return f'"{b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode()}"'
+    return _UNSAFE.sub(_unit, data.decode())
+
+
+def _unit(match: re.Match[str]) -> str:
+    digits = match.group().encode("utf-16-be").hex()
+    return "".join(f"\\u{digits[at : at + 4]}" for at in range(0, len(digits), 4))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda match: _html.visible(match.group()), value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _part(name: str) -> str:
+    return (_TEMPLATES / name).read_text("ascii")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _shown(value: object) -> object:
+    """What every expression of the template passes through; markup and what `|e` has escaped already does not."""
+    return _html.visible(_html.shortened(value)) if type(value) is str else value
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        loader=FileSystemLoader(_TEMPLATES, encoding="ascii"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,  # there are no constants to fold, and looking for them takes a tenth of the whole time
+    )
+    made.tests["moment"] = lambda value: isinstance(value, Moment)
+    made.globals["parts"] = _html.parts
+    return made

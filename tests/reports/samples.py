@@ -144,7 +144,7 @@ def report(
     *,
     unknown: Mapping[str, str] | None = None,
     missing: Sequence[Missing] = (),
-    seconds: float = 0.44,
+    ms: float = 440.0,
     faults: Sequence[str] = (),
 ) -> Report:
     """Make a report of 118 checks: `unknown` gives the reason of each code that is, ten checks do not apply."""
@@ -189,7 +189,7 @@ def report(
             broken=0,
             ignored=len(findings) - len(counted),
         ),
-        seconds=seconds,
+        ms=ms,
         faults=tuple(faults),
     )
 
@@ -407,13 +407,13 @@ def two_causes() -> Report:
         host("us2", engine="26.1.5", running=3),
         (link, rules, masquerade, *_notes()),
         (cause(link), cause(rules, consequences=(masquerade.id,), cure_after=("LAY002",))),
-        seconds=0.46,
+        ms=460.0,
     )
 
 
 def healthy() -> Report:
     """Session c: nothing found wrong, two notes."""
-    return report(host("us1"), _notes(), seconds=0.41)
+    return report(host("us1"), _notes(), ms=410.0)
 
 
 def hung_daemon() -> Report:
@@ -455,7 +455,7 @@ def hung_daemon() -> Report:
             Missing("api/containers", "not-run", "the daemon did not answer _ping", 0.0),
             Missing("api/networks", "not-run", "the daemon did not answer _ping", 0.0),
         ),
-        seconds=2.3,
+        ms=2300.0,
     )
 
 
@@ -483,7 +483,7 @@ def not_root() -> Report:
             Missing("net/iptables-nft", "denied", "iptables-nft-save: you must be root", 4.2),
             Missing("store/root", "denied", "/var/lib/docker: permission denied", 0.1),
         ),
-        seconds=0.2,
+        ms=200.0,
     )
 
 
