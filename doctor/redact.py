@@ -32,6 +32,7 @@ import binascii
 import html
 import re
 import threading
+from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -80,14 +81,14 @@ _LONGEST = "65+"
 _BUDGET = 200_000
 """Candidates looked at in one record: 0.2 s. One that is replaced costs as much as five that are not."""
 _ACCEPTED = 5
-_MEMO = 20_000
-"""Entries kept of what was decided before."""
+_MEMO, _SHORT_TEXT = 5_000, 2048
+"""Entries kept of what was decided before, and how long a text is remembered."""
 _QUOTED = 4096
 """The longest quoted value; text that opens a quote and never closes it is hostile or cut."""
 _PEM = 16_384
 _TRACKED = 8
 """Shorter secrets are not looked for elsewhere: they would be found in everything."""
-_SOME = 12
+_SOME = 32
 """So few secrets are searched one by one; more by the set of words of the text."""
 _QUOTE = 0x22
 _BACKSLASH = 0x5C
@@ -167,9 +168,9 @@ _levels: dict[bytes, int] = {}
 
 def _level(name: bytes) -> int:
     """Judge a name: `_STRONG` holds a secret, `_WEAK` only when the value looks random, `_PLAIN` none."""
-    known = _levels.get(name)
-    if known is not None:
-        return known
+    level = _levels.get(name)
+    if level is not None:
+        return level
     if len(_levels) > _MEMO:
         _levels.clear()
     level = _levels[name] = _judge(_words(name))
@@ -280,8 +281,9 @@ _TO_UNESCAPE = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _FROM = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _NEEDLESS = re.compile(rb"\\(?:\\|/|u00(?!22|5[cC])[2-7][0-9a-fA-F])")
 _ITEM = re.compile(rb'\s*,?\s*"([^"\\]*)(["\\]|\Z)')
-_KEY = re.compile(rb'\s*,?\s*"([^"\\]*(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(")?')
+_PAIR = re.compile(rb'\s*,?\s*"([^"\\]*+(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(?:"([^"\\]*+)(["\\]|\Z))?')
 _SCALAR = re.compile(rb"[A-Za-z0-9.+\-]+")
+_LITERAL = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,200}"')
 _UNESCAPED_QUOTE = re.compile(rb'(?<!\\)(?:\\\\){0,4096}"')
 _FEW = 32
 
@@ -332,6 +334,9 @@ def _backslashes(data: bytes, start: int, end: int) -> int:
 
 def _literal_end(data: bytes, position: int) -> int:
     """Find the quote that ends the JSON string whose content starts at `position`; the end when there is none."""
+    simple = _LITERAL.match(data, position)
+    if simple:
+        return simple.end() - 1
     start = position
     for _ in range(_FEW):
         end = data.find(b'"', position)
@@ -402,13 +407,19 @@ _SEPARATOR = (
     rb"(\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
     rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was)(?::[ ]?|[ ]))?\\{0,8}"
     rb"|\\{0,8}\"[ ]?,[ ]?\\{0,8}\"value\\{0,8}\"[ ]?:[ ]?"
-    rb"|>)"
+    rb"|>)(?!\xc2\xab)"
 )
-_NAMED = tuple(
-    re.compile(word + _TAIL + _SEPARATOR)
-    for word in (rb"p(?:ass|wd)", rb"s(?:ecre|ess|ig)", rb"k(?:ey|en|ie)", rb"cred", rb"auth")
+"""Words that names of secrets hold are followed by the rest of the name, and by what separates it from a value."""
+_P_NAMED = re.compile(rb"p(?:ass|wd)" + _TAIL + rb"(?:" + _SEPARATOR + rb"|(?=[\n\"';|&)\\]|\Z)())")
+_S_NAMED = re.compile(rb"secre" + _TAIL + _SEPARATOR)
+_K_NAMED = re.compile(
+    rb"k(?:(?:ey|en|ie)" + _TAIL + _SEPARATOR + rb"|-(?<=sk-)[a-z0-9_\-]{20,}"
+    rb"|s\.slack\.com/services/([^\s\"'<>\\]{20,})|s/\d{10,}/([\w\-]{30,}))"
 )
-"""Words that names of secrets hold (token is found by its `ken`), the rest of the name, and what separates it from a value."""
+"""Key, token, cookie; keys of OpenAI and its kin; webhooks of Slack and Discord."""
+_C_NAMED = re.compile(rb"cred" + _TAIL + _SEPARATOR)
+_A_NAMED = re.compile(rb"auth" + _TAIL + _SEPARATOR)
+_LESS_NAMED = re.compile(rb"s(?:ess|ig)" + _TAIL + _SEPARATOR)
 _NAME_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _NAME_LONGEST = 48
 _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
@@ -440,11 +451,10 @@ _BEARER = re.compile(rb"bearer[ +]+([a-z0-9._~+/=\-]{8,})")
 _GO_DSN = re.compile(rb"@(?:tcp|unix)\(")
 _GO_DSN_USER = re.compile(rb"[\w.\-]{1,64}:([^\s\"'`\\]{1,128})\Z")
 _IDENTIFIED = re.compile(rb"identified (?:with [\w'\"]{1,64} )?(?:by|as) (?:password )?\\{0,4}'([^'\n]{1,256})'")
-_GENERATED = re.compile(rb"password is generated for \S{1,64}: (\S{1,128})")
-_ECHOED = re.compile(
-    rb"echo\s+(?:-\w{1,4}\s+)?[\"']?(?:[\w.\-]{1,32}:)?([^\s\"'|:]{1,128})[\"']?\s*\|\s*"
-    rb"(?:[\w/]{0,16}chpasswd|[^\n|;]{0,96}?(?:-stdin|--stdin|sudo -S))"
-)
+_GENERATED = re.compile(rb"generated for \S{1,64}: (\S{1,128})")
+_ECHOED = re.compile(rb"echo\s+(?:-\w{1,4}\s+)?[\"']?(?:[\w.\-]{1,32}:)?([^\s\"'|:]{1,128})[\"']?\s*\|[^\n|;]{0,96}\Z")
+_ECHO_BEFORE = 320
+_COLLECTOR = re.compile(rb"/v1/http/([\w=\-]{20,})")
 
 
 def _starts(prefix: bytes) -> bytes:
@@ -452,57 +462,34 @@ def _starts(prefix: bytes) -> bytes:
     return rb"(?:(?<![A-Za-z0-9_\-]" + prefix + rb")|(?<=\\[nrt]" + prefix + rb"))"
 
 
-class _Form(NamedTuple):
-    """A secret known by its form: what finds it, and how many bytes before the match it starts (-1: where its word does)."""
-
-    pattern: re.Pattern[bytes]
-    before: int = 0
-
-
-_FORMS = (
-    _Form(
-        re.compile(
-            rb"A(?:(?:KIA|SIA|BIA|CCA)(?:(?<![A-Za-z0-9].{4})|(?<=\\[nrt].{4}))[A-Z0-9]{16}(?![A-Za-z0-9])"
-            rb"|Iza" + _starts(rb"AIza") + rb"[A-Za-z0-9_\-]{30,}|TATT3[A-Za-z0-9_\-=]{20,})"
-        )
-    ),
-    _Form(
-        re.compile(rb"S(?:WM(?:TKN|KEY)-1-[A-Za-z0-9+/\-]{16,}={0,2}|G\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,})")
-    ),
-    _Form(
-        re.compile(
-            rb"yJ(?<=eyJ)" + _starts(rb"eyJ") + rb"(?:[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?"
-            rb"|[1phw][A-Za-z0-9_+/\-]{38,}={0,2})"
-        ),
-        1,
-    ),
-    _Form(
-        re.compile(
-            rb"_(?=[A-Za-z0-9]{16})(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=dckr_[po]at_)|(?<=npm_)|(?<=hf_)|"
-            rb"(?<=[srpw]k_live_)|(?<=[srpw]k_test_)|(?<=whsec_)|(?<=do[por]_v1_)|(?<=glsa_)|(?<=glc_)|(?<=shp[acps][ats]_)|"
-            rb"(?<=lin_api_)|(?<=rubygems_)|(?<=sntry[su]_)|(?<=figd_)|(?<=pul_))[A-Za-z0-9_\-]{16,}"
-        ),
-        -1,
-    ),
-    _Form(re.compile(rb"gl(?:pat|ptt|rt|dt|cbt|oas|ft|soat|agent)-[A-Za-z0-9_\-.]{16,}")),
-    _Form(re.compile(rb"x(?:ox[abeoprs]-[A-Za-z0-9\-]{10,}|app-\d-[A-Za-z0-9\-]{20,})")),
-    _Form(re.compile(rb"\$(?:apr1|2[abxy]|[156y7]|argon2(?:id|i|d))\$[./A-Za-z0-9$=,+\-]{16,}")),
-    _Form(re.compile(rb"k-(?<=sk-)" + _starts(rb"sk-") + rb"[A-Za-z0-9_\-]{20,}"), 1),
-    _Form(re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}")),
+_FORM_A = re.compile(
+    rb"A(?:(?:KIA|SIA|BIA|CCA)(?:(?<![A-Za-z0-9].{4})|(?<=\\[nrt].{4}))[A-Z0-9]{16}(?![A-Za-z0-9])"
+    rb"|Iza" + _starts(rb"AIza") + rb"[A-Za-z0-9_\-]{30,}|TATT3[A-Za-z0-9_\-=]{20,})"
 )
-"""AWS, Google, Atlassian; swarm, SendGrid; JWT, X-Registry-Auth; GitHub, Docker Hub, npm, Stripe and more; GitLab; Slack;
-crypt(3) and its kin; OpenAI and its kin; Vault."""
-_RARE_FORMS = (
-    _Form(re.compile(rb"pi-(?<=pypi-)AgE[A-Za-z0-9_\-]{20,}"), 2),
-    _Form(re.compile(rb"GOCSPX-[A-Za-z0-9_\-]{20,}")),
-    _Form(re.compile(rb"ya29\.[A-Za-z0-9_\-]{20,}")),
-    _Form(re.compile(rb":AA[A-Za-z0-9_\-]{32,40}(?![A-Za-z0-9_\-])"), -1),
+"""AWS, Google, Atlassian."""
+_FORM_S = re.compile(rb"S(?:WM(?:TKN|KEY)-1-[A-Za-z0-9+/\-]{16,}={0,2}|G\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,})")
+"""Swarm, SendGrid."""
+_FORM_Y = re.compile(
+    rb"y(?:J(?<=eyJ)" + _starts(rb"eyJ") + rb"(?:[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?"
+    rb"|[1phw][A-Za-z0-9_+/\-]{38,}={0,2})|a29\.[A-Za-z0-9_\-]{20,}|pi-(?<=pypi-)AgE[A-Za-z0-9_\-]{20,})"
 )
-"""PyPI, Google OAuth, Telegram bots: looked for in text only."""
-_PATHS = re.compile(
-    rb"/(?:services/(T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,})|webhooks/(\d{10,}/[\w\-]{30,})|v1/http/([\w=\-]{20,}))"
+"""JWT, X-Registry-Auth, Google OAuth, PyPI."""
+_FORM_UNDERSCORE = re.compile(
+    rb"_(?=[A-Za-z0-9]{16})(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=dckr_[po]at_)|(?<=npm_)|(?<=hf_)|"
+    rb"(?<=[srpw]k_live_)|(?<=[srpw]k_test_)|(?<=whsec_)|(?<=do[por]_v1_)|(?<=glsa_)|(?<=glc_)|(?<=shp[acps][ats]_)|"
+    rb"(?<=lin_api_)|(?<=rubygems_)|(?<=sntry[su]_)|(?<=figd_)|(?<=pul_))[A-Za-z0-9_\-]{16,}"
 )
-"""URLs whose path is the secret: Slack and Discord webhooks, Sumo Logic collectors."""
+"""GitHub, Docker Hub, npm, Hugging Face, Stripe, DigitalOcean, Grafana, Shopify, and what took after them."""
+_FORM_G = re.compile(rb"g(?<![A-Za-z0-9]g)l(?:pat|ptt|rt|dt|cbt|oas|ft|soat|agent)-[A-Za-z0-9_\-.]{16,}")
+"""GitLab."""
+_FORM_X = re.compile(rb"x(?:ox[abeoprs]-[A-Za-z0-9\-]{10,}|app-\d-[A-Za-z0-9\-]{20,})")
+"""Slack."""
+_FORM_CRYPT = re.compile(rb"\$(?:apr1|2[abxy]|[156y7]|argon2(?:id|i|d))\$[./A-Za-z0-9$=,+\-]{16,}")
+"""crypt(3) and its kin, in htpasswd and basic authentication of proxies."""
+_FORM_HV = re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}")
+_FORM_GOOGLE = re.compile(rb"GOCSPX-[A-Za-z0-9_\-]{20,}")
+_FORM_BOT = re.compile(rb":AA[A-Za-z0-9_\-]{32,40}(?![A-Za-z0-9_\-])")
+"""Vault; Google; Telegram."""
 _WORD_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
 
 
@@ -534,16 +521,32 @@ _PROGRAMS: dict[bytes, dict[bytes, str]] = {
 }
 """Short flags that hold a password: glued to it, the next word, either, `user:password`, or `user%password`."""
 _FAMILIES = ((b"mysql", b"mysql"), (b"mariadb", b"mysql"), (b"mongo", b"mongo"), (b"ldap", b"ldap"))
-_COMMANDS = (
-    re.compile(rb"m(?:ysql|ariadb|ongo)[a-z\-]{0,16} "),
-    re.compile(rb"l(?:dap[a-z]{3,12} |ogin |(?<=curl) |(?<=sql)cmd )"),
-    re.compile(rb"s(?:hpass |-cli )"),
-    re.compile(rb"user(?:add|mod) "),
-)
+_COMMAND_M = re.compile(rb"m(?:ysql|ariadb|ongo)[a-z\-]{0,16} ")
+_COMMAND_L = re.compile(rb"l(?:dap[a-z]{3,12} |ogin |(?<=curl) |(?<=sql)cmd )")
+_COMMAND_S = re.compile(rb"s(?:hpass |-cli )")
 """Where such programs are called inside a text (the last letters of some suffice to find them)."""
 _COMMAND_WORD = re.compile(rb"\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|(?:[^\s\"'|;&\\]|\\.)+")
 _COMMAND_LONGEST = 1024
-_SHELL_END = re.compile(rb"[|;&\n\x00]|\\n")
+
+
+_CALLS = (
+    b"mysql",
+    b"maria",
+    b"mongo",
+    b"-cli ",
+    b"curl ",
+    b"ldap",
+    b"login ",
+    b"sshpass",
+    b"sqlcmd",
+    b"dentified ",
+    b"DENTIFIED ",
+)
+
+
+def _calls(text: bytes) -> bool:
+    """Tell whether a text may call a program that takes passwords; patterns for those are not searched in JSON."""
+    return any(word in text for word in _CALLS)
 
 
 def _flags_of(word: bytes) -> dict[bytes, str] | None:
@@ -597,19 +600,17 @@ _FIELDS: dict[bytes, tuple[int, str]] = {
 """Fields by name, wherever they stand: config.v2.json, inspect, image configs, /info and daemon.json share them."""
 
 
-def _anchor(names: Iterable[bytes]) -> bytes:
-    return b"|".join(b'(?<="' + name + b'":)' for name in names)
+def _anchors(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Make a pattern for a field and the start of its value; by first letters, or it would take thrice as long."""
+    tails: dict[bytes, list[bytes]] = {}
+    for name in names:
+        tails.setdefault(name[:1], []).append(re.escape(name[1:]))
+    tree = b"|".join(first + rb"(?:" + b"|".join(rest) + rb")" for first, rest in tails.items())
+    return re.compile(rb'"(' + tree + rb')"\s*:\s*(?=[\["{])')
 
 
-_COMPACT = re.compile(
-    rb'":(?:(?=\s{0,64}[\[{])(?:'
-    + _anchor(name for name, (what, _) in _FIELDS.items() if what not in {_TEXT, _DATA})
-    + rb')|(?=\s{0,64}")(?:'
-    + _anchor(name for name, (what, _) in _FIELDS.items() if what in {_TEXT, _DATA, _HISTORY} or name == b"Command")
-    + rb"))\s*"
-)
-"""Fields in JSON as Go prints it: no blank before the colon. Three times faster than `_SPACED`."""
-_SPACED = re.compile(rb'"(?:' + b"|".join(_FIELDS) + rb')"\s*:\s*(?=[\["{])')
+_ANCHOR = _anchors(_FIELDS)
+_CLOSERS = {ord("["): b'"]', ord("{"): b'"}', ord('"'): b'",'}
 _LOGIN = re.compile(rb'"(?i:auth|identitytoken|registrytoken|password|username|email)"\s*:\s*"')
 _LOGIN_NAME = re.compile(rb"(?i)(?:username|email)\Z")
 _LOG_OPTIONS = re.compile(rb'\s*\{\s*(?:"(?:Type|Name)"\s*:\s*"[^"\\]*"\s*,\s*)?"(?:Config|Options)"\s*:\s*(?=\{)')
@@ -658,7 +659,7 @@ class _Secret:
     def forms(self) -> set[bytes]:
         """Give the spellings in which it may stand in evidence and in reports: raw, JSON, Go's JSON, URL, HTML."""
         value = self.value
-        if value.isalnum():
+        if _UNRESERVED.fullmatch(value):
             return {value}
         text = value.decode("utf-8", "replace")
         escaped = _json_escape(value)
@@ -668,6 +669,7 @@ class _Secret:
         return {form for form in forms if len(form) >= _TRACKED}
 
 
+_UNRESERVED = re.compile(rb"[A-Za-z0-9_.\-]+")
 _HTML_JINJA = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("'"): "&#39;", ord('"'): "&#34;"}
 
 
@@ -686,6 +688,7 @@ class _Index:
                 self._by_word.setdefault(max(words, key=len), []).append(form)
             else:
                 self._wordless.append(form)
+        self._words = frozenset(self._by_word)
 
     def find(self, data: bytes) -> list[tuple[bytes, _Secret]]:
         """Give what is in the text, the longest first."""
@@ -694,7 +697,7 @@ class _Index:
         if len(self._forms) <= _SOME:
             maybe = list(self._forms)
         else:
-            words = self._by_word.keys() & set(data.translate(self._SEPARATE).split())
+            words = self._words.intersection(data.translate(self._SEPARATE).split())
             maybe = self._wordless + [form for word in words for form in self._by_word[word]]
         found = [(form, self._forms[form]) for form in maybe if form in data]
         return sorted(found, key=lambda pair: (-len(pair[0]), pair[0]))
@@ -721,6 +724,9 @@ class Redactor:
         self._final: dict[int, int] = {}
         self._kinds: dict[int, str] = {}
         self._envs: dict[bytes, bytes] = {}
+        self._texts: dict[tuple[str, bytes], bytes] = {}
+        self.fields: dict[tuple[int, str, bytes], tuple[int, list[tuple[int, int, bytes]]]] = {}
+        """What was decided about fields: where they end, and their edits, both counted from their start."""
         self._argvs: dict[tuple[bytes, ...], list[bytes]] = {}
         self._options: dict[tuple[bytes, bytes, str], bytes] = {}
 
@@ -747,16 +753,14 @@ class Redactor:
                 "unit": self._unit,
                 "tree": self._tree,
             }
-            new = ways.get(how, self._text)(data)
+            new = ways.get(how, self.text)(data)
         if new == data:
             return data, 0
         return new, max(0, len(_COUNTED.findall(new)) - len(_COUNTED.findall(data)))
 
     def finish(self, records: Iterable[Record]) -> list[Record]:
         """Replace what was learnt to be secret wherever it stands, and number the tokens in the order of `records`."""
-        read = [
-            (record, self._text(record.why.encode("utf-8", "replace")) if record.why else b"") for record in records
-        ]
+        read = [(record, self.text(record.why.encode("utf-8", "replace")) if record.why else b"") for record in records]
         index = _Index(self._by_number)
         done = [self._finished(record, why, index) for record, why in read]
         kinds = [self._kinds.get(number) or self._by_number[number].kind for number in self._final]
@@ -814,10 +818,11 @@ class Redactor:
             secret.followed = True
         return secret
 
-    def _token(self, value: bytes, kind: str, *, strong: bool = True) -> bytes:
+    def token(self, value: bytes, kind: str, *, strong: bool = True) -> bytes:
+        """Give what stands for a secret until `finish`."""
         return self._learn(value, kind, strong=strong).token(_CODES[kind])
 
-    def _learn_login(self, value: bytes) -> None:
+    def learn_login(self, value: bytes) -> None:
         """Note the password inside the base64 of `user:password`."""
         try:
             _, colon, password = base64.b64decode(value, validate=True).partition(b":")
@@ -830,111 +835,48 @@ class Redactor:
 
     def _json(self, data: bytes, how: str) -> bytes:
         plain = _plain_escapes(data) if b"\\" in data else data
-        edits = self._fields(plain, _COMPACT if how == "inspect" else _SPACED)
+        fields = _Fields(self, plain)
+        fields.judge()
         if how == "docker-config":
-            edits = _sorted(edits + self._logins(plain))
-        fields = _apply(plain, edits)
-        new = self._rest_of_json(fields)
+            fields.judge_logins()
+        judged = _apply(plain, fields.edits)
+        spans, limit = self.spans(judged, judged.lower(), "text", commands=False)
+        if limit < len(judged):
+            return b'"' + WITHHELD + b'"'
+        new = self._strings(judged, spans, fields.regions()) if spans else judged
         return data if new == plain else new
 
-    def _fields(self, data: bytes, anchor: re.Pattern[bytes]) -> list[_Edit]:
+    def _strings(self, data: bytes, spans: list[_Span], regions: list[tuple[int, int, str]]) -> bytes:
+        """Scrub what patterns found in the strings of a JSON text, whose fields are judged already."""
+        if not _is_json(data):
+            return _apply(data, self.edits(data, spans))
         edits: list[_Edit] = []
         done = 0
-        for match in anchor.finditer(data):
-            if match.start() < done:
+        for span in spans:
+            if span.start < done:
                 continue
-            colon = data.rindex(b":", match.start(), match.end())
-            end = data.rindex(b'"', 0, colon)
-            what, kind = _FIELDS[data[data.rindex(b'"', 0, end) + 1 : end]]
-            done = self._field(data, match.end(), what, kind, edits)
-        return edits
-
-    def _field(self, data: bytes, start: int, what: int, kind: str, edits: list[_Edit]) -> int:
-        """Edit the value that starts at `start`; give where to read on."""
-        if what == _LOG_CONFIG:
-            match = _LOG_OPTIONS.match(data, start)
-            if match is None:
-                return start
-            start, what = match.end(), _OPTIONS
-        opening = data[start : start + 1]
-        if opening == b"[":
-            return self._array(data, start + 1, what, kind, edits)
-        if opening == b"{":
-            return self._object(data, start + 1, what, kind, edits) if what in {_OPTIONS, _ENV} else start
-        if what in {_ENV, _OPTIONS}:
-            return start
-        end = _literal_end(data, start + 1)
-        old = _json_unescape(data[start + 1 : end])
-        if what == _HISTORY:
-            new = self._history(old, kind)
-        elif what == _DATA:
-            new = WITHHELD if old and not _trivial(old) else old
-        else:
-            new = self._text(old, kind)
-        if new != old:
-            edits.append(_Edit(start + 1, end, _json_escape(new)))
-        return end + 1
-
-    def _array(self, data: bytes, position: int, what: int, kind: str, edits: list[_Edit]) -> int:
-        spans: list[tuple[int, int]] = []
-        olds: list[bytes] = []
-        while (match := _ITEM.match(data, position)) is not None:
-            start, end = match.span(1)
-            text = match[1]
-            if match[2] == b"\\":
-                end = _literal_end(data, start)
-                text = _json_unescape(data[start:end])
-            spans.append((start, end))
-            olds.append(text)
-            position = end + 1
-        if what == _ENV:
-            news = [self._env(old) for old in olds]
-        elif what == _ARGV:
-            news = self._argv(olds, kind)
-        elif what == _OPTIONS:
-            news = [self._pair(old, kind) for old in olds]
-        else:
-            news = [self._history(old, kind) for old in olds]
-        for (start, end), old, new in zip(spans, olds, news, strict=True):
-            if new != old:
-                edits.append(_Edit(start, end, _json_escape(new)))
-        return position
-
-    def _object(self, data: bytes, position: int, what: int, kind: str, edits: list[_Edit]) -> int:
-        while (match := _KEY.match(data, position)) is not None:
-            position = match.end()
-            if match[2] is None:
-                scalar = _SCALAR.match(data, position)
-                if scalar is None:
-                    break
-                position = scalar.end()
+            if span.bare:
+                edits.append(_Edit(span.start, span.end, b"0"))
                 continue
-            end = _literal_end(data, position)
-            name, old = _json_unescape(match[1]), _json_unescape(data[position:end])
-            variable = name + b"="
-            new = self._env(variable + old)[len(variable) :] if what == _ENV else self._option(name, old, kind)
-            if new != old:
-                edits.append(_Edit(position, end, _json_escape(new)))
-            position = end + 1
-        return position
-
-    def _logins(self, data: bytes) -> list[_Edit]:
-        """Edit what `docker login` wrote: the names of its fields say nothing elsewhere, and all here."""
-        edits: list[_Edit] = []
-        for match in _LOGIN.finditer(data):
-            start = match.end()
+            at = bisect_right(regions, (span.start, len(data), "")) - 1
+            kind = regions[at][2] if at >= 0 and span.start < regions[at][1] else "text"
+            start = _literal_start(data, span.start)
             end = _literal_end(data, start)
-            value = _json_unescape(data[start:end])
-            if not value or _TOKEN.fullmatch(value):
-                continue
-            if match[1].lower() in {b"username", b"email"}:
-                edits.append(_Edit(start, end, WITHHELD))
+            literal = new = data[start:end]
+            named = span._replace(kind=kind if span.kind in {"text", "URL"} and kind != "text" else span.kind)
+            done = min(span.end, end)
+            if (span.start, span.end) == (start, end):
+                new = self.token(_canonical(_json_unescape(literal), span), named.kind, strong=span.strong)
+            elif b"\\" in literal:
+                new = _json_escape(self.text(_json_unescape(literal), kind))
+            if new == literal:
+                edits += self.edits(data, [named._replace(end=done)])
             else:
-                self._learn_login(value)
-                edits.append(_Edit(start, end, self._token(value, "registry login")))
-        return edits
+                edits.append(_Edit(start, end, new))
+                done = end
+        return _apply(data, edits)
 
-    def _env(self, text: bytes) -> bytes:
+    def env(self, text: bytes) -> bytes:
         """Scrub `NAME=value` of an environment: a value is kept only when its name is known to be harmless."""
         new = self._envs.get(text)
         if new is None:
@@ -955,14 +897,14 @@ class Redactor:
         if words and words[-1] in _ABOUT and not {b"webhook", b"hook"} & set(words):
             level = _PLAIN
         if level and not _trivial(value) and not _PATH.match(value) and (level == _STRONG or not _NUMBER.match(value)):
-            if not value.isalnum():
-                self._text(value, "environment")  # learns what a connection string has in it
-            return self._token(value, "environment", strong=level == _STRONG)
+            if b"=" in value or b"@" in value:
+                self.text(value, "environment")  # learns what a connection string has in it
+            return self.token(value, "environment", strong=level == _STRONG)
         if _URL.match(value):
             return self._env_urls(name, value)
         if _SHORT.match(value):
             return WITHHELD
-        tokens = _COUNTED.findall(self._text(value, "environment"))
+        tokens = _COUNTED.findall(self.text(value, "environment"))
         return b" ".join([WITHHELD, *dict.fromkeys(tokens)]) if tokens else WITHHELD
 
     def _env_urls(self, name: bytes, value: bytes) -> bytes:
@@ -984,25 +926,25 @@ class Redactor:
         else:
             user, colon, password = info.partition(b":")
             if _login_in_user(user, password):
-                user = self._token(unquote_to_bytes(user), kind)
+                user = self.token(unquote_to_bytes(user), kind)
             elif user and not _only_tokens(user):
                 user = WITHHELD
             if password and not _masked(password):
-                password = self._token(unquote_to_bytes(password), kind)
+                password = self.token(unquote_to_bytes(password), kind)
             login = user + colon + password + b"@"
         if not _HOSTS.match(host):
             host = WITHHELD
         if rest not in {b"", b"/"} and not _only_tokens(rest.lstrip(b"/")):
-            tokens = _COUNTED.findall(self._text(b"//" + host + rest, kind))
+            tokens = [] if _SHORT.match(rest) else _COUNTED.findall(self.text(b"//" + host + rest, kind))
             rest = b"/" + (b" ".join(dict.fromkeys(tokens)) or WITHHELD)
         return scheme + login + host + rest
 
-    def _pair(self, text: bytes, kind: str) -> bytes:
+    def pair(self, text: bytes, kind: str) -> bytes:
         """Scrub `name=value` of a label or an option."""
         name, equals, value = text.partition(b"=")
-        return name + equals + self._option(name, value, kind) if equals else text
+        return name + equals + self.option(name, value, kind) if equals else text
 
-    def _option(self, name: bytes, value: bytes, kind: str) -> bytes:
+    def option(self, name: bytes, value: bytes, kind: str) -> bytes:
         """Scrub the value of a label, an option, a build argument: it is kept unless its name or itself looks secret."""
         key = (name, value, kind)
         new = self._options.get(key)
@@ -1017,10 +959,10 @@ class Redactor:
             return value
         level = _level(name)
         if (level == _STRONG and not _PATH.match(value)) or (level == _WEAK and _random(value.replace(b"$$", b"$"))):
-            return self._token(value, kind)
-        return value if _SHORT.match(value) else self._text(value, kind)
+            return self.token(value, kind)
+        return value if _SHORT.match(value) else self.text(value, kind)
 
-    def _argv(self, args: list[bytes], kind: str) -> list[bytes]:
+    def argv(self, args: list[bytes], kind: str) -> list[bytes]:
         """Scrub a command line that is already split into words."""
         key = (kind.encode(), *args)
         news = self._argvs.get(key)
@@ -1037,16 +979,15 @@ class Redactor:
         for part in _secrets_in(args):
             arg = args[part.word]
             if part.environment:
-                news[part.word] = arg[: part.start] + self._env(arg[part.start :])
+                news[part.word] = arg[: part.start] + self.env(arg[part.start :])
             else:
-                news[part.word] = arg[: part.start] + self._token(arg[part.start : part.end], kind) + arg[part.end :]
+                news[part.word] = arg[: part.start] + self.token(arg[part.start : part.end], kind) + arg[part.end :]
         for number, (old, new) in enumerate(zip(args, news, strict=True)):
-            if new == old and not _SHORT.match(old):
-                instruction = _NOP.match(old) is not None
-                news[number] = self._history(old, kind) if instruction else self._text(old, kind)
+            if new == old and len(old) >= _RANDOM_LEAST and (old.startswith(b"#(nop)") or _calls(old)):
+                news[number] = self.history(old, kind)
         return news
 
-    def _history(self, text: bytes, kind: str) -> bytes:
+    def history(self, text: bytes, kind: str) -> bytes:
         """Scrub one line of an image's history or one instruction of ONBUILD."""
         nop = _NOP.match(text)
         start = nop.end() if nop else 0
@@ -1055,10 +996,10 @@ class Redactor:
             shell = _SHELL.search(text, arguments.end())
             end = shell.start() if shell else len(text)
             known = self._assignments(text, arguments.end(), end, "ARG")
-            return text[: arguments.end()] + known + self._text(text[end:], kind)
+            return text[: arguments.end()] + known + self.text(text[end:], kind)
         instruction = _INSTRUCTION.match(text, start)
         if instruction is None:
-            return self._text(text, kind)
+            return self.text(text, kind) if _calls(text) else text
         what = instruction[1].decode().upper()
         return text[: instruction.end()] + self._assignments(text, instruction.end(), len(text), what)
 
@@ -1068,7 +1009,7 @@ class Redactor:
         if not found or found[0].start() > start:
             name, blank, value = text[start:end].partition(b" ")
             if b"=" in name or not blank:
-                return self._text(text[start:end], "image history")
+                return self.text(text[start:end], "image history")
             return name + blank + self._assigned(name, value, what)
         out: list[bytes] = []
         for number, match in enumerate(found):
@@ -1082,17 +1023,17 @@ class Redactor:
 
     def _assigned(self, name: bytes, value: bytes, what: str) -> bytes:
         if what == "ENV":
-            return self._env(name + b"=" + value)[len(name) + 1 :]
-        return self._option(name, value, "label" if what == "LABEL" else "build argument")
+            return self.env(name + b"=" + value)[len(name) + 1 :]
+        return self.option(name, value, "label" if what == "LABEL" else "build argument")
 
     def _environ(self, data: bytes) -> bytes:
         separator = b"\0" if b"\0" in data else b"\n"
-        new = separator.join([self._env(text) for text in data.split(separator)])
-        return self._text(new, "environment", commands=False)
+        new = separator.join([self.env(text) for text in data.split(separator)])
+        return self.text(new, "environment", commands=False)
 
     def _cmdline(self, data: bytes) -> bytes:
-        new = b"\0".join(self._argv(data.split(b"\0"), "command line"))
-        return self._text(new, "command line", commands=False)
+        new = b"\0".join(self.argv(data.split(b"\0"), "command line"))
+        return self.text(new, "command line", commands=False)
 
     def _unit(self, data: bytes) -> bytes:
         """Scrub a unit, a drop-in (both have sections), or a file of environment variables (it has none)."""
@@ -1111,12 +1052,12 @@ class Redactor:
             elif credential := _UNIT_CREDENTIAL.match(line):
                 value = line[credential.end() :].strip()
                 if value and not _TOKEN.fullmatch(value):
-                    lines[number] = line[: credential.end()] + self._token(value, "environment")
-        return self._text(b"\n".join(lines))
+                    lines[number] = line[: credential.end()] + self.token(value, "environment")
+        return self.text(b"\n".join(lines))
 
     def _unit_word(self, match: re.Match[bytes]) -> bytes:
         content = match[match.lastindex or 0]
-        return match[0].replace(content, self._env(content), 1) if b"=" in content else match[0]
+        return match[0].replace(content, self.env(content), 1) if b"=" in content else match[0]
 
     def _file_variable(self, line: bytes) -> bytes:
         match = _FILE_ENV.match(line)
@@ -1127,8 +1068,8 @@ class Redactor:
         if len(value) > 1 and value[:1] == value[-1:] and value[:1] in {b'"', b"'"}:
             start, end = start + 1, end - 1
         if name.upper() in _FLAG_ENV:
-            return line[:start] + self._text(line[start:end], "command line") + line[end:]
-        return line[:start] + self._env(name + b"=" + line[start:end])[len(name) + 1 :] + line[end:]
+            return line[:start] + self.text(line[start:end], "command line") + line[end:]
+        return line[:start] + self.env(name + b"=" + line[start:end])[len(name) + 1 :] + line[end:]
 
     def _tree(self, data: bytes) -> bytes:
         """Scrub the content of each line by what its path or its first character says it is."""
@@ -1144,7 +1085,7 @@ class Redactor:
                 if new is not old:
                     lines[number] = b"\t".join((*fields[:3], _tree_escape(new)))
         new = b"\n".join(lines)
-        spans, limit = self._spans(new, new.lower(), "text", commands=True)
+        spans, limit = self.spans(new, new.lower(), "text", commands=True)
         edits: list[_Edit] = []
         done = 0
         for span in spans:
@@ -1154,65 +1095,46 @@ class Redactor:
             ends = [end for end in (new.find(b"\n", span.start), new.find(b"\t", span.start)) if end >= 0]
             done = min(ends, default=len(new))
             old = new[start:done]
-            scrubbed = self._text(_tree_unescape(old))
+            scrubbed = self.text(_tree_unescape(old))
             if scrubbed != _tree_unescape(old):
                 edits.append(_Edit(start, done, _tree_escape(scrubbed)))
         return _cut(new, edits, limit)
 
     # -- by pattern ----------------------------------------------------------------------------------------------------
 
-    def _text(self, data: bytes, kind: str = "text", *, commands: bool = True) -> bytes:
-        spans, limit = self._spans(data, data.lower(), kind, commands=commands)
-        return _cut(data, self._edits(data, spans), limit)
+    def text(self, data: bytes, kind: str = "text", *, commands: bool = True) -> bytes:
+        """Scrub text by pattern; short ones are remembered, for images and containers repeat each other."""
+        key = (kind, data)
+        if len(data) <= _SHORT_TEXT and commands:
+            known = self._texts.get(key)
+            if known is not None:
+                return known
+        spans, limit = self.spans(data, data.lower(), kind, commands=commands)
+        new = _cut(data, self.edits(data, spans), limit)
+        if len(data) <= _SHORT_TEXT and commands:
+            if len(self._texts) > _MEMO:
+                self._texts.clear()
+            self._texts[key] = new
+        return new
 
-    def _edits(self, data: bytes, spans: list[_Span]) -> list[_Edit]:
+    def edits(self, data: bytes, spans: list[_Span]) -> list[_Edit]:
+        """Put a token for each span."""
         return [
             _Edit(
                 span.start,
                 span.end,
-                self._token(_canonical(data[span.start : span.end], span), span.kind, strong=span.strong),
+                self.token(_canonical(data[span.start : span.end], span), span.kind, strong=span.strong),
             )
             for span in spans
             if span.end > span.start
         ]
 
-    def _rest_of_json(self, data: bytes) -> bytes:
-        """Scrub what no field name gave away, inside the strings of a JSON text."""
-        spans, limit = self._spans(data, data.lower(), "text", commands=False)
-        if limit < len(data):
-            return b'"' + WITHHELD + b'"'
-        if not spans:
-            return data
-        if not _is_json(data):
-            return _apply(data, self._edits(data, spans))
-        edits: list[_Edit] = []
-        done = 0
-        for span in spans:
-            if span.start < done:
-                continue
-            if span.bare:
-                edits.append(_Edit(span.start, span.end, b"0"))
-                continue
-            start = _literal_start(data, span.start)
-            end = _literal_end(data, start)
-            literal = data[start:end]
-            done = min(span.end, end)
-            new = literal
-            if (span.start, span.end) == (start, end):
-                new = self._token(_canonical(_json_unescape(literal), span), span.kind, strong=span.strong)
-            elif b"\\" in literal:
-                new = _json_escape(self._text(_json_unescape(literal)))
-            if new == literal:
-                edits += self._edits(data, [span._replace(end=done)])
-            else:
-                edits.append(_Edit(start, end, new))
-                done = end
-        return _apply(data, edits)
-
-    def _spans(self, data: bytes, low: bytes, kind: str, *, commands: bool) -> tuple[list[_Span], int]:
+    def spans(self, data: bytes, low: bytes, kind: str, *, commands: bool) -> tuple[list[_Span], int]:
         """Find secrets by pattern; give them in order, and where the search was given up (normally the end)."""
         search: _Search | None = None
         for rule in _RULES if commands else _RULES_OF_JSON:
+            if rule.needs and rule.needs not in data:
+                continue
             where = low if rule.reads == "low" else data
             match = rule.pattern.search(where)
             if match is not None:
@@ -1222,8 +1144,160 @@ class Redactor:
         if search is None:
             return [], len(data)
         for login in search.logins:
-            self._learn_login(login)
+            self.learn_login(login)
         return _merged(search.spans), search.limit
+
+
+class _Fields:
+    """The fields of one JSON text that are known by name, edited in place."""
+
+    def __init__(self, redactor: Redactor, data: bytes) -> None:
+        self.redactor = redactor
+        self.data = data
+        self.edits: list[_Edit] = []
+        self._places: list[tuple[int, int, str]] = []
+
+    def judge(self) -> None:
+        """Judge every known field."""
+        done = 0
+        for match in _ANCHOR.finditer(self.data):
+            start = match.end()
+            if match.start() >= done and self.data[start : start + 2] not in {b"[]", b"{}", b'""'}:
+                what, kind = _FIELDS[match[1]]
+                done = self._remembered(start, what, kind)
+                self._places.append((start, done, kind))
+
+    def regions(self) -> list[tuple[int, int, str]]:
+        """Give where these fields are after the edits, and what a secret in them is called."""
+        regions: list[tuple[int, int, str]] = []
+        shift = 0
+        edits = iter(self.edits)
+        edit = next(edits, None)
+        for start, end, kind in self._places:
+            begin = start + shift
+            while edit is not None and edit.start < end:
+                shift += len(edit.new) - (edit.end - edit.start)
+                edit = next(edits, None)
+            regions.append((begin, end + shift, kind))
+        return regions
+
+    def _remembered(self, start: int, what: int, kind: str) -> int:
+        """Judge a field, or know it from another text: inspect and config.v2.json say the same, and so do images."""
+        data, memo = self.data, self.redactor.fields
+        stop = data.find(_CLOSERS[data[start]], start) + 2
+        if stop - start > _SHORT_TEXT:
+            return self._field(start, what, kind)
+        key = (what, kind, data[start:stop])
+        known = memo.get(key)
+        if known is None:
+            before = len(self.edits)
+            end = self._field(start, what, kind)
+            if stop > 1 and stop - 1 <= end <= stop:
+                if len(memo) > _MEMO:
+                    memo.clear()
+                memo[key] = (end - start, [(a - start, b - start, new) for a, b, new in self.edits[before:]])
+            return end
+        size, edits = known
+        self.edits += [_Edit(a + start, b + start, new) for a, b, new in edits]
+        return start + size
+
+    def _put(self, start: int, end: int, old: bytes, new: bytes) -> None:
+        if new != old:
+            self.edits.append(_Edit(start, end, _json_escape(new)))
+
+    def _field(self, start: int, what: int, kind: str) -> int:
+        """Judge the value that starts at `start`; give where to read on."""
+        data = self.data
+        if what == _LOG_CONFIG:
+            match = _LOG_OPTIONS.match(data, start)
+            if match is None:
+                return start
+            start, what = match.end(), _OPTIONS
+        opening = data[start : start + 1]
+        if opening == b"[":
+            return self._array(start + 1, what, kind)
+        if opening == b"{":
+            return self._object(start + 1, what, kind) if what in {_OPTIONS, _ENV} else start
+        if what in {_ENV, _OPTIONS}:
+            return start
+        end = _literal_end(data, start + 1)
+        if what == _TEXT:
+            return end + 1
+        old = _json_unescape(data[start + 1 : end])
+        if what == _HISTORY:
+            new = self.redactor.history(old, kind)
+        elif what == _DATA:
+            new = WITHHELD if old and not _trivial(old) else old
+        else:
+            new = self.redactor.text(old, kind) if _calls(old) else old
+        self._put(start + 1, end, old, new)
+        return end + 1
+
+    def _array(self, position: int, what: int, kind: str) -> int:
+        """Judge a list of strings: an environment, a command line, labels, instructions."""
+        data, redactor = self.data, self.redactor
+        places: list[tuple[int, int]] = []
+        olds: list[bytes] = []
+        while (match := _ITEM.match(data, position)) is not None:
+            start, end = match.span(1)
+            text = match[1]
+            if match[2] == b"\\":
+                end = _literal_end(data, start)
+                text = _json_unescape(data[start:end])
+            places.append((start, end))
+            olds.append(text)
+            position = end + 1
+        if what == _ENV:
+            news = [redactor.env(old) for old in olds]
+        elif what == _ARGV:
+            news = redactor.argv(olds, kind)
+        elif what == _OPTIONS:
+            news = [redactor.pair(old, kind) for old in olds]
+        else:
+            news = [redactor.history(old, kind) for old in olds]
+        if news != olds:
+            for (start, end), old, new in zip(places, olds, news, strict=True):
+                self._put(start, end, old, new)
+        return position
+
+    def _object(self, position: int, what: int, kind: str) -> int:
+        """Judge an object of strings: labels, options; what is nested in it is not read."""
+        data, redactor = self.data, self.redactor
+        while (match := _PAIR.match(data, position)) is not None:
+            start, end = match.span(2)
+            if start < 0:
+                scalar = _SCALAR.match(data, match.end())
+                if scalar is None:
+                    return match.end()
+                position = scalar.end()
+                continue
+            if match[3] == b"\\":
+                end = _literal_end(data, start)
+            name = match[1]
+            if what == _ENV or kind == "log option" or _level(name):
+                name, old = _json_unescape(name), _json_unescape(data[start:end])
+                new = (
+                    redactor.env(name + b"=" + old)[len(name) + 1 :]
+                    if what == _ENV
+                    else redactor.option(name, old, kind)
+                )
+                self._put(start, end, old, new)
+            position = end + 1
+        return position
+
+    def judge_logins(self) -> None:
+        """Judge what `docker login` wrote: the names of its fields say nothing elsewhere, and all here."""
+        for match in _LOGIN.finditer(self.data):
+            start = match.end()
+            end = _literal_end(self.data, start)
+            value = new = _json_unescape(self.data[start:end])
+            if match[1].lower() in {b"username", b"email"}:
+                new = WITHHELD if value else value
+            elif value and not _TOKEN.fullmatch(value):
+                self.redactor.learn_login(value)
+                new = self.redactor.token(value, "registry login")
+            self._put(start, end, value, new)
+        self.edits = _sorted(self.edits)
 
 
 class _Search:
@@ -1291,6 +1365,34 @@ class _Search:
         kind = "proxy password" if b"proxy" in name.lower() else self.kind
         self.spans.append(_Span(start, stop, kind, strong=level == _STRONG, bare=bare))
         return stop
+
+    def named_or_echoed(self, match: re.Match[bytes], _: int) -> int:
+        """Judge a name, or what was piped into chpasswd, `--password-stdin`, `passwd --stdin`; or a generated password."""
+        tail = match[0]
+        if b"passwd" in tail or b"stdin" in tail:
+            echo = self.low.rfind(b"echo", max(0, match.start() - _ECHO_BEFORE), match.start())
+            echoed = _ECHOED.match(self.low, echo, match.start()) if echo >= 0 else None
+            if echoed and not _trivial(self.data[slice(*echoed.span(1))]):
+                self._add(*echoed.span(1))
+        if match[1] is None:
+            return match.end()
+        generated = _GENERATED.match(self.low, match.end())
+        if generated:
+            self._add(*generated.span(1))
+            return generated.end()
+        return self.named(match, 0)
+
+    def named_or_form(self, match: re.Match[bytes], _: int) -> int:
+        """Judge a name, a key `sk-...`, or the URL of a webhook."""
+        if match[1] is not None:
+            return self.named(match, 0)
+        if match.lastindex:
+            return self.group(match, 0)
+        start = match.start() - 1
+        if self.low[start - 1 : start].isalnum() or not _MIXED.match(self.data[start + 3 : match.end()]):
+            return match.end()
+        self._add(start, match.end())
+        return match.end()
 
     def _takes_a_word(self, name: bytes, begin: int) -> bool:
         """Tell whether a blank after the name can be followed by the secret: a flag, a directive, a .netrc."""
@@ -1382,13 +1484,14 @@ class _Search:
 
     def form(self, match: re.Match[bytes], before: int) -> int:
         """Judge a secret that is known by its form."""
+        if match[0].startswith(b"ya29"):
+            before = 0
+        elif match[0].startswith(b"ypi-"):
+            before = 1
         start = match.start() - before if before >= 0 else self._back(match.start(), _WORD_CHARS)
         text = self.data[start : match.end()]
-        if text.startswith(b"sk-") and not _MIXED.match(text[3:]):
-            return match.end()
-        if text.startswith(b"eyJ") and b"." not in text and not _is_login(text):
-            return match.end()
-        self._add(start, match.end(), "swarm token" if text.startswith(b"SWM") else "")
+        if not (text.startswith(b"eyJ") and b"." not in text and not _is_login(text)):
+            self._add(start, match.end(), "swarm token" if text.startswith(b"SWM") else "")
         return match.end()
 
     def userinfo(self, match: re.Match[bytes], _: int) -> int:
@@ -1408,12 +1511,6 @@ class _Search:
             self.spans.append(_Span(start + len(user) + 1, end - 1, kind, url=True))
         return end
 
-    def bearer(self, match: re.Match[bytes], _: int) -> int:
-        """Judge `Bearer x` where no header's name stands before it."""
-        if not _WORDLIKE.match(match[1]):
-            self._add(*match.span(1))
-        return match.end()
-
     def pem(self, match: re.Match[bytes], _: int) -> int:
         """Take a private key, to its end or as far as it looks like one."""
         self.budget -= 10 * _ACCEPTED
@@ -1426,8 +1523,9 @@ class _Search:
     def group(self, match: re.Match[bytes], _: int) -> int:
         """Take what the pattern has in its group."""
         start, end = match.span(match.lastindex or 0)
-        if not _trivial(self.data[start:end]):
-            self._add(start, end, "URL" if self.kind == "text" and match[0].startswith(b"/") else "")
+        value = self.data[start:end]
+        if not _trivial(value) and not _WORDLIKE.match(value):
+            self._add(start, end, "URL" if self.kind == "text" and b"/" in match[0][: -len(value)] else "")
         return match.end()
 
     def go_dsn(self, match: re.Match[bytes], _: int) -> int:
@@ -1465,22 +1563,40 @@ class _Rule(NamedTuple):
     reads: Literal["low", "as is"]
     judge: str
     before: int = 0
+    needs: bytes = b""
+    """A byte without which it cannot match; looking for one byte costs nothing."""
 
 
 _RULES_OF_JSON = (
-    *(_Rule(pattern, "low", "named") for pattern in _NAMED),
-    *(_Rule(form.pattern, "as is", "form", form.before) for form in _FORMS),
-    _Rule(_USERINFO, "low", "userinfo"),
-    _Rule(_BEARER, "low", "bearer"),
+    _Rule(_P_NAMED, "low", "named_or_echoed"),
+    _Rule(_S_NAMED, "low", "named"),
+    _Rule(_K_NAMED, "low", "named_or_form"),
+    _Rule(_C_NAMED, "low", "named"),
+    _Rule(_A_NAMED, "low", "named"),
+    _Rule(_USERINFO, "low", "userinfo", needs=b"@"),
+    _Rule(_FORM_A, "as is", "form"),
+    _Rule(_FORM_S, "as is", "form"),
+    _Rule(_FORM_Y, "as is", "form", 1),
+    _Rule(_FORM_UNDERSCORE, "as is", "form", -1),
+    _Rule(_FORM_G, "as is", "form"),
+    _Rule(_FORM_X, "as is", "form"),
+    _Rule(_FORM_CRYPT, "as is", "form", needs=b"$"),
     _Rule(_PEM_BEGIN, "as is", "pem"),
-    _Rule(_PATHS, "as is", "group"),
 )
+"""Half a millisecond for each megabyte and rule: the fewer, the better. One letter finds several kinds."""
 _RULES = (
     *_RULES_OF_JSON,
-    *(_Rule(form.pattern, "as is", "form", form.before) for form in _RARE_FORMS),
-    *(_Rule(pattern, "low", "command") for pattern in _COMMANDS),
-    _Rule(_GO_DSN, "as is", "go_dsn"),
-    *(_Rule(pattern, "low", "group") for pattern in (_IDENTIFIED, _GENERATED, _ECHOED)),
+    _Rule(_LESS_NAMED, "low", "named"),
+    _Rule(_BEARER, "low", "group"),
+    _Rule(_FORM_HV, "as is", "form"),
+    _Rule(_FORM_GOOGLE, "as is", "form"),
+    _Rule(_FORM_BOT, "as is", "form", -1),
+    _Rule(_COLLECTOR, "as is", "group"),
+    _Rule(_GO_DSN, "as is", "go_dsn", needs=b"@"),
+    _Rule(_IDENTIFIED, "low", "group"),
+    _Rule(_COMMAND_M, "low", "command"),
+    _Rule(_COMMAND_L, "low", "command"),
+    _Rule(_COMMAND_S, "low", "command"),
 )
 
 

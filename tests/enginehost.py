@@ -80,6 +80,7 @@ _PACKAGES = (
     "python3",
     "python3-venv",
     "tcpdump",
+    "strace",
     "util-linux",
 )
 _APPLETS = (
@@ -128,6 +129,12 @@ def unavailable() -> str | None:
         return "needs root"
     if "\toverlay\n" not in Path("/proc/filesystems").read_text(encoding="ascii"):
         return "needs overlayfs"
+    if re.search("[:,\\s]", str(cache_dir())):
+        return f"needs a cache folder whose name fits into the options of a mount, not {cache_dir()}"
+    place = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
+    kind = subprocess.run(["stat", "-f", "-c", "%T", place], check=False, capture_output=True, text=True).stdout.strip()
+    if kind == "overlayfs":
+        return f"needs DOCTOR_ENGINE_DIR on a file system of its own: {place} is on an overlay"
     if missing := [tool for tool in ("ip", "mount", "chroot", "unshare", "nsenter") if not shutil.which(tool)]:
         return f"needs {', '.join(missing)}"
     if subprocess.run(["unshare", "-nmpuiCf", "true"], check=False, capture_output=True).returncode:
@@ -150,6 +157,8 @@ def cache_dir() -> Path:
 
 def build_root(suite: str) -> Path:
     """The folder of the suite's Debian root with Docker in it; built (20-60 s) when it is not there."""
+    if suite not in SUITES:
+        raise ValueError(f"no suite {suite!r}; there are {', '.join(SUITES)}")
     return _layer(_root_name(suite), lambda top: _bootstrap(suite, top))
 
 
@@ -203,7 +212,10 @@ def _layer(name: str, make: Callable[[Path], None]) -> Path:
         with _locked(cache / "lock"):
             if not (layer / "complete").exists():
                 _prune(cache)
-                with tempfile.TemporaryDirectory(prefix=".new-", dir=cache, ignore_cleanup_errors=True) as folder:
+                with (
+                    _umask(0o022),
+                    tempfile.TemporaryDirectory(prefix=".new-", dir=cache, ignore_cleanup_errors=True) as folder,
+                ):
                     new = Path(folder) / name
                     (new / "top").mkdir(parents=True)
                     make(new / "top")
@@ -221,6 +233,15 @@ def _prune(cache: Path, days: int = 7) -> None:
                 shutil.rmtree(folder)
     for folder in cache.glob(".new-*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager
@@ -431,6 +452,7 @@ def _join_cgroups(name: str) -> None:
 
 def _remove_cgroups(name: str) -> None:
     """Kill what is left in the groups and remove them; a group stays busy for a moment after its processes are gone."""
+    _thaw(name)
     for _ in range(200):
         groups = [place / name for place, _ in _cgroup_mounts() if (place / name).exists()]
         if not groups:
@@ -444,6 +466,15 @@ def _remove_cgroups(name: str) -> None:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def _thaw(name: str) -> None:
+    """Let go of paused containers: a process in a frozen v1 group does not die."""
+    for place, kind in _cgroup_mounts():
+        if kind == "cgroup":
+            for state in (place / name).glob("**/freezer.state"):
+                with contextlib.suppress(OSError):
+                    state.write_text("THAWED", encoding="ascii")
 
 
 def _pids_in(group: Path) -> list[int]:
@@ -473,6 +504,7 @@ def _sweep() -> None:
 
 def _supervise() -> None:
     """Make a host, say so on standard output, wait for its end or for the end of who asked for it; remove all of it."""
+    os.umask(0o022)
     config = json.loads(sys.stdin.readline())
     name = f"{config['name']}.{os.getpid()}.{_start_time(os.getpid())}"
     state = Path(config["cache"], "run", name)
@@ -496,6 +528,7 @@ def _supervise() -> None:
     finally:
         if init:
             os.kill(init, signal.SIGKILL)  # and with it every process of the host
+            _thaw(f"doctor-engine.{name}")
             os.waitpid(init, 0)
         _kill_outside()
         _remove_cgroups(f"doctor-engine.{name}")
@@ -534,6 +567,7 @@ def _start_init(config: dict[str, Any], state: Path, name: str) -> int:
         _become_init(config, state, name, listener, theirs)
     theirs.close()
     _kernel.setns(own, _NEWPID)  # only init is a child in the host
+    serves = False
     try:
         if ours.recv(1):  # it has a network
             _ip(
@@ -544,13 +578,14 @@ def _start_init(config: dict[str, Any], state: Path, name: str) -> int:
                 "link set o0 up",
             )
             ours.send(b".")
-        if ours.recv(1):
-            return init
+            serves = bool(ours.recv(1))
+    finally:
+        if not serves:
+            os.kill(init, signal.SIGKILL)
+            os.waitpid(init, 0)
+    if not serves:
         raise EngineError("init failed, see above")
-    except BaseException:
-        os.kill(init, signal.SIGKILL)
-        os.waitpid(init, 0)
-        raise
+    return init
 
 
 def _kill_outside() -> None:
@@ -603,7 +638,6 @@ def _become_init(
         _kernel.umount2(".", _MNT_DETACH)
         os.chdir("/")
         _kernel.mount(None, "/", None, _MS_REC | _MS_SHARED, None)  # as systemd leaves it
-        os.umask(0o022)
         _kernel.prctl(_PR_SET_NAME, "init")
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
@@ -708,6 +742,8 @@ def _answer(caller: socket.socket) -> int:
                     Path(request["path"]).parent.mkdir(parents=True, exist_ok=True)
                 flags = request["flags"] | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
                 fds.append(os.open(request["path"], flags, request["mode"]))
+            case "read":  # here, for what /proc says depends on who reads
+                fds.append(_copy(request["path"]))
             case "connect":
                 with socket.socket(socket.AF_UNIX) as sock:
                     sock.settimeout(0)
@@ -720,6 +756,19 @@ def _answer(caller: socket.socket) -> int:
         for fd in fds:
             os.close(fd)
     return 0
+
+
+def _copy(path: str) -> int:
+    source, copy = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK), os.memfd_create("copy")
+    try:
+        while data := os.read(source, 1 << 20):
+            os.write(copy, data)
+    except OSError:
+        os.close(copy)
+        raise
+    finally:
+        os.close(source)
+    return copy
 
 
 def _exec(request: dict[str, Any], fds: Sequence[int]) -> NoReturn:
@@ -1076,8 +1125,11 @@ class EngineHost:
 
     def read(self, path: str) -> str:
         """The text of a file in the host."""
-        with os.fdopen(self._open(path, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
-            return file.read()
+        caller, _, fds = self._ask({"do": "read", "path": path})
+        caller.close()
+        with os.fdopen(fds[0], "rb") as file:
+            file.seek(0)
+            return file.read().decode(errors="replace")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file in the host, with its folders; `mode` holds for a new one."""
@@ -1520,7 +1572,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     up.add_argument("--daemon-json", type=Path, metavar="FILE")
     up.add_argument("--no-dockerd", action="store_true")
     up.add_argument("--by-hand", action="store_true", help="start dockerd without the init script")
-    up.add_argument("args", nargs="*", metavar="DOCKERD_ARGUMENT", help="after --")
+    up.epilog = "What follows -- is given to dockerd."
     for verb, text in (
         ("in", "run a command in the host"),
         ("out", "run a command outside it"),
@@ -1532,7 +1584,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     down = commands.add_parser("down", help="stop hosts and remove every trace")
     down.add_argument("names", nargs="+", metavar="NAME")
     commands.add_parser("list", help="the hosts that are up")
-    options = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    rest = words.index("--") if words[:1] == ["up"] and "--" in words else len(words)
+    options = parser.parse_args(words[:rest])
+    options.dockerd_args = words[rest + 1 :]
     try:
         if reason := unavailable():
             raise Unavailable(reason)
@@ -1557,7 +1612,7 @@ def _do(options: argparse.Namespace) -> int:
             host = EngineHost.up(
                 options.name,
                 options.suite,
-                options.args,
+                options.dockerd_args,
                 options.daemon_json.read_text(encoding="utf-8") if options.daemon_json else None,
                 dockerd=not options.no_dockerd,
                 by_hand=options.by_hand,

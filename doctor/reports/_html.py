@@ -127,7 +127,7 @@ def headline(report: Report) -> str:
     if _found(report):
         return words.plural(counts.errors or counts.warnings, "error" if counts.errors else "warning")
     if _undone(report):
-        return f"incomplete: {_undone(report)} of {words.plural(counts.checks, 'check')} unknown"
+        return f"{_undone(report)} of {words.plural(counts.checks, 'check')} unknown"
     return f"{words.plural(counts.ran, 'check')} found nothing wrong"
 
 
@@ -140,25 +140,27 @@ def title(report: Report) -> str:
 
 
 def summary(report: Report) -> Iterator[str]:
-    """Give the lines below the headline: the counts, and the order of the cures."""
+    """Give the lines below the headline: the other counts, and the order of the cures."""
     counts = report.counts
     took = text.seconds(report.ms)
-    extra = [
-        f"{number} {word}"
-        for number, word in ((counts.ignored, "ignored"), (counts.unknown, "unknown"), (counts.broken, "broken"))
-        if number
+    parts = [words.plural(counts.notes, "note")]
+    parts += [
+        f"{number} {word}" for number, word in ((counts.ignored, "ignored"), (counts.unknown, "unknown")) if number
     ]
-    notes = words.plural(counts.notes, "note")
+    if counts.broken:
+        parts.append(f"{counts.broken} broken by a fault of doctor")
+    if report.unsettled:
+        parts.append(f"{words.plural(len(report.unsettled), 'container')} came or went, not judged")
     if not _found(report):
-        others = "the other " if _undone(report) else ""
-        idle = [f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"]
-        parts = [f"{others}{words.plural(counts.ran, 'check')} found nothing wrong in {took}"] if counts.ran else []
-        yield "; ".join([*parts, *(idle if counts.not_applicable else ()), notes, *extra])
+        others = f"the other {words.plural(counts.ran, 'check')} found nothing wrong in {took}"
+        done = others if _undone(report) else f"in {took}"
+        idle = f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
+        yield "; ".join([*([done] if counts.ran else ()), *([idle] if counts.not_applicable else ()), *parts])
         return
-    found = [words.plural(len(causes(report)), "cause"), words.plural(counts.warnings, "warning"), notes, *extra]
-    done = counts.checks - _undone(report)
-    part = f"{done} of " if done != counts.checks else ""
-    yield f"{', '.join(found)}; {part}{words.plural(counts.checks, 'check')} in {took}"
+    if causes(report) or counts.errors:
+        parts.insert(0, words.plural(counts.warnings, "warning"))
+    done = f"{counts.checks - _undone(report)} of " if _undone(report) else ""
+    yield f"{', '.join(parts)}; {done}{words.plural(counts.checks, 'check')} in {took}"
     for each in causes(report):
         if each.cure_after:
             yield _order(each)
@@ -289,7 +291,7 @@ def parts(entry: Entry) -> Iterator[tuple[str, list[Block]]]:
     if shown.excluded:
         yield "not", [Block("rivals", shown.excluded)]
     if entry.consequences:
-        yield "so also", [Block("entries", entry.consequences)]
+        yield "also", [Block("entries", entry.consequences)]
     yield "cure", list(_cure(shown))
     if shown.severity is not Severity.INFO:
         yield "then", [Block("command", f"doctor check --only {one_line(shown.code)}")]
@@ -318,25 +320,26 @@ def _cure(shown: Diagnosis | Reported) -> Iterator[Block]:
     if isinstance(shown, Diagnosis) and shown.cure_after:
         yield Block("text", f"after the cure of {', '.join(shown.cure_after)}")
     for lead, steps in (
-        ("until the next boot:" if remedy.lasts == "until-boot" else "", remedy.steps),
-        ("for good:", remedy.for_good),
-        ("undo:", remedy.undo),
+        ("until the next boot" if remedy.lasts == "until-boot" else "", remedy.steps),
+        ("for good", remedy.for_good),
+        ("undo", remedy.undo),
     ):
-        if steps and lead:
-            yield Block("lead", lead)
-        for step in steps:
-            yield from _step(step)
+        for number, step in enumerate(steps):
+            yield from _step(step, lead if not number else "")
     for note in remedy.notes:
         yield Block("text", note)
 
 
-def _step(step: Step) -> Iterator[Block]:
+def _step(step: Step, lead: str) -> Iterator[Block]:
+    """Give a step; the lead is what holds from this one on: `for good`."""
+    place = words.step_place(step)
+    if lead or place:
+        yield Block("lead", ", ".join(part for part in (lead, place) if part) if place else f"{lead}:")
     if isinstance(step, Command):
         yield Block("command", command_line(step))
     elif isinstance(step, Note):
         yield Block("text", step.text)
     else:
-        yield Block("lead", words.step_place(step))
         yield Block("edit", words.step_lines(step))
 
 
@@ -363,7 +366,8 @@ def host_facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "storage driver", host.storage or "not known"
     yield "running containers", str(host.running) if host.running >= 0 else "not known"
     yield "read as", host.user or "not known"
-    yield "unreadable", ", ".join(host.unreadable) or "nothing"
+    if host.unreadable:
+        yield "not readable as this user", ", ".join(host.unreadable)
 
 
 def origin(report: Report, clock: Clock) -> Iterator[tuple[str, str]]:
@@ -404,6 +408,11 @@ def unknown_tables(report: Report) -> Iterator[Table]:
         yield Table("broken", "checks that failed, by a fault of doctor", ("code", "name", "why"), (("", rows),))
 
 
+def _all(report: Report) -> Iterator[Diagnosis | Reported]:
+    yield from report.diagnoses
+    yield from report.findings
+
+
 def _moments(since: Since | None) -> list[Moment]:
     return [moment for moment in (since.earliest, since.latest) if moment] if since else []
 
@@ -411,7 +420,7 @@ def _moments(since: Since | None) -> list[Moment]:
 def timeline(report: Report) -> Table:
     """Give every moment that a cause or finding names, in the order of time, and the collection of the evidence."""
     moments: dict[tuple[float, str], tuple[Moment, dict[str, None]]] = {}
-    for each in (*report.diagnoses, *report.findings):
+    for each in _all(report):
         for moment in _moments(each.since):
             moments.setdefault((moment.at, moment.what), (moment, {}))[1][each.code] = None
     told = [*moments.values(), (Moment(report.host.collected_at, "this evidence was collected"), {})]
@@ -426,7 +435,7 @@ def timeline(report: Report) -> Table:
 def cited(report: Report) -> Table:
     """Give every line of evidence that a finding rests on, once, by record and number."""
     records: dict[str, dict[tuple[int, str], dict[str, None]]] = {}
-    for each in (*report.diagnoses, *report.findings):
+    for each in _all(report):
         for citation in (*each.evidence, *(moment.evidence for moment in _moments(each.since))):
             if citation is not None:
                 key = (citation.line, citation.excerpt)
@@ -492,11 +501,17 @@ def _quoted(argument: str) -> str:
 def ticket(report: Report) -> list[str]:
     """Give the report as `--format short` does, in at most twelve lines of ASCII, to paste where people talk."""
     held = StringIO()
-    text.short(replace(report, host=_datable(report)), held)
+    plain = replace(
+        report,
+        host=_datable(report),
+        doctor=one_line(report.doctor),
+        diagnoses=tuple(replace(each, code=one_line(each.code)) for each in report.diagnoses),
+    )
+    text.short(plain, held)
     lines = []
-    for line in held.getvalue().rstrip("\n").split("\n"):
-        plain = line.encode("ascii", "backslashreplace").decode()
-        lines.append(plain if plain.startswith("  cure") else words.middle(plain, _TICKET_WIDTH))
+    for raw in held.getvalue().rstrip("\n").split("\n"):
+        line = one_line(raw).encode("ascii", "backslashreplace").decode()
+        lines.append(line if line.startswith("  cure") else words.middle(line, _TICKET_WIDTH))
     heads = [number for number, line in enumerate(lines) if not line.startswith("  ")][1:]  # each cause, and the counts
     if len(lines) > TICKET_LINES:
         keep = max(number for number in heads if number + 2 <= TICKET_LINES)

@@ -64,6 +64,7 @@ def render(report: Report, out: TextIO, style: Style | None = None) -> None:
             findings=findings,
             pictures=[picture(entry, report.host) for entry in findings.causes],
             unknown=unknown,
+            sudo=bool(unknown and report.host.unreadable and not source),
             sections=[*(name for name, held in sections.items() if held), *_ALWAYS],
             host=list(_html.host_facts(report)),
             timeline=_html.timeline(report),
@@ -95,7 +96,7 @@ def embedded(html: str) -> Report:
         if data.lstrip().startswith(b'"'):
             data = _unpacked(msgspec.json.decode(data, type=str))
         return msgspec.json.decode(data, type=Report)
-    except (ValueError, zlib.error) as error:  # msgspec's and base64's errors are ValueErrors
+    except (ValueError, RecursionError, zlib.error) as error:  # msgspec's and base64's errors are ValueErrors
         raise ValueError(f"the report in this page, at offset {start}: {error}") from error
 
 

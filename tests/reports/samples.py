@@ -378,8 +378,10 @@ def _rules_flushed() -> Reported:
                 for_good=(Edit("/etc/nftables.conf", 3, "flush ruleset", "destroy table inet filter"),),
                 notes=(
                     "rules of your own in DOCKER-USER do not come back",
-                    "a restart of Docker heals too, but web1, db and api stop and stay down "
-                    "(no restart policy, live-restore is off)",
+                    (
+                        "a restart of Docker heals too, but web1, db and api stop and stay down "
+                        "(no restart policy, live-restore is off)"
+                    ),
                 ),
             ),
         ),
@@ -593,10 +595,10 @@ def spoilt(value: _Value, spice: Iterator[str]) -> _Value:
     return value
 
 
-def hostile(turn: int = 0) -> Report:
+def hostile(turn: int = 0, long: str = LONG) -> Report:
     """Give session b with a bad string in every place, a line of 10 MB, and times that no clock has.
 
-    Reports of different turns have the strings in other places.
+    Reports of different turns have the strings in other places; a shorter line makes for a quicker test.
     """
     bad = spoilt(
         structs.replace(
@@ -607,7 +609,7 @@ def hostile(turn: int = 0) -> Report:
         ),
         (SPICE[number % len(SPICE)] for number in count(turn)),
     )
-    line = Citation("engine/log", 2**62, LONG, "log of dockerd")
+    line = Citation("engine/log", 2**62, long, "log of dockerd")
     never = Since(earliest=Moment(-1e300, "before time", line), latest=Moment(1e300, "after time"))
     first = structs.replace(bad.diagnoses[0], since=never, evidence=(line, *bad.diagnoses[0].evidence))
     return structs.replace(

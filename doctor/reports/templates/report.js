@@ -9,23 +9,27 @@
     made.addEventListener('click', act);
     return made;
   };
-  const copy = async (event, pre) => {
-    const made = event.currentTarget;
-    try {
-      await navigator.clipboard.writeText(pre.textContent);
-      made.textContent = 'copied';
-    } catch {
-      getSelection().selectAllChildren(pre);
-      made.textContent = 'selected';
-    }
-    setTimeout(() => { made.textContent = 'copy'; }, 2000);
-  };
   for (const pre of document.querySelectorAll('.causes pre.cmd, .ticket pre')) {
-    const made = button('copy', (event) => copy(event, pre));
+    const say = (word) => {
+      made.textContent = word;
+      made.setAttribute('aria-label', `${word} ${pre.matches('.cmd') ? pre.textContent : 'the text for a ticket'}`);
+    };
+    const made = button('copy', async () => {
+      try {
+        await navigator.clipboard.writeText(pre.textContent);
+        say('copied');
+      } catch {
+        getSelection().selectAllChildren(pre);
+        say('selected');
+      }
+      setTimeout(say, 2000, 'copy');
+    });
+    say('copy');
     made.className = 'copy';
-    made.setAttribute('aria-label', pre.classList.contains('cmd') ? `copy ${pre.textContent}` : 'copy the text');
-    pre.parentNode.classList.add('copies');
-    pre.after(made);
+    const box = document.createElement('div');
+    box.className = 'copies';
+    pre.before(box);
+    box.append(pre, made);
   }
   const fold = button('open all', () => {
     const open = fold.textContent === 'open all';

@@ -1,0 +1,1 @@
+def listeners(timeout=1): return b""

@@ -1,0 +1,475 @@
+"""Write the shared bases of the cases from live engines: `python -m tests.cases.make_base [SUITE ...]`. Needs root.
+
+Each base is the snapshot that doctor itself takes of a healthy host of `tests/enginehost.py`, cut down to the records
+that checks read. What differs between two runs (ids, pids, inodes, MAC addresses, times) is given a name of its own,
+the same on every engine, so that a case can be moved from one base to another and a base can be written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from doctor.snapshot import Snapshot
+from tests.enginehost import IMAGE, EngineHost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+BASES = {"bookworm": "healthy-20", "trixie": "healthy-26", "sid": "healthy-28"}
+
+BOOTED = 1795503600  # 2026-11-24T07:00:00Z
+STARTED = BOOTED + 3600
+COLLECTED = BOOTED + 7200
+DAY = "2026-11-24T"
+CLOCK = {"web": "08:10:00", "api": "08:12:00", "db": "08:13:00", "job": "08:05:00"}
+"""When each container of the base started, on DAY, UTC."""
+
+CONTAINERS = {"web": "a1", "api": "a2", "db": "a3", "job": "a4"}
+NETWORKS = {"bridge": "b1", "host": "b2", "none": "b3", "shop": "b4"}
+PIDS = {"web": 201, "api": 202, "db": 203}
+DAEMON_JSON = {"log-driver": "json-file", "log-opts": {"max-size": "10m"}}
+
+_TAKE = """
+import sys
+sys.path.insert(0, "/opt/src")
+import msgspec
+from doctor.collect import collect
+from doctor.host import LocalHost
+sys.stdout.write(msgspec.json.encode(collect(LocalHost())).decode())
+"""
+
+
+def populate(host: EngineHost) -> None:
+    """Start what every base has: two networks, three running containers, one that has ended, an image of two layers."""
+    host.docker("run", "-d", "--name", "web", "-p", "8080:80", IMAGE, "serve")
+    host.docker("run", "--name", "job", IMAGE, "sh", "-c", "echo 1 >/version")
+    host.docker("commit", "job", "shop/api:1")
+    host.docker("network", "create", "--subnet", "10.7.0.0/24", "shop")
+    published = ("--network", "shop", "-p", "8081:80", "--restart", "always")
+    host.docker("run", "-d", "--name", "api", *published, "shop/api:1", "serve")
+    host.docker("run", "-d", "--name", "db", "--network", "shop", IMAGE, "serve")
+    # 20.10 to 27 remove the sandbox file of a container that has ended with the next tick of a minute.
+    host.sh("for i in $(seq 130); do ls -l /run/docker/netns | grep -q -- '^-rw' || exit 0; sleep 0.5; done")
+
+
+def take(host: EngineHost) -> Snapshot:
+    """Let doctor collect on the host."""
+    done = host.run("/opt/doctor/bin/python", "-c", _TAKE)
+    return msgspec.json.decode(done.stdout, type=Snapshot)
+
+
+class Namer:
+    """Gives the names of one snapshot their stand-ins."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Find everything that has a name of its own."""
+        self.snapshot = snapshot
+        self.words: dict[str, str] = {}
+        self.pids: dict[int, int] = {}
+        self.macs: dict[str, str] = {}
+        self._ids()
+        self._layers()
+        self._processes()
+        self._links()
+
+    def text(self, name: str) -> str:
+        """Give a record's text as it was taken."""
+        return self.snapshot.get(name).text
+
+    def _ids(self) -> None:
+        for one in json.loads(self.text("api/networks")):
+            self.words[one["Id"]] = NETWORKS[one["Name"]] * 32
+            self.words[one["Id"][:12]] = NETWORKS[one["Name"]] * 6
+        for record in self.snapshot.under("api/inspect/"):
+            one = json.loads(record.data)
+            name = one["Name"].lstrip("/")
+            mark = CONTAINERS[name]
+            self.words[one["Id"]] = mark * 32
+            self.words[one["Id"][:12]] = mark * 6
+            sandbox = one["NetworkSettings"]["SandboxID"]
+            if sandbox:
+                self.words[sandbox] = "5" + mark[1] + ("5" + mark[1]) * 31
+                self.words[sandbox[:12]] = ("5" + mark[1]) * 6
+            for end in one["NetworkSettings"]["Networks"].values():
+                if end["EndpointID"]:
+                    self.words[end["EndpointID"]] = ("e" + mark[1]) * 32
+            if one["State"]["Pid"]:
+                self.pids[one["State"]["Pid"]] = PIDS[name]
+                self.words[self._inode(one["State"]["Pid"])] = f"40265325{mark[1]}{mark[1]}"
+        self.words[self._inode(1)] = "4026532500"
+
+    def _inode(self, pid: int) -> str:
+        found = re.search(rf"^{pid}/ns/net\tl\t0\.000\tnet:\[(\d+)\]", self.text("proc/processes"), re.MULTILINE)
+        assert found, pid
+        return found[1]
+
+    def _layers(self) -> None:
+        owner = {}
+        for line in self.text("store/layerdb-mounts").split("\n"):
+            container, _, rest = line.partition("/")
+            if rest.startswith("mount-id\t"):
+                owner[line.rpartition("\t")[2]] = container
+        base, derived = "", ""
+        for line in self.text("store/layerdb").split("\n"):
+            chain, _, rest = line.partition("/")
+            if rest.startswith("cache-id\t"):
+                if f"{chain}/parent" in self.text("store/layerdb"):
+                    derived = line.rpartition("\t")[2]
+                else:
+                    base = line.rpartition("\t")[2]
+        named = {base: ("c1" * 32, "BASE"), derived: ("c2" * 32, "SECOND")}
+        for layer, container in owner.items():
+            mark = self.words[container][:2]
+            name = next(key for key, value in CONTAINERS.items() if value == mark)
+            named[layer] = (f"d{mark[1]}" * 32, name.upper())
+            named[layer + "-init"] = (f"d{mark[1]}" * 32 + "-init", name.upper() + "INIT")
+        for entry in re.findall(r"^([0-9a-f]{64}(?:-init)?)/link\tf\t[\d.]+\t(\w{26})", self.text("store/overlay2"), re.M):
+            stand_in, link = named[entry[0]]
+            self.words[entry[0].removesuffix("-init")] = stand_in.removesuffix("-init")
+            self.words[entry[1]] = link.ljust(26, "A")
+
+    def _processes(self) -> None:
+        proxy, others = 301, {"dockerd": 100, "containerd": 110, "init": 1}
+        for line in self.text("proc/processes").split("\n"):
+            found = re.match(r"(\d+)/stat\tf\t0\.000\t\d+ \((.*)\)", line)
+            if not found or int(found[1]) in self.pids:
+                continue
+            pid, name = int(found[1]), found[2]
+            if name in others:
+                self.pids[pid] = others[name]
+            elif name == "docker-proxy":
+                self.pids[pid], proxy = proxy, proxy + 1
+            elif name.startswith("containerd-shim"):
+                container = re.search(rf"^{pid}/cmdline\t.*-id\0([0-9a-f]+)", self.text("proc/processes"), re.M)
+                assert container
+                mark = self.words[container[1]][1]
+                self.pids[pid] = 210 + int(mark)
+
+    def _links(self) -> None:
+        veths = {}
+        for record in self.snapshot.under("netns/"):
+            inode = record.name.split("/")[1]
+            if record.name.endswith("/links") and inode in self.words:
+                for one in _objects(record.text):
+                    if one["ifname"] == "eth0":
+                        veths[one["link_index"]] = self.words[inode][-1]
+                        self.macs[one["address"]] = f"02:42:00:00:00:0{self.words[inode][-1]}"
+        for one in _objects(self.text("netns/host/links")):
+            if one["ifindex"] in veths:
+                mark = veths[one["ifindex"]]
+                self.words[one["ifname"]] = "veth" + f"a{mark}" * 3 + "a"
+                self.macs[one["address"]] = f"9a:00:00:00:00:a{mark}"
+            elif one.get("address") and one["ifname"] != "lo":
+                self.macs[one["address"]] = f"9a:00:00:00:00:{one['ifindex']:02x}"
+
+    def apply(self, text: str) -> str:
+        """Put the stand-ins into a text; longer names first."""
+        for held in (self.words, self.macs):
+            pattern = "|".join(map(re.escape, sorted(held, key=len, reverse=True)))
+            text = re.sub(pattern, lambda match, held=held: held[match[0]], text)
+        return text
+
+
+def _pick(data: Any, keys: dict[str, Any]) -> Any:
+    """Keep of an object the keys named; a value of None keeps the whole."""
+    if isinstance(data, list):
+        return [_pick(one, keys) for one in data]
+    return {
+        key: data[key] if below is None or data[key] is None else _pick(data[key], below)
+        for key, below in keys.items()
+        if key in data
+    }
+
+
+_END = dict.fromkeys(
+    "NetworkID EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway GlobalIPv6Address MacAddress".split()
+)
+_STATE = dict.fromkeys("Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt".split())
+_INSPECT: dict[str, Any] = {
+    **dict.fromkeys(("Id", "ID", "Name", "Image")),
+    "State": _STATE,
+    "HostConfig": dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
+    "Config": dict.fromkeys(("Image", "Labels")),
+    "NetworkSettings": dict.fromkeys(("SandboxID", "SandboxKey", "Ports", "Networks")),
+}
+_LISTED: dict[str, Any] = dict.fromkeys(("Id", "Names", "Image", "State", "NetworkSettings"))
+_NETWORK: dict[str, Any] = {
+    **dict.fromkeys(("Name", "Id", "Driver", "EnableIPv6", "Internal", "Options")),
+    "IPAM": {"Config": None},
+}
+_LINK: dict[str, Any] = {
+    **dict.fromkeys(("ifindex", "link_index", "ifname", "flags", "mtu", "master", "operstate", "address")),
+    **dict.fromkeys(("link_netnsid",)),
+    "linkinfo": {"info_kind": None},
+    "addr_info": dict.fromkeys(("family", "local", "prefixlen", "scope")),
+}
+_ROUTE = dict.fromkeys(("type", "dst", "gateway", "dev", "table", "scope", "prefsrc"))
+
+
+def _line(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def _rows(data: Any) -> str:
+    """Print JSON with one line for each top-level member."""
+    if isinstance(data, list):
+        return "[\n" + ",\n".join(map(_line, data)) + "\n]\n"
+    return "{\n" + ",\n".join(f"{_line(key)}:{_line(value)}" for key, value in data.items()) + "\n}\n"
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """Read JSON objects that stand one on a line."""
+    return [json.loads(line.rstrip(",")) for line in text.split("\n") if line.startswith("{")]
+
+
+class Cutter:
+    """Cuts each kind of record down to what is worth keeping."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Prepare the stand-ins."""
+        self.snapshot = snapshot
+        self.namer = Namer(snapshot)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Give the records of the base, in the order of the file."""
+        plain = (
+            *("engine/daemon.json", "host/init"),
+            *("files/etc/default/docker", "files/etc/nftables.conf"),
+            *("files/proc/sys/net/ipv4/ip_forward", "api/ping", "store/repositories.json"),
+        )
+        tables: list[tuple[Callable[[str], str], tuple[str, ...]]] = [
+            (self._as_it_is, plain),
+            (self._places, ("engine/places",)),
+            (lambda text: text.replace(str(self._dockerd), "100"), ("engine/pidfile", "engine/init-pid")),
+            (lambda _: f"btime {BOOTED}\n", ("host/boot",)),
+            (self._log, ("engine/log",)),
+            (self._processes, ("proc/processes",)),
+            (self._as_it_is, ("run/netns",)),
+            (self._index, ("netns/index",)),
+            (self._links, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/links", name))),
+            (self._routes, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/routes", name))),
+            (self._rules, ("net/iptables-nft", "net/ip6tables-nft", "net/iptables-legacy", "net/ip6tables-legacy")),
+            (self._nft, ("net/nft",)),
+            (self._sysctl, ("net/sysctl/ipv4", "net/sysctl/ipv6")),
+            (self._json(_LISTED), ("api/containers",)),
+            (self._json(dict.fromkeys(("Version", "ApiVersion", "MinAPIVersion", "KernelVersion"))), ("api/version",)),
+            (self._json(dict.fromkeys(("Driver", "LiveRestoreEnabled", "ServerVersion"))), ("api/info",)),
+            (self._json(_NETWORK), ("api/networks",)),
+            (self._json(_INSPECT), tuple(record.name for record in self.snapshot.under("api/inspect/"))),
+            (self._json(_INSPECT), self._of_containers("config.v2.json")),
+            (self._json(_INSPECT["HostConfig"]), self._of_containers("hostconfig.json")),
+            (self._json({"rootfs": None}), tuple(record.name for record in self.snapshot.under("store/images/"))),
+            (self._tree, ("store/overlay2", "store/overlay2-l", "store/overlay2-last", "store/layerdb")),
+            (self._tree, ("store/layerdb-mounts",)),
+        ]
+        for cut, names in tables:
+            yield from sorted((self._record(name, cut) for name in names), key=lambda one: names_first(one["name"]))
+        for copy, of in (
+            ("api/containers-last", "api/containers"),
+            ("proc/last", "proc/processes"),
+            ("run/netns-last", "run/netns"),
+        ):
+            yield {"name": copy, "same_as": of}
+
+    @property
+    def _dockerd(self) -> int:
+        return next(pid for pid, stand_in in self.namer.pids.items() if stand_in == 100)
+
+    def _record(self, name: str, cut: Callable[[str], str]) -> dict[str, Any]:
+        record = self.snapshot.get(name)
+        found: dict[str, Any] = {"name": self.namer.apply(name), "kind": record.kind}
+        found["target"] = self.namer.apply(
+            re.sub(r"/proc/(\d+)", lambda match: f"/proc/{self.namer.pids.get(int(match[1]), 1)}", record.target)
+        )
+        if record.status == "ok":
+            text = self.namer.apply(cut(record.text))
+            if record.kind == "tree" and name != "proc/processes":
+                lines = text.splitlines(keepends=True)
+                text = "".join(sorted(lines, key=lambda line: re.split(r"[/\t]", line)[0]))
+            found["text"] = text
+        else:
+            found |= {"status": record.status, "why": record.why}
+        if record.mtime:
+            found["mtime"] = STARTED - 600
+        return found
+
+    def _of_containers(self, file: str) -> tuple[str, ...]:
+        return tuple(one.name for one in self.snapshot.under("store/containers/") if one.name.endswith("/" + file))
+
+    @staticmethod
+    def _as_it_is(text: str) -> str:
+        return text
+
+    def _places(self, text: str) -> str:
+        found = json.loads(text)
+        found["pid"], found["looked"] = 100, ["found dockerd running, pid 100"]
+        return _rows(found)
+
+    @staticmethod
+    def _log(text: str) -> str:
+        """Keep the lines by which a start and the end of a container are known, with times of the base."""
+        kept = []
+        for words, when in (
+            ("Starting up", "08:00:00.1"),
+            ("Daemon has completed initialization", "08:00:01.0"),
+            ("API listen on", "08:00:01.2"),
+            ("topic=/tasks/delete", "08:05:01.0"),
+        ):
+            line = next(line for line in text.split("\n") if words in line)
+            kept.append(re.sub(r'time="[^"]*"', f'time="{DAY}{when}00000000Z"', line))
+        return "\n".join(kept) + "\n"
+
+    def _processes(self, text: str) -> str:
+        wanted = ("stat", "cgroup", "cmdline", "ns/net")
+        held: dict[int, list[str]] = {}
+        started = {100: 0, 110: 0} | {pid: _seconds(CLOCK[name]) - 8 * 3600 for name, pid in PIDS.items()}
+        started |= {pid + 10: began for pid, began in started.items() if pid > 200}
+        for line in text.split("\n"):
+            path, _, rest = line.partition("\t")
+            pid, _, member = path.partition("/")
+            stand_in = self.namer.pids.get(int(pid)) if pid.isdigit() else None
+            if stand_in is None or member not in wanted or (stand_in == 1 and member == "cgroup"):
+                continue
+            kind, when, content = rest.split("\t", 2)
+            if member == "stat":
+                ticks = (started.get(stand_in, 0) + 3600) * 100 if stand_in > 1 else 5
+                content = self._stat(content, ticks)
+            elif member == "cgroup":
+                content = "".join(
+                    line + "\\n" for line in content.split("\\n") if line.startswith("0::") or "name=systemd" in line
+                )
+            held.setdefault(stand_in, []).append(f"{stand_in}/{member}\t{kind}\t{when}\t{content}\n")
+        return "".join("".join(lines) for _, lines in sorted(held.items()))
+
+    def _stat(self, content: str, ticks: int) -> str:
+        name = content[content.find("(") + 1 : content.rfind(")")]
+        rest = content[content.rfind(")") + 2 :].split(" ")
+        pid, parent = (self.namer.pids.get(int(number), 1) for number in (content.split(" ")[0], rest[1]))
+        state = "S" if rest[0] == "R" else rest[0]
+        head = f"{pid} ({name}) {state} {parent if pid > 1 else 0} {pid} {pid}"
+        return f"{head} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0\\n"
+
+    def _index(self, text: str) -> str:
+        def named(match: re.Match[str]) -> str:
+            return f"\t{self.namer.pids[int(match[1])]}\n"
+
+        return re.sub(r"\t(\d+)\n", named, text)
+
+    @staticmethod
+    def _links(text: str) -> str:
+        found = [_pick(one, _LINK) for one in _objects(text)]
+        for one in found:
+            one["addr_info"] = [held for held in one["addr_info"] if held["local"] != "::1" and held["scope"] != "link"]
+        return _rows(found)
+
+    @staticmethod
+    def _routes(text: str) -> str:
+        kept = [one for one in _objects(text) if ":" not in one.get("dst", "") and one.get("type") != "broadcast"]
+        return _rows([_pick(one, _ROUTE) for one in kept if one.get("dev") != "lo"])
+
+    @staticmethod
+    def _rules(text: str) -> str:
+        return "".join(line + "\n" for line in text.split("\n") if line and line[0] != "#")
+
+    @staticmethod
+    def _nft(text: str) -> str:
+        """Keep the names of the tables: the rules are iptables' own, and read through its saver."""
+        return _rows({"nftables": [one for one in json.loads(text)["nftables"] if "table" in one]})
+
+    @staticmethod
+    def _sysctl(text: str) -> str:
+        return "".join(line + "\n" for line in text.split("\n") if "/forwarding\t" in line)
+
+    def _json(self, keys: dict[str, Any]) -> Callable[[str], str]:
+        def cut(text: str) -> str:
+            found = _pick(json.loads(text), keys)
+            for one in found if isinstance(found, list) else [found]:
+                self._clock(one)
+            if isinstance(found, list):
+                found.sort(key=lambda one: one.get("Name") or one["Names"][0])
+            return _rows(found)
+
+        return cut
+
+    def _clock(self, one: dict[str, Any]) -> None:
+        state = one.get("State")
+        if isinstance(state, dict):
+            name = one["Name"].lstrip("/")
+            state["StartedAt"] = f"{DAY}{CLOCK[name]}.5Z"
+            if not state["Running"]:
+                state["FinishedAt"] = f"{DAY}{CLOCK[name][:-2]}01Z"
+            state["Pid"] = self.namer.pids.get(state["Pid"], 0)
+
+    @staticmethod
+    def _tree(text: str) -> str:
+        lines = []
+        for line in text.split("\n"):
+            if line:
+                path, kind, when, content = line.split("\t")
+                lines.append(f"{path}\t{kind}\t{STARTED - 300 if float(when) else 0}.000\t{content}\n")
+        return "".join(lines)
+
+
+def _seconds(clock: str) -> int:
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def names_first(name: str) -> tuple[bool, str]:
+    """Sort records by name, the host's namespace before the containers'."""
+    return (not name.startswith("netns/host/"), name)
+
+
+def toml(value: Any) -> str:
+    """Print a value for TOML; a text of several lines in quotes that need no escapes, where it can."""
+    if isinstance(value, int | float):
+        return str(value)
+    if "\n" not in value:
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if "'''" not in value and not any(ord(char) < 32 and char not in "\n\t" for char in value):
+        return f"'''\n{value}'''"
+    escaped = value.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    escaped = "".join(char if ord(char) >= 32 or char in "\n\t" else f"\\u{ord(char):04x}" for char in escaped)
+    return f'"""\n{escaped}"""'
+
+
+def base(snapshot: Snapshot, version: str) -> str:
+    """Print the base as a file."""
+    meta = {
+        "hostname": "harbor",
+        "kernel": snapshot.meta.kernel.partition("-")[0],
+        "machine": snapshot.meta.machine,
+        "collected_at": COLLECTED,
+        "utc_offset": 0,
+        "uid": 0,
+        "user": "root",
+    }
+    lines = [
+        f"# A healthy host of Docker {version}: web on bridge (8080), api (8081) and db on shop, job has ended.",
+        "# Written by tests/cases/make_base.py from a live engine: change that, not this.",
+        "",
+        "[meta]",
+        *(f"{key} = {toml(value)}" for key, value in meta.items()),
+    ]
+    for record in Cutter(snapshot).records():
+        lines += ["", "[[record]]", *(f"{key} = {toml(value)}" for key, value in record.items())]
+    return "\n".join(lines) + "\n"
+
+
+def main(suites: list[str]) -> None:
+    """Write the bases of these suites, all when none is named."""
+    for suite in suites or list(BASES):
+        with EngineHost.up(suite=suite, daemon_json=DAEMON_JSON) as host:
+            populate(host)
+            (HERE / "base" / f"{BASES[suite]}.toml").write_text(base(take(host), host.version), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

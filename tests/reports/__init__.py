@@ -1,0 +1,1 @@
+"""Every format against the same reports (`tests.reports.samples`)."""
