@@ -113,7 +113,7 @@ class _Reader:
             self.failed(f"netns/{self.name}/links", "netns", self.path, error, (time.perf_counter() - start) * 1000)
             return
         try:
-            with rtnetlink.Netlink(timeout=SECONDS) as route:
+            with rtnetlink.Route(timeout=SECONDS) as route:
                 self._dump("links", route.links)
                 self._dump("routes", route.routes)
                 self._dump("rules", route.rules)

@@ -55,7 +55,7 @@ class Maker:
             "LANG=C.UTF-8",
             "GPG_KEY=A035C8C19219BA821ECEA86B64E628F8D684696D",
             "PYTHON_VERSION=3.12.7",
-            f"PYTHON_SHA256={self.hex()}",
+            "PYTHON_SHA256=24887b92e2afd4a2ac602419ad4b596372f67ac9b077190f459aba390faf5550",
         ]
 
     def labels(self, project: str, service: str) -> dict[str, str]:

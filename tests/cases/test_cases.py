@@ -1,0 +1,139 @@
+"""Every case file is one test: the checks on its mini-snapshot say what the file says they must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from doctor.assess import assess
+from doctor.model import Report, Reported, Result
+from doctor.registry import load as load_registry
+from doctor.reports.words import step_lines
+from tests.cases import casefile
+from tests.cases.casefile import CaseError, Expect
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.glob("*[0-9][0-9][0-9]/*.toml"))
+BASES = sorted(path.stem for path in (HERE / "base").glob("*.toml"))
+REGISTRY = load_registry(plugins=False)
+
+
+def judge(snapshot: casefile.Snapshot) -> Report:
+    """Run every check. What must hold of any snapshot: no fault of doctor, and citations that can be looked up."""
+    report = assess(snapshot, REGISTRY, REGISTRY.checks.values())
+    assert report.faults == ()
+    for one in report.findings:
+        for cited in one.evidence:
+            lines = snapshot.records[cited.record].text.count("\n") + 1
+            assert 0 <= cited.line <= lines, f"{one.code} cites line {cited.line} of {cited.record}, which has {lines}"
+            assert cited.place, one.code
+            assert cited.excerpt, one.code
+    return report
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_case(path: Path) -> None:
+    """The outcome of the case's check is the one expected, and so is what it says; the sentence is the file's first line."""
+    case = casefile.load(path)
+    report = judge(case.snapshot)
+    wanted = case.expect
+    mine = [one for one in report.findings if one.code == case.code]
+    outcome = next(one for one in report.outcomes if one.code == case.code)
+    said = "; ".join(one.message for one in mine) or outcome.reason
+    assert outcome.outcome == wanted.outcome, f"{case.says} Said: {said}"
+    assert wanted.reason in outcome.reason
+    assert sorted(one.subject for one in mine) == sorted(wanted.subjects), said
+    if mine:
+        _check_findings(mine, wanted)
+    if wanted.root:
+        first = report.diagnoses[0]
+        assert first.code == wanted.root
+        explained = {one.code for one in report.findings if one.id in first.consequences}
+        assert explained == set(wanted.explains)
+    if wanted.unsettled is not None:
+        assert report.unsettled == wanted.unsettled
+    quiet = {one.code for one in report.outcomes if one.outcome is not Result.FAIL}
+    others = set(REGISTRY.checks) - {case.code}
+    loud = (others if wanted.silent == "all others" else set(wanted.silent)) - quiet
+    assert not loud, [f"{one.code}: {one.message}" for one in report.findings if one.code in loud]
+
+
+def _check_findings(mine: list[Reported], wanted: Expect) -> None:
+    """Compare what the findings say; a text may stand in any of them."""
+    if wanted.severity:
+        assert {one.severity.value for one in mine} == {wanted.severity}
+    _stands_in(wanted.title, [one.title for one in mine])
+    _stands_in(wanted.message, [one.message for one in mine])
+    _stands_in(wanted.hits, [f"{effect.text} {' '.join(effect.names)}" for one in mine for effect in one.hits])
+    _stands_in(wanted.works, [f"{effect.text} {' '.join(effect.names)}" for one in mine for effect in one.works])
+    _stands_in(wanted.cure, [line for one in mine for step in one.remedy.steps for line in step_lines(step)])
+    _stands_in(wanted.for_good, [line for one in mine for step in one.remedy.for_good for line in step_lines(step)])
+    places = {cited.place for one in mine for cited in one.evidence}
+    assert set(wanted.cites) <= places
+    if wanted.risk:
+        assert {one.remedy.risk for one in mine} == {wanted.risk}
+    if wanted.stops is not None:
+        assert {name for one in mine for name in one.remedy.stops} == set(wanted.stops)
+
+
+def _stands_in(part: str, texts: list[str]) -> None:
+    assert not part or any(part in text for text in texts), f"{part!r} stands in none of {texts}"
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_base_is_healthy(name: str) -> None:
+    """On a healthy host no check fails, and none lacks evidence."""
+    report = judge(casefile.base(name))
+    assert [one.message for one in report.findings] == []
+    assert [(one.code, one.reason) for one in report.outcomes if one.outcome is Result.UNKNOWN] == []
+    assert report.unsettled == ()
+
+
+@pytest.mark.parametrize("code", sorted(REGISTRY.checks))
+def test_every_code_has_its_trio(code: str) -> None:
+    """Each check has at least one case that fires, one that is silent and one that lacks evidence."""
+    kinds = {path.stem.partition("-")[0] for path in FILES if path.parent.name == code}
+    assert kinds == {"fires", "silent", "unknown"}
+
+
+WRONG = {
+    "no sentence": ('[expect]\noutcome = "pass"\n', "no sentence"),
+    "no expectation": ("# Nothing is expected.\n", "expects nothing"),
+    "unknown key": ('# A key is misspelt.\nbases = "x"\n', "bases"),
+    "name and outcome": ('# Silent, and fails.\n[expect]\noutcome = "fail"\n', "cannot expect fail"),
+    "edit of nothing": (
+        '# An edit that changes nothing.\nbase = "healthy-28"\n'
+        '[[edit]]\nrecord = "api/ping"\nreplace = "NO"\n[expect]\noutcome = "pass"\n',
+        "stands there 0 times",
+    ),
+    "edit of no record": (
+        '# An edit of what is not there.\n[[edit]]\nrecord = "api/pong"\nappend = "x"\n[expect]\noutcome = "pass"\n',
+        "no record api/pong",
+    ),
+    "removes nothing": ('# Removes nothing.\nremove = ["api/pong"]\n[expect]\noutcome = "pass"\n', "no record api/pong"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_case_is_refused(kind: str, tmp_path: Path) -> None:
+    """A case file that does not say what it means is an error, never a test that passes."""
+    text, words = WRONG[kind]
+    path = tmp_path / "silent-x.toml"
+    path.write_text(text)
+    with pytest.raises(CaseError, match=words):
+        casefile.load(path)
+
+
+def test_an_edit_reaches_the_copies(tmp_path: Path) -> None:
+    """The last list of containers follows an edit of the first, unless it is edited itself."""
+    head = '# Copies.\nbase = "healthy-28"\n[expect]\noutcome = "pass"\n'
+    edit = '[[edit]]\nrecord = "api/containers"\nreplace = "/web"\nwith = "/www"\n'
+    path = tmp_path / "silent-x.toml"
+    path.write_text(head + edit)
+    snapshot = casefile.load(path).snapshot
+    assert snapshot.records["api/containers-last"].data == snapshot.records["api/containers"].data
+    path.write_text(head + edit.replace("containers", "containers-last"))
+    snapshot = casefile.load(path).snapshot
+    assert "/www" in snapshot.records["api/containers-last"].text
+    assert "/www" not in snapshot.records["api/containers"].text
