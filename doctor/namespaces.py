@@ -58,11 +58,12 @@ def jobs(
     for inode, place in _seen(processes, sandboxes):
         places.setdefault(inode, place)
     index = "".join(tree_line(inode, "n", 0.0, place) for inode, place in places.items())
+    can = {module: host.has_module(module) for module in (*DIAG, "nf_tables")}
     work: list[Job] = []
     for inode, place in places.items():
         name = "host" if place == "host" else inode
         path = f"/proc/{place}/ns/net" if place.isdigit() else place
-        reader = _Reader(host, name, inode, path, keep, failed, stuck)
+        reader = _Reader(host, name, inode, path, keep, failed, stuck, can)
         work.append((f"netns/{name}/links", path, reader.read))
     return index, work
 
@@ -91,7 +92,15 @@ class _Reader:
     """Reads one namespace."""
 
     def __init__(
-        self, host: Host, name: str, inode: str, path: str, keep: Keep, failed: Failed, stuck: set[str]
+        self,
+        host: Host,
+        name: str,
+        inode: str,
+        path: str,
+        keep: Keep,
+        failed: Failed,
+        stuck: set[str],
+        can: dict[str, bool],
     ) -> None:
         self.host = host
         self.name = name
@@ -100,6 +109,7 @@ class _Reader:
         self.keep = keep
         self.failed = failed
         self.stuck = stuck
+        self.can = can
 
     def read(self) -> None:
         """Enter and read; what cannot be had is noted, one record each."""
@@ -140,7 +150,7 @@ class _Reader:
     def _listeners(self) -> None:
         name = f"netns/{self.name}/listeners"
         start = time.perf_counter()
-        if not all(self.host.has_module(module) for module in DIAG):
+        if not all(self.can[module] for module in DIAG):
             error = OSError(0, "would load kernel module inet_diag")
             self.failed(name, "netns", self.path, error, 0.0)
             return
@@ -153,7 +163,7 @@ class _Reader:
 
     def _firewall(self) -> None:
         """Save the rules of a container's namespace that has any: Docker's DNS of user-defined networks, or others'."""
-        if not self.host.has_module("nf_tables") or "iptables-nft-save" in self.stuck:
+        if not self.can["nf_tables"] or "iptables-nft-save" in self.stuck:
             return
         start = time.perf_counter()
         try:

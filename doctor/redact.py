@@ -302,7 +302,7 @@ _ESCAPED = {
 _TO_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
 _TO_UNESCAPE = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _FROM = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_NEEDLESS = re.compile(rb"\\(?:\\|/|u00(?!22|5[cC])[2-7][0-9a-fA-F])")
+_NEEDLESS = re.compile(rb"\\(?:\\|/|u00(?!22|26|3[cCeE]|5[cC])[2-7][0-9a-fA-F])")
 _ITEM = re.compile(rb'\s*,?\s*"([^"\\]*)(["\\]|\Z)')
 _PAIR = re.compile(rb'\s*,?\s*"([^"\\]*+(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(?:"([^"\\]*+)(["\\]|\Z))?')
 _KEYS = re.compile(rb'"([^"\\]*)"\s*:')
@@ -548,9 +548,10 @@ _PROGRAMS: dict[bytes, dict[bytes, str]] = {
 """Short flags that hold a password: glued to it, the next word, either, `user:password`, or `user%password`."""
 _FAMILIES = ((b"mysql", b"mysql"), (b"mariadb", b"mysql"), (b"mongo", b"mongo"), (b"ldap", b"ldap"))
 _COMMAND_M = re.compile(rb"m(?:ariadb|ongo)[a-z\-]{0,16} ")
+_COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16} (?=[^\n|]{0,256}-p)")
 _COMMAND_L = re.compile(
-    rb"l(?:(?<=mysql)[a-z\-]{0,16} (?=[^\n|]{0,256}-p)|dap[a-z]{3,12} (?=[^\n|]{0,256}-w)|ogin (?=[^\n|]{0,256}-p)"
-    rb"|i (?<=redis-cli )|(?<=curl) (?=[^\n|]{0,256}(?:-[a-z]{0,4}u|user))|(?<=sql)cmd )"
+    rb"l(?:dap[a-z]{3,12} (?=[^\n|]{0,256}-w)|ogin (?=[^\n|]{0,256}-p)|i (?<=redis-cli )|cmd (?<=sqlcmd )"
+    rb"| (?<=curl )(?=[^\n|]{0,256}(?:-[a-z]{0,4}u|user)))"
 )
 """Where programs that take passwords are called inside a text (the last letters of some suffice to find them)."""
 _COMMAND_WORD = re.compile(rb"\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|(?:[^\s\"'|;&\\]|\\.)+")
@@ -1626,6 +1627,7 @@ _RULES_OF_JSON = (
     _Rule(_FORM_G, "as is", "form"),
     _Rule(_FORM_X, "as is", "form"),
     _Rule(_FORM_CRYPT, "as is", "form", needs=b"$"),
+    _Rule(_COMMAND_Y, "low", "command"),
     _Rule(_COMMAND_L, "low", "command"),
 )
 """Half a millisecond for each megabyte and rule: the fewer, the better, so one letter finds several kinds."""

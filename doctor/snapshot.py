@@ -83,6 +83,8 @@ def unescape(text: str) -> str:
     """Take back what `escape` did; an unknown escape stays as it stands."""
     if "\\" not in text:
         return text
+    if "\\\\" not in text:  # no escaped backslash, so every escape is what it looks like
+        return text.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
     out: list[str] = []
     rest = iter(text)
     for char in rest:

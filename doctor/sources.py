@@ -26,6 +26,7 @@ class Source(Struct, frozen=True, kw_only=True):
         target: path, argv joined by single spaces, or API path.
         members: for a tree, what is read of each directory in it: `name` is read, `name/` and `name?` are only looked
             at, `@` reads the entries themselves, as links or files.
+        skip: names of a tree that begin with this are left out (the ports of a bridge route nothing).
         touches: kernel modules it would load.
         limit: bytes kept, at most.
         seconds: the bound on one record.
@@ -38,6 +39,7 @@ class Source(Struct, frozen=True, kw_only=True):
     kind: SourceKind
     target: str
     members: tuple[str, ...] = ()
+    skip: str = ""
     touches: tuple[str, ...] = ()
     limit: int = 1 << 20
     seconds: float = 2.0
@@ -100,6 +102,7 @@ HOST: tuple[Source, ...] = (
         kind="tree",
         target="/proc/sys/net/ipv4/conf",
         members=("forwarding", "rp_filter", "route_localnet", "accept_local", "arp_ignore"),
+        skip="veth",
         area="sysctls",
     ),
     Source(
@@ -107,6 +110,7 @@ HOST: tuple[Source, ...] = (
         kind="tree",
         target="/proc/sys/net/ipv6/conf",
         members=("forwarding", "disable_ipv6", "accept_ra"),
+        skip="veth",
         area="sysctls",
     ),
     *_files("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/ip_local_port_range", area="sysctls"),
@@ -135,7 +139,7 @@ STORE: tuple[Source, ...] = (
         name="store/overlay2",
         kind="tree",
         target="{data_root}/overlay2",
-        members=("link", "lower", "diff/", "work/", "committed?"),
+        members=("link", "lower", "diff/", "work/"),
         limit=16 << 20,
         area="store",
     ),

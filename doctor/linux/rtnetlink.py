@@ -131,8 +131,11 @@ def _address(family: int, data: bytes) -> str:
         return data.hex()
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
 def _lines(objects: list[dict[str, Any]]) -> bytes:
-    return ("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in objects) + "\n]\n").encode()
+    return ("[\n" + ",\n".join(map(_ENCODER.encode, objects)) + "\n]\n").encode()
 
 
 def _rest(found: dict[int, bytes], known: frozenset[int] | set[int]) -> dict[str, dict[str, str]]:

@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from doctor.reports import html
+from doctor.reports._picture import _PLACES as PLACES
 from tests.browser.chromium import BINARY, Chromium, Page, chromium
 from tests.reports.samples import SAMPLES, SPICE, hostile
 
@@ -50,7 +52,7 @@ CONTRAST = """(() => {
     const paper = box ? rgb(getComputedStyle(box).fill) : behind(it);
     const [dark, bright] = [light(ink), light(paper)].sort((a, b) => a - b);
     const ratio = (bright + .05) / (dark + .05);
-    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${it.tagName}.${it.className.baseVal ?? it.className}: ${node.data.slice(0, 30)}`);
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${it.tagName} ${node.data.slice(0, 30)}`);
   }
   return {seen, bad};
 })()"""
@@ -139,7 +141,8 @@ def test_complete_without_scripts(open_page: Opener) -> None:
     assert page.run("document.querySelector('#notes').open") is False
     page.run("document.querySelector('#notes > summary').scrollIntoView()")
     spot = page.run(
-        "(({x, y, height}) => ({x: x + 30, y: y + height / 2}))(document.querySelector('#notes > summary').getBoundingClientRect())"
+        "(({x, y, height}) => ({x: x + 30, y: y + height / 2}))"
+        "(document.querySelector('#notes > summary').getBoundingClientRect())"
     )
     for kind in ("mousePressed", "mouseReleased"):
         page.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **spot)
@@ -168,6 +171,22 @@ def test_no_sideways_scrolling(open_page: Opener, name: str, width: int) -> None
         " && !e.closest('pre')).map((e) => e.tagName + ': ' + e.textContent.slice(0, 40))"
     )
     assert wide == []
+
+
+def test_pictures_hold_their_words(open_page: Opener) -> None:
+    """No word of any picture runs out of its box or of the drawing, with the widest of the usual fonts."""
+    report = SAMPLES["forwarding-off"]()
+    like = report.diagnoses[0]
+    hits = (replace(like.hits[0], names=tuple(f"8080 -> {'w' * 40}{number}" for number in range(99))),)
+    page = open_page(replace(report, diagnoses=tuple(replace(like, code=code, hits=hits) for code in PLACES)))
+    assert page.run("document.querySelectorAll('.edge').length") == len(PLACES)
+    out = page.run(
+        """[...document.querySelectorAll('.edge text')].filter((e) => {
+          const {x, width} = e.getBBox();
+          return x + width > (e.matches('.says') && x > 100 ? 300 : 236);
+        }).map((e) => e.textContent)"""
+    )
+    assert out == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -574,21 +574,6 @@ class TestPicture:
         assert drawn
         assert "not running" in drawn.words
 
-    def test_labels_fit(self) -> None:
-        """Labels fit."""
-        from doctor.reports import _picture
-
-        report = forwarding_off()
-        entry = sort_findings(report).causes[0]
-        hits = (replace(entry.shown.hits[0], names=tuple(f"8080 -> {'x' * 30}{number}" for number in range(900))),)
-        for code in _picture._PLACES:
-            drawn = picture(replace(entry, shown=replace(entry.shown, code=code, hits=hits)), report.host)
-            assert drawn
-            for label in drawn.labels:
-                room = 300 - label.x if label.look == "says" else 225
-                width = {"called": 7.0, "name": 7.2, "says": 7.9}[label.look]
-                assert len(label.text) * width <= room, (code, label)
-
 
 class TestWords:
     """Escapes and commands."""
