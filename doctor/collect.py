@@ -153,7 +153,9 @@ class Collector:
         api.start(self.wake)
         files.start(self.wake)
         commands.start(self.wake)
-        self._wait(("api", "files", "commands", "namespaces"))
+        # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
+        left = self.until - time.monotonic()
+        self._wait(("api", "files", "commands", "namespaces"), self.until - min(LAST_SECONDS / 2, left / 5))
         last = Lane("last")
         self.lanes["last"] = last
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, lambda: self._sandboxes("run/netns-last"))
@@ -161,17 +163,17 @@ class Collector:
         if self._answers():
             last.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
         last.start(self.wake)
-        self._wait(("last",))
+        self._wait(("last",), self.until)
         self._account()
 
-    def _wait(self, names: tuple[str, ...]) -> None:
-        """Wait until these lanes are done; give up single jobs at their bound, everything at the deadline."""
+    def _wait(self, names: tuple[str, ...], until: float) -> None:
+        """Wait until these lanes are done; give up single jobs at their bound, everything at a time."""
         while True:
             now = time.monotonic()
             lanes = [self.lanes[name] for name in names]
-            if all(lane.done or not lane.started for lane in lanes) or now >= self.until:
+            if all(lane.done or not lane.started for lane in lanes) or now >= until:
                 return
-            nearest = self.until
+            nearest = until
             for lane in lanes:
                 for serial, job in list(lane.busy.items()):
                     over = job.begun + job.seconds + 0.5
@@ -484,7 +486,8 @@ class Collector:
             status, body = self.api.get(path, seconds)
         except ApiError as error:
             known: Status = error.status  # type: ignore[assignment]  # ApiError names a Status
-            self._put(Record(name, "api", path, known, why=error.why, errno=error.errno, ms=_since(start)))
+            why = self._whose() if known == "denied" else error.why
+            self._put(Record(name, "api", path, known, why=why, errno=error.errno, ms=_since(start)))
             return False
         ms = _since(start)
         if status != 200:  # noqa: PLR2004 - HTTP
@@ -492,6 +495,19 @@ class Collector:
             return False
         self._keep(name, "api", path, body, scrub, ms=ms)
         return True
+
+    def _whose(self) -> str:
+        """Say whose the socket is that we may not open, and that we are not."""
+        import grp
+        import pwd
+
+        path = self.api.where
+        try:
+            about = self.host.stat(path)
+            owner, group = pwd.getpwuid(about.st_uid).pw_name, grp.getgrgid(about.st_gid).gr_name
+        except (OSError, KeyError):
+            return f"{path}: permission denied"
+        return f"{path} is {owner}:{group} {about.st_mode & 0o7777:04o}, you are neither"
 
     def _inspect(self) -> None:
         listed = self.records.get("api/containers")

@@ -54,9 +54,17 @@ class Facts:
         self._made[wanted] = made
         return made
 
-    def arguments(self, needs: dict[str, type]) -> dict[str, Any]:
-        """Give the facts for a function's parameters."""
-        return {name: self.get(wanted) for name, wanted in needs.items()}
+    def arguments(self, needs: dict[str, type], optional: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """Give the facts for a function's parameters; None for an optional one whose evidence is missing."""
+        given: dict[str, Any] = {}
+        for name, wanted in needs.items():
+            try:
+                given[name] = self.get(wanted)
+            except EvidenceMissing:
+                if name not in optional:
+                    raise
+                given[name] = None
+        return given
 
 
 def fingerprint(code: str, subject: str) -> str:
@@ -90,7 +98,7 @@ def _run(check: Check, facts: Facts, found: list[Reported]) -> tuple[Result, str
     inapplicable = ""
     seen: set[str] = set()
     until = time.monotonic() + SECONDS
-    for one in check.run(**facts.arguments(check.needs)):
+    for one in check.run(**facts.arguments(check.needs, check.optional)):
         if time.monotonic() > until:
             raise TimeoutError(f"went on for more than {SECONDS:.0f} s")
         if isinstance(one, Finding):

@@ -102,7 +102,7 @@ _WORD = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _STRONG_WORDS = frozenset(
     b"password passwords passwd passphrase passcode passwort kennwort pass pwd psw secret secrets token credential "
     b"credentials creds cred apikey authkey accesskey secretkey privatekey passkey dsn jwt bearer cookie cookies otp totp "
-    b"psk htpasswd".split()
+    b"psk htpasswd masterauth".split()
 )
 _WEAK_WORDS = frozenset(
     b"key keys tokens auth authorization basicauth private access salt license licence sig signature session sessionid "
@@ -241,8 +241,10 @@ _NUMBER = re.compile(rb"[+\-]?[\d.,:_]+(?:ns|us|ms|s|m|h|d|[kKMGT]i?[bB]?|%)?\Z"
 _ADDRESS = re.compile(
     rb"(?:\d{1,3}\.){3}\d{1,3}(?::\d+|/\d+)?\Z|(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?:/\d+)?\Z|[\w\-]+(?:\.[\w\-]+)*:\d{1,5}\Z"
 )
-_NAMELIKE = re.compile(rb"[A-Za-z]{2,}(?:[\-_. /:@][A-Za-z]{2,})*[\-_.]?\d{0,3}\Z")
-_CAMEL = re.compile(rb"(?:[A-Z]?[a-z]{2,}|[A-Z]{2,})+\Z")
+_NAMELIKE = re.compile(
+    rb"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[\-_. /:@](?:[A-Z]?[a-z]+|[A-Z]+)){0,64}[\-_.]?\d{0,3}\Z|(?:[A-Z]?[a-z]{3,64}|[A-Z]{2,64}(?![a-z])){1,64}\d{0,3}\Z"
+)
+"""Words as people write them, camel case too."""
 _DATE = re.compile(rb"\d{4}-\d\d-\d\d(?:[T ].*)?\Z")
 _IMAGE = re.compile(rb"[a-z0-9]+(?:[._/\-][a-z0-9]+)*(?::[\w.\-]{1,60})?(?:@sha256:[0-9a-f]{64})?\Z")
 _REFERENCE_MARK = re.compile(rb"[.:/]")
@@ -259,7 +261,7 @@ def _random(value: bytes) -> bool:
     """Tell whether a value looks made by a machine: what a weak name needs to be taken for a secret."""
     if len(value) < _RANDOM_LEAST or len(set(value)) < _DISTINCT or b" " in value:
         return False
-    for known in (_NAMELIKE, _NUMBER, _HEXES, _ADDRESS, _ANY_PATH, _PATH, _DATE, _CAMEL):
+    for known in (_NAMELIKE, _NUMBER, _HEXES, _ADDRESS, _ANY_PATH, _PATH, _DATE):
         if known.match(value):
             return False
     if _URL.match(value):
@@ -283,7 +285,7 @@ def _followed(value: bytes, *, strong: bool) -> bool:
         return False
     if _random(value):
         return True
-    if not strong or any(known.match(value) for known in (_NAMELIKE, _NUMBER, _ADDRESS, _PATH, _DATE, _CAMEL)):
+    if not strong or any(known.match(value) for known in (_NAMELIKE, _NUMBER, _ADDRESS, _PATH, _DATE)):
         return False
     return not (_URL.match(value) and b"@" not in value) and not (_IMAGE.match(value) and _REFERENCE_MARK.search(value))
 
@@ -428,9 +430,9 @@ class _Span(NamedTuple):
 
 _TAIL = rb"[a-z0-9_.\-]{0,32}+"
 _SEPARATOR = (
-    rb"(\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
+    rb"((?:\\{0,8}[\"'][ ]?,?[ ]?\\{0,8}\"?|[ \t]{0,4}\r?\n[ \t]{1,32})value\\{0,8}\"?[ ]?[:=][ ]?"
+    rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
     rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was)(?::[ ]?|[ ]))?\\{0,8}"
-    rb"|\\{0,8}\"[ ]?,[ ]?\\{0,8}\"value\\{0,8}\"[ ]?:[ ]?"
     rb"|>)(?!\xc2\xab)"
 )
 """Words that names of secrets hold are followed by the rest of the name, and by what separates it from a value."""
@@ -462,8 +464,9 @@ _NAME_LONGEST = 48
 _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
 _ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
 _OPENING = re.compile(rb"\\{0,8}[\"'`]")
-_SCHEME = re.compile(rb"(?i)(?:bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
+_SCHEME = re.compile(rb"(?i)(bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
 _NON_QUOTE = re.compile(rb"[^\r\n\"'`\x00\\]*")
+_LINE = re.compile(rb"[^\r\n\x00]{0,1024}")
 _NON_BLANK = re.compile(rb"\S*")
 _BLANKS = re.compile(rb"[ \t]*")
 _ELEMENT = re.compile(rb"[^<\s]{1,512}(?=<)")
@@ -478,15 +481,21 @@ _WORDLIKE = re.compile(rb"[a-z]+[.!?:]?\Z|[A-Z][a-z]+[.!?:]?\Z|[a-z]+(?:[/_\-][a
 _LINE_START = re.compile(rb"(?:\A|[\n{,]|\\n)[ \t\-]*[\"']?\Z")
 _DIRECTIVES = frozenset((b"requirepass", b"masterauth", b"masterpass", b"primaryauth"))
 
-_USERINFO = re.compile(rb"://(?:[^\s\"'<>/?#@\\`,]{1,512}+@|[a-z0-9._%+\-]{1,64}+:(?!\d{1,5}/)[^\s\"'<>@\\`]{1,96}+@)")
+_USERINFO = re.compile(rb"://(?:[^\s\"'<>/?#@`]{1,512}+@|[a-z0-9._%+\-]{1,64}+:(?!\d{1,5}/)[^\s\"'<>@`]{1,96}+@)")
+_HOST_PORTS = re.compile(rb"\d{1,5},")
+_ESCAPE_IN = re.compile(rb"(?<!\\)\\[nrtu]")
 _MORE_USERINFO = re.compile(rb"[^\s\"'<>/?#@\\`,;]{0,96}@")
 _NO_PASSWORD = frozenset((b"", b"x-oauth-basic", b"x-token-auth", b"x-access-token", b"oauth2"))
 _PEM_BODY = re.compile(rb"[A-Za-z0-9+/=\s\\:,.\-]*")
 _PEM_END = re.compile(rb"-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
-_GO_DSN = re.compile(rb"@(?:tcp|unix)\(")
-_GO_DSN_USER = re.compile(rb"[\w.\-]{1,64}:([^\s\"'`\\]{1,128})\Z")
+_GO_DSN = re.compile(rb"@(?:(?:tcp|unix)\(|(?=[\w./\-]{0,64}:\d{2,5}[:/]))")
+_DSN_USER = re.compile(rb"(?<![\w.\-])[\w.\-]{1,64}:([^\s\"'`\\/]{1,128})\Z")
+_ORACLE_USER = re.compile(rb"thin:[\w.\-]{1,64}/([^\s\"'`\\@]{1,128})\Z")
 _GENERATED = re.compile(rb"generated for \S{1,64}: (\S{1,128})")
-_ECHOED = re.compile(rb"echo\s+(?:-\w{1,4}\s+)?[\"']?(?:[\w.\-]{1,32}:)?([^\s\"'|:]{1,128})[\"']?\s*\|[^\n|;]{0,96}\Z")
+_ECHOED = re.compile(
+    rb"echo\s+(?:-\w{1,4}\s+)?(?:\\?\"(?:[\w.\-]{1,32}:)?([^\"\\\n]{1,128})\\?\"|'(?:[\w.\-]{1,32}:)?([^'\n]{1,128})'"
+    rb"|(?:[\w.\-]{1,32}:)?([^\s\"'|:\\]{1,128}))\s*\|[^\n|;]{0,96}\Z"
+)
 _ECHO_BEFORE = 320
 
 
@@ -497,7 +506,7 @@ def _starts(prefix: bytes) -> bytes:
 
 _FORM_JWT = re.compile(
     rb"J(?<=eyJ)" + _starts(rb"eyJ") + rb"(?:[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?"
-    rb"|[1phw][A-Za-z0-9_+/\-]{38,}={0,2})"
+    rb"|[A-Za-z0-9_+/\-]{36,}={0,2})"
 )
 """JWT, X-Registry-Auth."""
 _FORM_UNDERSCORE = re.compile(
@@ -529,9 +538,10 @@ _PROGRAMS: dict[bytes, dict[bytes, str]] = {
     b"sshpass": {b"-p": "both"},
     b"mongo": {b"-p": "next"},
     b"ldap": {b"-w": "both"},
-    b"docker": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
-    b"podman": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
-    b"nerdctl": {b"-p": "login", b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"docker": {b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"podman": {b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"nerdctl": {b"-e": "env", b"--env": "env", b"--build-arg": "env"},
+    b"login": {b"-p": "next"},
     b"sqlcmd": {b"-P": "both"},
     b"ipmitool": {b"-P": "next"},
     b"smbclient": {b"-U": "percent"},
@@ -551,11 +561,12 @@ _COMMAND_M = re.compile(rb"m(?:ariadb|ongo)[a-z\-]{0,16} ")
 _COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16} (?=[^\n|]{0,256}-p)")
 _COMMAND_L = re.compile(
     rb"l(?:dap[a-z]{3,12} (?=[^\n|]{0,256}-w)|ogin (?=[^\n|]{0,256}-p)|i (?<=redis-cli )|cmd (?<=sqlcmd )"
-    rb"| (?<=curl )(?=[^\n|]{0,256}(?:-[a-z]{0,4}u|user)))"
+    rb"| (?<=curl |dctl )(?=[^\n|]{0,256}(?:-[a-z]{0,4}u|user)))"
 )
 """Where programs that take passwords are called inside a text (the last letters of some suffice to find them)."""
-_COMMAND_WORD = re.compile(rb"\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|(?:[^\s\"'|;&\\]|\\.)+")
+_COMMAND_WORD = re.compile(rb"(?:\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|[^\s\"'|;&\\]+|\\.)+")
 _COMMAND_LONGEST = 1024
+_CLUSTER = re.compile(rb"-[A-Za-z]{2,8}\Z")
 
 
 def _flags_of(word: bytes) -> dict[bytes, str] | None:
@@ -626,7 +637,7 @@ def _anchors(names: Iterable[bytes]) -> re.Pattern[bytes]:
 
 _ANCHOR = _anchors(_FIELDS)
 _CLOSERS = {ord("["): b'"]', ord("{"): b'"}', ord('"'): b'",'}
-_LOGIN = re.compile(rb'"(?i:auth|identitytoken|registrytoken|password|username|email)"\s*:\s*"')
+_LOGIN = re.compile(rb'"(?i:(auth|identitytoken|registrytoken|password)|username|email)"\s*:\s*"')
 _LOGIN_NAME = re.compile(rb"(?i)(?:username|email)\Z")
 _LOG_OPTIONS = re.compile(rb'\s*\{\s*(?:"(?:Type|Name)"\s*:\s*"[^"\\]*"\s*,\s*)?"(?:Config|Options)"\s*:\s*(?=\{)')
 
@@ -1028,7 +1039,7 @@ class Redactor:
             stop = found[number + 1].start() if number + 1 < len(found) else end
             value = text[match.end() : stop]
             bare = value.strip()
-            if len(bare) > 1 and bare[:1] == bare[-1:] and bare[:1] in {b'"', b"'"}:
+            if _quoted(bare):
                 bare = bare[1:-1]
             out.append(match[0] + (value.replace(bare, self._assigned(match[1], bare, what), 1) if bare else value))
         return b"".join(out)
@@ -1077,7 +1088,7 @@ class Redactor:
             return line
         name, value = match.groups()
         start, end = match.span(2)
-        if len(value) > 1 and value[:1] == value[-1:] and value[:1] in {b'"', b"'"}:
+        if _quoted(value):
             start, end = start + 1, end - 1
         if name.upper() in _FLAG_ENV:
             return line[:start] + self.text(line[start:end], "command line") + line[end:]
@@ -1317,7 +1328,7 @@ class _Fields:
             start = match.end()
             end = _literal_end(self.data, start)
             value = new = _json_unescape(self.data[start:end])
-            if match[1].lower() in {b"username", b"email"}:
+            if match[1] is None:
                 new = WITHHELD if value else value
             elif value and not _TOKEN.fullmatch(value):
                 self.redactor.learn_login(value)
@@ -1381,7 +1392,9 @@ class _Search:
             element = _ELEMENT.match(data, end) if data[begin - 1 : begin] == b"<" else None
             start, stop, quoted = (*element.span(), True) if element else (end, end, True)
         else:
-            start, stop, quoted = self._value(end, cookie=name[-6:].lower() in {b"cookie", b"ookies"})
+            start, stop, quoted, scheme = self._value(end, cookie=name[-6:].lower() in {b"cookie", b"ookies"})
+            if scheme or (level and data[begin - 1 : begin] in {b"?", b"&"}):
+                level = _STRONG  # a header with its scheme, a signed URL
         if start == stop:
             if data[start : start + 1] == b"\\":
                 self.spans.append(_Span(start, start, self.kind))  # the string must be unescaped to be read
@@ -1402,8 +1415,9 @@ class _Search:
         if b"passwd" in tail or b"stdin" in tail:
             echo = self.low.rfind(b"echo", max(0, match.start() - _ECHO_BEFORE), match.start())
             echoed = _ECHOED.match(self.low, echo, match.start()) if echo >= 0 else None
-            if echoed and not _trivial(self.data[slice(*echoed.span(1))]):
-                self._add(*echoed.span(1))
+            span = echoed.span(echoed.lastindex or 0) if echoed else (0, 0)
+            if not _trivial(self.data[slice(*span)]):
+                self._add(*span)
         if match[1] is None:
             return match.end()
         if tail.startswith(b"pass ") and self.low[match.start() - 3 : match.start()] == b"ssh":
@@ -1468,34 +1482,35 @@ class _Search:
             return True
         if name.lower() in _DIRECTIVES:
             return _LINE_START.search(self.data, max(0, begin - 24), begin) is not None or begin == 0
-        return name == b"password" and b"login " in self.low[max(0, begin - 128) : begin]
+        before = self.low[max(0, begin - 128) : begin]
+        return name.lower() == b"password" and (b"login " in before or before.endswith((b" with ", b" encrypted ")))
 
-    def _value(self, position: int, *, cookie: bool) -> tuple[int, int, bool]:
+    def _value(self, position: int, *, cookie: bool) -> tuple[int, int, bool, bool]:
         """Find start and end of the value that starts here, quotes and scheme (Bearer, Basic) left out."""
         data = self.data
         if data[position : position + 1] == b"[" and data[position + 1 : position + 2] in {b'"', b"'"}:
             position += 1
-        position, basic = self._past_scheme(position, len(data))
+        position, scheme = self._past_scheme(position, len(data))
         opening = _OPENING.match(data, position)
         start = opening.end() if opening else position
         if opening:
             end = self._closing(opening[0], start)
-            start, within = self._past_scheme(start, end)
-            basic = basic or within
-        elif cookie:
-            end = _past(_NON_QUOTE, data, start)
+            if not scheme:
+                start, scheme = self._past_scheme(start, end)
+        elif cookie or scheme == b"digest":
+            end = _past(_NON_QUOTE if cookie else _LINE, data, start)
         else:
             end = self._bare(start)
         token = data.find(_GUILLEMET, start, end)
         if token >= 0 and (token == start or not opening):
             end = token
-        if basic and end - start <= _LONG:
+        if scheme == b"basic" and end - start <= _LONG:
             self.logins.append(data[start:end])
-        return start, end, opening is not None
+        return start, end, opening is not None, bool(scheme)
 
-    def _past_scheme(self, start: int, end: int) -> tuple[int, bool]:
+    def _past_scheme(self, start: int, end: int) -> tuple[int, bytes]:
         scheme = _SCHEME.match(self.data, start, end)
-        return (scheme.end(), scheme[0][:1] in b"bB" and scheme[0][1:2] in b"aA") if scheme else (start, False)
+        return (scheme.end(), scheme[1].lower()) if scheme else (start, b"")
 
     def _closing(self, delimiter: bytes, start: int) -> int:
         """Find where a quoted value ends: at the same quote, unescaped, on the same line, not too far away."""
@@ -1566,19 +1581,22 @@ class _Search:
             if more is None:
                 break
             end = more.end()
+        if _ESCAPE_IN.search(self.data, start, end):
+            return match.end()  # two lines of an escaped text
         user, colon, password = self.data[start : end - 1].partition(b":")
         near = self.low[max(0, start - _NAME_LONGEST) : start] + self.low[end : end + 16]
         kind = "proxy password" if b"proxy" in near else "URL" if self.kind == "text" else self.kind
         if _login_in_user(user, password):
             self.spans.append(_Span(start, start + len(user), kind, url=True))
-        if colon and password and not _masked(password):
+        if colon and password and not _masked(password) and not _HOST_PORTS.match(password):
             self.spans.append(_Span(start + len(user) + 1, end - 1, kind, url=True))
         return end
 
-    def go_dsn(self, match: re.Match[bytes], _: int) -> int:
-        """Judge `user:password@tcp(host:port)`."""
+    def dsn(self, match: re.Match[bytes], _: int) -> int:
+        """Judge `user:password@tcp(host:port)` of Go, `thin:user/password@host:port:sid` of Oracle."""
         self.budget -= _ACCEPTED
-        user = _GO_DSN_USER.search(self.data, max(0, match.start() - 192), match.start())
+        form = _DSN_USER if match[0].endswith(b"(") else _ORACLE_USER
+        user = form.search(self.data, max(0, match.start() - 192), match.start())
         if user and not _masked(user[1]):
             self._add(*user.span(1))
         return match.end()
@@ -1592,14 +1610,14 @@ class _Search:
         words: list[tuple[int, bytes]] = []
         while position < last and (word := _COMMAND_WORD.match(data, position)) is not None:
             text = word[0]
-            quoted = len(text) > 1 and text[:1] in {b'"', b"'"} and text[-1:] == text[:1]
+            quoted = _quoted(text)
             words.append((position + quoted, text[1:-1] if quoted else text))
             position = _past(_BLANKS, data, word.end())
         for part in _secrets_in([text for _, text in words]):
             offset, text = words[part.word]
-            glued = part.start and text[part.start : part.start + 1] in {b'"', b"'"} and text[-1:] in {b'"', b"'"}
+            glued = part.start > 0 and _quoted(text[part.start : part.end])
             if not part.environment:
-                self._add(offset + part.start + bool(glued), offset + part.end - bool(glued))
+                self._add(offset + part.start + glued, offset + part.end - glued)
         if any(b"\\" in text for _, text in words):
             self.spans.append(_Span(match.start(), match.start(), self.kind))  # in JSON: read it unescaped
         return position
@@ -1640,7 +1658,7 @@ _RULES = (
     _Rule(_FORM_SG, "as is", "form"),
     _Rule(_FORM_HV, "as is", "form"),
     _Rule(_COMMAND_M, "low", "command"),
-    _Rule(_GO_DSN, "as is", "go_dsn", needs=b"@"),
+    _Rule(_GO_DSN, "as is", "dsn", needs=b"@"),
 )
 """What is too rare to be looked for in every container's JSON; there names of fields tell."""
 
@@ -1664,7 +1682,7 @@ def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
         if part is not None:
             yield part
         elif arg.startswith(b"-"):
-            wanted, part = _flag(number, arg, flags, login=b"login" in args[:number])
+            wanted, part = _flag(number, arg, flags)
         elif not want:
             known = _flags_of(arg)
             flags = flags if known is None else known
@@ -1673,12 +1691,12 @@ def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
             yield part
 
 
-def _flag(number: int, arg: bytes, flags: dict[bytes, str], *, login: bool) -> tuple[str, _Part | None]:
+def _flag(number: int, arg: bytes, flags: dict[bytes, str]) -> tuple[str, _Part | None]:
     """Judge a flag: what it wants of the next word, or the secret that it has in it."""
     name, equals, value = arg.partition(b"=")
     action = flags.get(name, "")
-    if action == "login":
-        action = "next" if login else ""
+    if not action and _CLUSTER.match(name) and flags.get(b"-" + name[-1:]) == "user":
+        action = "user"
     if equals:
         part = _wanted_part(number, value, action) if action in {"user", "env"} else None
         if part is None:
@@ -1717,7 +1735,7 @@ def _named_part(number: int, arg: bytes) -> _Part | None:
     if not value or not level or _trivial(value) or _PATH.match(value):
         return None
     start = len(name) + 1
-    quoted = len(value) > 1 and value[:1] in {b'"', b"'"} and value[-1:] == value[:1]
+    quoted = _quoted(value)
     return _Part(number, start + quoted, len(arg) - quoted) if level == _STRONG or _random(value) else None
 
 
@@ -1733,6 +1751,11 @@ def _relation(separator: bytes) -> str:
     if bare[:2] == b"is" or bare[:3] == b"was":
         return "said"
     return "equals" if bare else "blank"
+
+
+def _quoted(text: bytes) -> bool:
+    """Tell whether a word is one quoted string."""
+    return len(text) > 1 and text[:1] in {b'"', b"'"} and text.find(text[:1], 1) == len(text) - 1
 
 
 def _masked(value: bytes) -> bool:

@@ -22,6 +22,7 @@ from doctor.model import (
     Severity,
     Since,
     Step,
+    Unknown,
     Yield,
 )
 from doctor.registry import check
@@ -84,6 +85,9 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
     """
+    if config.unread:
+        yield Unknown(config.path, config.unread)
+        return
     if not config.exists:
         yield NotApplicable(f"there is no {config.path}")
         return
@@ -231,6 +235,9 @@ def option_in_file_and_flag(
     ## References
     dockerd(8), moby daemon/config/config.go findConfigurationConflicts, moby issue 25471
     """
+    if config.unread:
+        yield Unknown(config.path, config.unread)
+        return
     if not config.exists or not options.file:
         yield NotApplicable(f"{config.path} sets nothing")
         return

@@ -25,6 +25,7 @@ from doctor.model import (
     Severity,
     Since,
     Step,
+    Unknown,
     Yield,
 )
 from doctor.registry import check
@@ -65,6 +66,9 @@ def engine_chains_missing(
     """
     if not daemon.pid:
         yield NotApplicable("dockerd does not run")
+        return
+    if not options.known("iptables"):
+        yield Unknown("iptables", options.unread)
         return
     if not options.on("iptables"):
         origin = options.origin("iptables")

@@ -42,7 +42,7 @@ def forwarding_off(
     routes: Routes,
     options: Options,
     daemon: Daemon,
-    firewall: Firewall,
+    firewall: Firewall | None,
     lifecycle: Lifecycle,
 ) -> Iterator[Yield]:
     """IPv4 or IPv6 forwarding is off, for the host or for an interface that containers need.
@@ -133,7 +133,7 @@ def _host_wide(
     users: list[Container],
     options: Options,
     daemon: Daemon,
-    firewall: Firewall,
+    firewall: Firewall | None,
     lifecycle: Lifecycle,
 ) -> Finding:
     evidence = [sysctls.values["ipv4/ip_forward"].cited]
@@ -178,7 +178,9 @@ def _host_wide(
     )
 
 
-def _excluded(users: list[Container], firewall: Firewall) -> tuple[Excluded, ...]:
+def _excluded(users: list[Container], firewall: Firewall | None) -> tuple[Excluded, ...]:
+    if firewall is None:
+        return ()
     found = []
     forwards = firewall.chains("ip", "filter", "FORWARD")
     for chain in forwards:

@@ -18,7 +18,7 @@ from doctor.engine.options import OPTIONS, Flag, parse_flags
 from doctor.facts.daemon import Daemon
 from doctor.model import Citation
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Record, Snapshot
+from doctor.snapshot import Record, Snapshot
 
 RECORD = "engine/daemon.json"
 
@@ -41,6 +41,8 @@ class ConfigFile(Struct, frozen=True):
     data: dict[str, Any] | None
     fault: SyntaxFault | None
     mtime: float
+    unread: str = ""
+    """Why the file, which is there, could not be read; then nothing is known of it."""
 
     def line_of(self, key: str) -> int:
         """Give the line that a top-level key stands in, 0 when it does not."""
@@ -76,12 +78,18 @@ class Options(Struct, frozen=True):
     file: dict[str, Origin]
     flags: dict[str, tuple[Origin, ...]]
     flags_from: str
+    unread: str = ""
+    """Why daemon.json could not be read; a key that no flag sets is then not known."""
 
     def value(self, key: str) -> str:
         """Give the value in force as text: the flag's, else the file's, else the default; lists joined by commas."""
         if key in self.flags:
             return ",".join(one.value for one in self.flags[key])
         return self.file[key].value if key in self.file else OPTIONS[key].default
+
+    def known(self, key: str) -> bool:
+        """Whether the value in force is known."""
+        return not self.unread or key in self.flags
 
     def on(self, key: str) -> bool:
         """Whether a switch is on."""
@@ -145,7 +153,8 @@ def config_file(snapshot: Snapshot) -> ConfigFile:
     if record.status == "absent":
         return ConfigFile(record.target, exists=False, text="", data=None, fault=None, mtime=0.0)
     if not record.readable:
-        raise EvidenceMissing("daemon.json", f"{record.target}: {record.why or record.status}")
+        unread = f"daemon.json: {record.target}: {record.why or record.status}"
+        return ConfigFile(record.target, exists=True, text="", data=None, fault=None, mtime=0.0, unread=unread)
     try:
         text = record.data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,7 +193,7 @@ def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon) -> Options:
     by_key: dict[str, list[Origin]] = {}
     for flag, cited in flags:
         by_key.setdefault(flag.key, []).append(Origin(flag.value, flag.text, cited.place, cited))
-    return Options(from_file, {key: tuple(held) for key, held in by_key.items()}, whose)
+    return Options(from_file, {key: tuple(held) for key, held in by_key.items()}, whose, config.unread)
 
 
 def _command_line(snapshot: Snapshot, daemon: Daemon) -> tuple[list[tuple[Flag, Citation]], str]:

@@ -10,6 +10,7 @@ import gzip
 import re
 import zlib
 from base64 import b64decode, b64encode
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -151,6 +152,7 @@ def _shown(value: object) -> object:
     return _html.visible(_html.shortened(value)) if type(value) is str else value
 
 
+@cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

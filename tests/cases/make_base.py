@@ -385,7 +385,8 @@ class Cutter:
 
     @staticmethod
     def _sysctl(text: str) -> str:
-        return "".join(line + "\n" for line in text.split("\n") if "/forwarding\t" in line)
+        kept = [line for line in text.split("\n") if "/forwarding\t" in line]
+        return "".join(re.sub(r"\tf\t[\d.]+\t", "\tf\t0.000\t", line) + "\n" for line in kept)
 
     def _json(self, keys: dict[str, Any]) -> Callable[[str], str]:
         def cut(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -143,7 +144,8 @@ def test_everything_blocked(host: EngineHost) -> None:
     outcomes = {one["code"]: one["outcome"] for one in found["outcomes"]}
     assert outcomes["NET021"] == "unknown"
     assert outcomes["DMN001"] == "unknown"
-    assert outcomes["LAY002"] == outcomes["NET009"] == outcomes["NET012"] == outcomes["NSP002"] == "pass"
+    rest = {code: outcome for code, outcome in outcomes.items() if code not in {"DMN001", "DMN003", "NET021"}}
+    assert set(rest.values()) == {"pass"}, rest
     left = [pid for pid in set(host.sh("ls /proc").split()) - before if pid.isdigit() and _is_ours(host, pid)]
     assert not left
 
@@ -162,7 +164,7 @@ def test_without_root(host: EngineHost) -> None:
     assert outcomes["DMN016"]["outcome"] == "unknown"
     assert "root:docker" in outcomes["DMN016"]["reason"]
     assert outcomes["LAY002"]["outcome"] == "unknown"
-    assert outcomes["DMN001"]["outcome"] == "not-applicable"
+    assert outcomes["DMN001"]["outcome"] in {"not-applicable", "unknown"}  # /etc/docker is root's on some engines
     assert found["host"]["user"] == "nobody"
     assert "sudo doctor check" in text.stdout
     assert text.returncode == 3
@@ -224,7 +226,7 @@ def test_bundle_gives_the_same_report(host: EngineHost, tmp_path: Path) -> None:
     host.run("doctor", "collect", "-o", "/root/host.tar.gz")
     on_host = json.loads(host.doctor("check", "/root/host.tar.gz", "--format", "json").stdout)
     bundle = tmp_path / "host.tar.gz"
-    with host.open("/root/host.tar.gz") as source:
+    with os.fdopen(host._open("/root/host.tar.gz", os.O_RDONLY), "rb") as source:
         bundle.write_bytes(source.read())
     bundle.chmod(0o644)
     here = subprocess.run(
