@@ -165,6 +165,7 @@ class Collector:
         last.start(self.wake)
         self._wait(("last",), self.until)
         self._account()
+        self.host.end()
 
     def _wait(self, names: tuple[str, ...], until: float) -> None:
         """Wait until these lanes are done; give up single jobs at their bound, everything at a time."""

@@ -56,6 +56,9 @@ class Host(Protocol):
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
 
+    def end(self) -> None:
+        """Kill what `run` started and what nobody waits for any more."""
+
     def has_module(self, name: str) -> bool:
         """Whether a kernel module is there already, so that using it loads nothing."""
 
@@ -146,6 +149,10 @@ class LocalHost:
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=limit)
+
+    def end(self) -> None:
+        """See `Host.end`."""
+        spawn.kill_all()
 
     def has_module(self, name: str) -> bool:
         """See `Host.has_module`: /sys/module, the proc file it creates, modules.builtin, the kernel's configuration."""

@@ -130,7 +130,8 @@ _ABOUT = frozenset(
 _PUBLIC = frozenset(b"gpg gpgkey pgp public pub pubkey fingerprint known".split())
 _HARMLESS = frozenset(
     b"sandboxkey snapshotkey cachekey sortkey primarykey foreignkey mapkey routingkey partitionkey hotkey authorizedkeys "
-    b"credsstore credhelpers passenvironment passcredentials passsecurity passpacketinfo loadcredential keyring keyringmode "
+    b"credsstore credhelpers passenvironment passcredentials passsecurity passpacketinfo loadcredential setcredential "
+    b"importcredential loadcredentialencrypted setcredentialencrypted keyring keyringmode "
     b"certissuersubject certissuerpublickey trustkey accessmode accesslog authorizationplugin authorizationplugins "
     b"sshauthsock xauthority".split()
 )
@@ -1008,6 +1009,8 @@ class Redactor:
         for number, (old, new) in enumerate(zip(args, news, strict=True)):
             if new == old and old.startswith((b"#(nop)", b"|")):
                 news[number] = self.history(old, kind)
+            elif new == old and b" " in old:
+                news[number] = self.text(old, kind)
         return news
 
     def history(self, text: bytes, kind: str) -> bytes:
@@ -1588,7 +1591,7 @@ class _Search:
         kind = "proxy password" if b"proxy" in near else "URL" if self.kind == "text" else self.kind
         if _login_in_user(user, password):
             self.spans.append(_Span(start, start + len(user), kind, url=True))
-        if colon and password and not _masked(password) and not _HOST_PORTS.match(password):
+        if password not in _NO_PASSWORD and not _masked(password) and not _HOST_PORTS.match(password):
             self.spans.append(_Span(start + len(user) + 1, end - 1, kind, url=True))
         return end
 
@@ -1686,7 +1689,8 @@ def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
         elif not want:
             known = _flags_of(arg)
             flags = flags if known is None else known
-            part = _named_part(number, arg) if known is None and b"=" in arg else None
+            script = b" " in arg and not args[0].startswith(b"|")  # `sh -c "PASSWORD=x psql"`: read as text
+            part = _named_part(number, arg) if known is None and b"=" in arg and not script else None
         if part is not None and not want:
             yield part
 

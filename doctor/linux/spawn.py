@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_running: set[int] = set()
+
 REAP_SECONDS = 0.2
 """How long a killed child is waited for: one in uninterruptible sleep is left to init."""
 
@@ -69,15 +71,23 @@ def run(argv: tuple[str, ...], *, deadline_seconds: float, limit_bytes: int) -> 
     finally:
         for pipe in pipes:
             os.close(pipe[1])
+    _running.add(child)
     try:
         printed, status = _read([pipe[0] for pipe in pipes], start + deadline_seconds, limit_bytes)
     finally:
         for pipe in pipes:
             os.close(pipe[0])
     code, ended = _reap(child, start + deadline_seconds if status == "ok" else 0.0)
+    _running.discard(child)
     if not ended:
         status = "timeout" if status == "ok" else status
     return Completed(code, printed[0], printed[1], status, time.monotonic() - start)
+
+
+def kill_all() -> None:
+    """Kill every command that still runs: whoever waits for it on another thread has been given up."""
+    for child in list(_running):
+        _kill(child)
 
 
 def _read(handles: list[int], until: float, limit: int) -> tuple[list[bytes], Literal["ok", "timeout", "truncated"]]:
