@@ -229,7 +229,7 @@ class Collector:
             Record(
                 name,
                 kind,
-                target,
+                _text(target),
                 data=clean,
                 size=len(data),
                 sha256=digest,
@@ -239,7 +239,7 @@ class Collector:
         )
 
     def _failed(self, name: str, kind: Kind, target: str, error: OSError, ms: float) -> None:
-        self._put(Record(name, kind, target, _status(error), why=_why(error), errno=error.errno or 0, ms=ms))
+        self._put(Record(name, kind, _text(target), _status(error), why=_why(error), errno=error.errno or 0, ms=ms))
 
     def _target(self, source: Source) -> str:
         target = source.target
@@ -295,7 +295,7 @@ class Collector:
         prefix = source.name.rpartition("/")[0] if "*" in source.name else source.name.rstrip("/")
         for name in names:
             if name.startswith(start) and name.endswith(end) and len(name) >= len(start) + len(end):
-                self._file(source, f"{prefix}/{name}", f"{folder}/{name}")
+                self._file(source, f"{prefix}/{_text(name)}", f"{folder}/{name}")
 
     def _list(self, source: Source, path: str) -> None:
         start = time.perf_counter()
@@ -344,6 +344,8 @@ class Collector:
             self._failed("store/containers/", "file", folder, error, 0.0)
             return
         for container in ids:
+            if not container.isalnum():
+                continue  # no container's directory has such a name
             for name, scrub in sources.CONTAINER_FILES:
                 source = sources.Source(
                     name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
@@ -514,6 +516,8 @@ class Collector:
         listed = self.records.get("api/containers")
         ids = _ids(listed.data) if listed is not None else []
         for container in ids:
+            if not container.isalnum():
+                continue  # no container's directory has such a name
             if time.monotonic() > self.until:
                 return
             # The job is one, its requests are many: each renews the bound.
@@ -544,6 +548,11 @@ def _ids(data: bytes) -> list[str]:
 def _wanted(line: bytes, words: tuple[str, ...]) -> bool:
     lower = line.lower()
     return any(word.encode() in lower for word in words)
+
+
+def _text(name: str) -> str:
+    """Give a name of the file system as text that every format can hold: bytes that are no UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _letter(mode: int) -> str:

@@ -167,7 +167,7 @@ def _log(host: Host, pid: int) -> str:
             held = host.readlink(f"/proc/{pid}/fd/2")
         except OSError:
             held = ""
-        if held.startswith("/") and not held.startswith(("/dev/", "/memfd:")):
+        if held.startswith("/") and held.isprintable() and not held.startswith(("/dev/", "/memfd:")):
             return held.removesuffix(" (deleted)")
     there = []
     for path in LOGS:

@@ -54,7 +54,7 @@ def short(report: Report, out: TextIO, style: Style | None = None) -> None:
     for cause in report.diagnoses:
         label = "FAIL" if cause.severity is Severity.ERROR else "WARN"
         file = next((one.place for one in cause.evidence if one.place.startswith("/etc/")), "")
-        lines.append(f"{label} {cause.code} {words.safe(cause.title)}" + (f" ({words.safe(file)})" if file else ""))
+        lines.append(f"{label} {words.safe(cause.code)} {words.safe(cause.title)}" + (f" ({words.safe(file)})" if file else ""))
         if cause.severity is Severity.ERROR:
             hits = "; ".join(_flat(effect) for effect in cause.hits[:2])
             if hits:
@@ -65,7 +65,7 @@ def short(report: Report, out: TextIO, style: Style | None = None) -> None:
     counts = report.counts
     lines.append(
         f"{words.plural(counts.causes, 'cause')}, {words.plural(counts.warnings, 'warning')},"
-        f" {counts.unknown} unknown of {counts.checks}; doctor {report.doctor}"
+        f" {counts.unknown} unknown of {counts.checks}; doctor {words.safe(report.doctor)}"
     )
     out.write("\n".join(lines) + "\n")
 
@@ -130,7 +130,7 @@ class _Text:
     def _first(self) -> str:
         line = words.host_line(self.report.host)
         if self.style.source:
-            line += f"; bundle of {words.stamp(self.report.host)[:16]}, doctor {self.report.doctor}"
+            line += f"; bundle of {words.stamp(self.report.host)[:16]}, doctor {words.safe(self.report.doctor)}"
         return line
 
     def _order(self, errors: list[Diagnosis]) -> Iterator[str]:

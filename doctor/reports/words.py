@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from calendar import timegm
-from time import gmtime, strftime
+from time import gmtime, strftime, struct_time
 from typing import TYPE_CHECKING
 from unicodedata import category
 
@@ -118,10 +118,17 @@ def risk(remedy: Remedy) -> str:
     return f"{said}: {' '.join(shortened(stops))}; {len(stays)} would stay down: {' '.join(shortened(stays))}"
 
 
+LAST = 253402300799.0
+"""9999-12-31 23:59:59 UTC: what a hostile report claims beyond that is shown as that."""
+
+
+def _date(at: float) -> struct_time:
+    return gmtime(min(max(at, 0.0), LAST))
+
+
 def clock(at: float, host: HostInfo) -> str:
     """Print a time as the host's clock shows it, with the date when it is not the snapshot's day."""
-    shown = gmtime(at + host.utc_offset)
-    today = gmtime(host.collected_at + host.utc_offset)
+    shown, today = _date(at + host.utc_offset), _date(host.collected_at + host.utc_offset)
     if timegm(shown) // 86400 == timegm(today) // 86400:
         return strftime("%H:%M:%S", shown)
     return strftime("%Y-%m-%d %H:%M:%S", shown)
@@ -147,7 +154,7 @@ def stamp(host: HostInfo) -> str:
     """Print when the snapshot was taken: `2026-11-24 08:43 +0000`."""
     sign = "-" if host.utc_offset < 0 else "+"
     hours, minutes = divmod(abs(host.utc_offset) // 60, 60)
-    shown = gmtime(host.collected_at + host.utc_offset)
+    shown = _date(host.collected_at + host.utc_offset)
     return f"{strftime('%Y-%m-%d %H:%M', shown)} {sign}{hours:02d}{minutes:02d}"
 
 
