@@ -136,7 +136,8 @@ _HARMLESS = frozenset(
     b"sshauthsock xauthority".split()
 )
 
-_ENV_SECRET = frozenset(b"cert private access license licence connection sas vault sentry".split())
+_SUFFIXES = frozenset(b"b id data value string code hash hex raw list".split())
+_ENV_SECRET = _WEAK_WORDS | frozenset(b"cert private access license licence connection sas vault sentry".split())
 """Further words that make an environment variable secret; there the value is withheld in any case."""
 _KEPT_ENV = frozenset(
     b"PATH HOME LANG LANGUAGE TERM TZ HOSTNAME USER LOGNAME SHELL SHLVL PWD OLDPWD _ NO_PROXY CONTAINER DEBIAN_FRONTEND "
@@ -198,7 +199,8 @@ def _judge(words: list[bytes]) -> int:
             word in {b"string", b"str"} and before[:4] == b"conn"
         ):
             return _STRONG
-    return _WEAK if found & _WEAK_WORDS else _PLAIN
+    last = words[-2] if len(words) > 1 and words[-1] in _SUFFIXES else words[-1]
+    return _WEAK if last in _WEAK_WORDS or last[-4:] == b"auth" else _PLAIN
 
 
 _env_levels: dict[bytes, int] = {}
@@ -226,12 +228,15 @@ _TRIVIAL = re.compile(
     rb"\(\w*\)|\{\w*\}|[a-z]?)\Z"
 )
 _REFERENCE = re.compile(
-    rb"\$\{[^}]*\}?\Z|\$\([^)]*\)?\Z|\$[A-Z_][A-Z0-9_]*\Z|\$[a-z_]{1,30}\Z|\{\{.*|%[sdvqr]\Z|%\(\w+\)s\Z|<no value>\Z"
+    rb"\$\{[^}]*\}?\Z|\$\([^)]*\)?\Z|\$[A-Z_][A-Z0-9_]*\Z|\$[a-z_]{1,30}\Z|\{\{.*|%[A-Za-z]\Z|%\(\w+\)s\Z|<no value>\Z"
+)
+_EXTENSION = (
+    rb"\.(?:pem|key|crt|cer|csr|p12|pfx|jks|txt|json|ya?ml|toml|conf|cfg|ini|env|pass|sock|secret|token|db|pub)"
 )
 _PATH = re.compile(
-    rb"(?:~|\.{1,2})?/(?:(?:run|etc|var|usr|opt|home|root|tmp|srv|mnt|data|app|secrets?|proc|sys|dev|certs?|vault|config|bin|sbin|"
-    rb"lib|lib64|workspace|docker|boot|snap|media|ssl|keys?|src|code|www|build)(?:/[\w.@+,:~ \-]*)*\Z|"
-    rb"[\w.@/\-]*\.(?:pem|key|crt|cer|csr|p12|pfx|jks|txt|json|ya?ml|toml|conf|cfg|ini|env|pass|sock|secret|token|db|pub)\Z)"
+    rb"(?:~|\.{1,2}|\$\w{1,32}|\$\{\w{1,32}\})?/(?:(?:run|etc|var|usr|opt|home|root|tmp|srv|mnt|data|app|secrets?|proc|sys|dev|"
+    rb"certs?|vault|config|bin|sbin|lib|lib64|workspace|docker|boot|snap|media|ssl|keys?|src|code|www|build)"
+    rb"(?:/[\w.@+,:~ \-]*)*\Z|[\w.@/\-]*" + _EXTENSION + rb"\Z)|[\w.\-]+(?:/[\w.\-]+)+" + _EXTENSION + rb"\Z"
 )
 _ANY_PATH = re.compile(rb"(?:~|\.{0,2})/[\w.@+/,:~\-]*\Z")
 _URL = re.compile(rb"(?:jdbc:)?[A-Za-z][A-Za-z0-9+.\-]{0,20}://")
@@ -243,12 +248,14 @@ _ADDRESS = re.compile(
     rb"(?:\d{1,3}\.){3}\d{1,3}(?::\d+|/\d+)?\Z|(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?:/\d+)?\Z|[\w\-]+(?:\.[\w\-]+)*:\d{1,5}\Z"
 )
 _NAMELIKE = re.compile(
-    rb"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[\-_. /:@](?:[A-Z]?[a-z]+|[A-Z]+)){0,64}[\-_.]?\d{0,3}\Z|(?:[A-Z]?[a-z]{3,64}|[A-Z]{2,64}(?![a-z])){1,64}\d{0,3}\Z"
+    rb"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[\-_. /:@](?:[A-Z]?[a-z]+|[A-Z]+)){0,64}[\-_.]?\d{0,3}\Z"
+    rb"|(?:[A-Z]*+[a-z]{2,}+|[A-Z]{2,}+){1,64}\d{0,3}\Z"
 )
 """Words as people write them, camel case too."""
 _DATE = re.compile(rb"\d{4}-\d\d-\d\d(?:[T ].*)?\Z")
 _IMAGE = re.compile(rb"[a-z0-9]+(?:[._/\-][a-z0-9]+)*(?::[\w.\-]{1,60})?(?:@sha256:[0-9a-f]{64})?\Z")
 _REFERENCE_MARK = re.compile(rb"[.:/]")
+_CODE = re.compile(rb"[ (\[{]")
 _RANDOM_LEAST, _RANDOM_HEX, _DISTINCT = 8, 16, 5
 _VARIED = re.compile(rb"(?:[A-Za-z]\d|\d[A-Za-z]|[a-z][A-Z]{1,4}[a-z0-9]|[^\w\s])")
 
@@ -260,7 +267,7 @@ def _trivial(value: bytes) -> bool:
 
 def _random(value: bytes) -> bool:
     """Tell whether a value looks made by a machine: what a weak name needs to be taken for a secret."""
-    if len(value) < _RANDOM_LEAST or len(set(value)) < _DISTINCT or b" " in value:
+    if len(value) < _RANDOM_LEAST or len(set(value)) < _DISTINCT or _CODE.search(value):
         return False
     for known in (_NAMELIKE, _NUMBER, _HEXES, _ADDRESS, _ANY_PATH, _PATH, _DATE):
         if known.match(value):
@@ -559,14 +566,12 @@ _PROGRAMS: dict[bytes, dict[bytes, str]] = {
 """Short flags that hold a password: glued to it, the next word, either, `user:password`, or `user%password`."""
 _FAMILIES = ((b"mysql", b"mysql"), (b"mariadb", b"mysql"), (b"mongo", b"mongo"), (b"ldap", b"ldap"))
 _COMMAND_M = re.compile(rb"m(?:ariadb|ongo)[a-z\-]{0,16} ")
-_COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16} (?=[^\n|]{0,256}-p)")
-_COMMAND_L = re.compile(
-    rb"l(?:dap[a-z]{3,12} (?=[^\n|]{0,256}-w)|ogin (?=[^\n|]{0,256}-p)|i (?<=redis-cli )|cmd (?<=sqlcmd )"
-    rb"| (?<=curl |dctl )(?=[^\n|]{0,256}(?:-[a-z]{0,4}u|user)))"
-)
+_COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16} ")
+_COMMAND_L = re.compile(rb"l(?:dap[a-z]{3,12} |ogin |i (?<=redis-cli )|cmd (?<=sqlcmd )| (?<=curl |dctl ))")
 """Where programs that take passwords are called inside a text (the last letters of some suffice to find them)."""
+_PASSWORD_FLAG = re.compile(rb"-[a-z]{0,8}[puwa]|user")
 _COMMAND_WORD = re.compile(rb"(?:\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|[^\s\"'|;&\\]+|\\.)+")
-_COMMAND_LONGEST = 1024
+_COMMAND_LONGEST, _FLAG_WITHIN = 1024, 256
 _CLUSTER = re.compile(rb"-[A-Za-z]{2,8}\Z")
 
 
@@ -1549,10 +1554,12 @@ class _Search:
         value = self.data[start:stop]
         if _trivial(value) or _PATH.match(value) or value.startswith(b"//"):
             return False
+        if relation == "blank" and value.startswith(b"-"):
+            return False
         if level == _WEAK:
             return _random(value)
         password = b"pass" in name.lower()
-        if (value.isdigit() and stop - start < _PIN) or (relation == "blank" and value.startswith(b"-")):
+        if value.isdigit() and stop - start < _PIN:
             return False
         if name.lower().endswith(b"pwd") and _ANY_PATH.match(value):
             return False
@@ -1606,8 +1613,10 @@ class _Search:
 
     def command(self, match: re.Match[bytes], _: int) -> int:
         """Judge a command line inside a text: `mysql -uroot -px`, `curl -u user:x`."""
-        self.budget -= _ACCEPTED
-        data = self.data
+        data, end = self.data, match.end()
+        if not _PASSWORD_FLAG.search(self.low, end, end + _FLAG_WITHIN):
+            return end
+        self.budget -= 2 * _ACCEPTED
         position = self._back(match.start(), _NAME_CHARS)
         last = position + _COMMAND_LONGEST
         words: list[tuple[int, bytes]] = []

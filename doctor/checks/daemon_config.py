@@ -63,7 +63,7 @@ def _last_words(log: DaemonLog, *words: str) -> tuple:  # type: ignore[type-arg]
 
 @check("DMN001", Severity.ERROR, explains=("DMN016",), blocks_start=True)
 def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle) -> Iterator[Yield]:
-    """daemon.json cannot be read by dockerd: it is no JSON, or a value is of the wrong type.
+    """dockerd cannot read daemon.json: it is no JSON, or a value has the wrong type.
 
     ## What it is
     dockerd reads daemon.json when it starts and refuses to start when the text is no
@@ -72,7 +72,7 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     dockerd running: nothing, until the next start. Down: "Cannot connect to the Docker
     daemon"; its log says "unable to configure the Docker daemon with file ...".
     ## By hand
-    dockerd --validate --config-file /etc/docker/daemon.json     (Docker 23 and later)
+    dockerd --validate --config-file /etc/docker/daemon.json
     python3 -m json.tool /etc/docker/daemon.json
     ## Cure
     Correct the line; then start dockerd if it is down. A running dockerd survives a
@@ -80,7 +80,7 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     ## Looks like
     DMN003 (an option both in the file and on the command line: the file is JSON then)
     ## Limits
-    Docker 20.10 refuses an empty file and accepts what follows the first object; later
+    `dockerd --validate` came with 23. Docker 20.10 refuses an empty file and accepts what follows the first object; later
     ones do the opposite. Keys that Docker does not know are DMN002.
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
@@ -222,8 +222,8 @@ def option_in_file_and_flag(
     dockerd running: nothing, until the next start. Down: its log says "the following
     directives are specified both as a flag and in the configuration file: KEY".
     ## By hand
-    tr '\0' ' ' </proc/$(pidof dockerd)/cmdline; cat /etc/docker/daemon.json
-    systemctl cat docker
+    cat /etc/docker/daemon.json
+    tr '\0' ' ' </proc/$(pidof dockerd)/cmdline
     ## Cure
     Keep one of the two. To keep the file: a systemd drop-in with an empty `ExecStart=`
     and then the command without the flag; or take the flag out of /etc/default/docker.

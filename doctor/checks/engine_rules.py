@@ -42,7 +42,7 @@ def engine_chains_missing(
     boot: BootRules,
     lifecycle: Lifecycle,
 ) -> Iterator[Yield]:
-    """Docker's firewall rules were flushed: its chains are gone, or empty and nothing leads to them.
+    """Docker's firewall rules were flushed: its chains are gone, or stand empty.
 
     ## What it is
     dockerd writes its chains when it starts and its rules with each network and port. It does

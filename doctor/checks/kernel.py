@@ -45,7 +45,7 @@ def forwarding_off(
     firewall: Firewall | None,
     lifecycle: Lifecycle,
 ) -> Iterator[Yield]:
-    """IPv4 or IPv6 forwarding is off, for the host or for an interface that containers need.
+    """Forwarding is off, for the host or for an interface that containers need.
 
     ## What it is
     The kernel forwards no packet that comes in by an interface whose forwarding is 0.
@@ -54,7 +54,7 @@ def forwarding_off(
     From outside, published ports time out; containers reach each other and the host, and
     nothing beyond. No error anywhere.
     ## By hand
-    sysctl net.ipv4.ip_forward net.ipv4.conf.eth0.forwarding net.ipv4.conf.docker0.forwarding
+    sysctl net.ipv4.ip_forward net.ipv4.conf.docker0.forwarding
     grep -rs ip_forward /etc/sysctl.conf /etc/sysctl.d /run/sysctl.d
     ## Cure
     sysctl -w net.ipv4.ip_forward=1, then the file that set it. The host then routes for its

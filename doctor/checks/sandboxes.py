@@ -16,7 +16,7 @@ YOUNG = 60.0
 
 @check("NSP002", Severity.WARNING)
 def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes: Processes) -> Iterator[Yield]:
-    """A file of a network sandbox belongs to no container, or is no mount of a namespace.
+    """A network sandbox belongs to no container, or is no mount of a namespace.
 
     ## What it is
     dockerd mounts each container's network namespace on a file in /run/docker/netns. One is
@@ -26,7 +26,7 @@ def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes:
     made; docker exec and network connect fail for a container whose mount is gone.
     ## By hand
     findmnt -t nsfs
-    docker inspect -f '{{.Name}} {{.NetworkSettings.SandboxKey}}' $(docker ps -aq)
+    docker inspect -f '{{.NetworkSettings.SandboxKey}}' NAME
     ## Cure
     Unmount and remove what belongs to nobody: nothing stops. A running container whose
     mount is gone gets it back by mounting its namespace there again.

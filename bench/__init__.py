@@ -1,0 +1,1 @@
+"""Benchmarks: ratios to a peer or to the bare interpreter, taken in one run."""

@@ -1,0 +1,142 @@
+"""The command line: words that are wrong are told in one line with exit 2, and machine formats hold only themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+from doctor.reports.json import schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXAMPLE = ("check", "--example", "forwarding-off")
+
+
+def doctor(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run doctor as a user would."""
+    done = subprocess.run([sys.executable, "-m", "doctor", *args], check=False, capture_output=True, input=stdin)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("check", "--only", "NET34"), "no such check: NET34. Did you mean NET034?"),
+        (("check", "--only", "forwarding-of"), "no such check: forwarding-of. Did you mean forwarding-off?"),
+        (("check", "--only", "NET030..DMN001"), "is no range of codes"),
+        (("check", "--ignore", "NET034"), "give a reason"),
+        (("check", "--ignore", "NET999=x"), "no such check: NET999"),
+        (("check", "--ignore", "NET034=x,until=2026-02-30"), "is no date"),
+        (("check", "--deadline", "soon"), "is no duration"),
+        (("check", "--fail-on", "panic"), "is none of error, warning, info"),
+        (("check", "--format", "pdf"), "is none of text, short, json, html"),
+        (("check", "-o", "report.pdf"), "which format?"),
+        (("check", "--example", "nothing"), "is none of forwarding-off"),
+        (("check", "/nowhere/host.tar.gz"), "cannot read: no such file or directory"),
+        (("check", "x.tar.gz", "--example", "forwarding-off"), "not both"),
+        (("collect",), "where to?"),
+        (("explain", "NET03"), "no such check: NET03"),
+    ],
+)
+def test_usage(args: tuple[str, ...], words: str) -> None:
+    """The message says what, where and what instead, in one line on stderr; exit 2."""
+    done = doctor(*args)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("doctor: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+def test_exit_codes() -> None:
+    """1 for an error, 0 when it is ignored or not looked at, 3 when something is unknown."""
+    assert doctor(*EXAMPLE).returncode == 1
+    assert doctor(*EXAMPLE, "--skip", "NET034").returncode == 0
+    assert doctor(*EXAMPLE, "--ignore", "NET034:ipv4=known, see ticket 7").returncode == 0
+    assert doctor(*EXAMPLE, "--ignore", "NET034:other=known").returncode == 1
+    assert doctor("check", "--example", "daemon-stopped", "--skip", "DMN016").returncode == 3
+    assert doctor(*EXAMPLE, "--only", "NET", "--skip", "NET034").returncode == 0
+    assert doctor(*EXAMPLE, "--only", "NET010..NET034").returncode == 1
+
+
+def test_an_expired_ignore_is_told_and_not_applied() -> None:
+    """Its date is past: the finding counts again, and a line says why."""
+    done = doctor(*EXAMPLE, "--ignore", "NET034=moved,until=2020-01-01")
+    assert done.returncode == 1
+    assert "expired on 2020-01-01" in done.stderr
+
+
+def test_json_is_its_schema() -> None:
+    """The report validates against the schema that is generated from the same structs."""
+    done = doctor(*EXAMPLE, "--format", "json")
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, schema())
+    ids = [one["id"] for one in report["findings"]]
+    assert len(ids) == len(set(ids))
+    assert report["diagnoses"][0]["root"] in ids
+    assert not done.stderr
+
+
+def test_formats_agree(tmp_path: Path) -> None:
+    """Text, JSON and HTML of one run name the same causes."""
+    files = [tmp_path / name for name in ("r.html", "r.json", "r.txt")]
+    done = doctor("check", "--example", "rules-flushed", *(word for file in files for word in ("-o", str(file))))
+    assert done.returncode == 1
+    codes = {one["code"] for one in json.loads(files[1].read_text(encoding="utf-8"))["diagnoses"]}
+    assert codes == {"LAY002", "NET021"}
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert all(code in text for code in codes)
+    assert files[2].read_text(encoding="utf-8").splitlines()[2:] == done.stdout.splitlines()[2:]
+
+
+def test_a_report_that_cannot_be_written_is_on_stdout() -> None:
+    """Exit 2, the path and the cause, and nothing lost."""
+    done = doctor(*EXAMPLE, "-o", "/nowhere/r.html")
+    assert done.returncode == 2
+    assert "/nowhere/r.html: cannot write: no such file or directory" in done.stderr
+    assert "NET034" in done.stdout
+
+
+def test_bundle_from_stdin() -> None:
+    """`check -` reads the bundle from a pipe."""
+    from doctor.examples import path
+
+    with open(path("forwarding-off"), "rb") as bundle:  # noqa: PTH123 - bytes for a pipe
+        done = doctor("check", "-", stdin=bundle.read())
+    assert done.returncode == 1
+    assert "NET034" in done.stdout
+
+
+def test_cut_bundle_goes_on() -> None:
+    """A bundle that is cut short is judged as far as it goes, and says so."""
+    from doctor.examples import path
+
+    with open(path("forwarding-off"), "rb") as bundle:  # noqa: PTH123 - bytes for a pipe
+        data = bundle.read()
+    done = doctor("check", "-", stdin=data[: len(data) * 2 // 3])
+    assert done.returncode in {1, 3}
+    assert "truncated after" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "check", "collect", "explain"])
+def test_help(command: str) -> None:
+    """Every command has help that fits 80 columns, exit 0."""
+    done = doctor(*([command] if command else []), "--help")
+    assert done.returncode == 0
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_explain_lists_and_pages() -> None:
+    """All codes by area, one area, one page by code or name."""
+    assert "NET034  forwarding-off" in doctor("explain").stdout
+    assert "DMN" not in doctor("explain", "NET").stdout
+    assert doctor("explain", "forwarding-off").stdout == doctor("explain", "NET034").stdout
+    assert all(len(line) <= 80 for line in doctor("explain", "NET034").stdout.splitlines())
