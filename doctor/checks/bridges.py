@@ -39,9 +39,11 @@ def gateways(network: Network, users: list[Container]) -> tuple[str, ...]:
     """Give the network's gateways with prefix length, `10.7.0.1/24`; what IPAM does not say, its endpoints do."""
     found = {f"{pool.gateway}/{pool.prefix}" for pool in network.pools if pool.gateway and pool.subnet}
     if not found:
+        # A gateway that is not Docker's (daemon.json: default-gateway, --aux-address DefaultGatewayIPv4) is a router.
+        others = {address.partition("/")[0] for pool in network.pools for address in pool.others}
         for one in users:
             for end in one.endpoints:
-                if end.network_id == network.id and end.gateway and end.prefix:
+                if end.network_id == network.id and end.gateway and end.prefix and end.gateway not in others:
                     found.add(f"{end.gateway}/{end.prefix}")
     return tuple(sorted(found))
 
@@ -213,13 +215,11 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
         link = links.by_name.get(network.bridge)
         if link is None or link.kind != "bridge":
             continue  # NET009 says so
-        if network.option("inhibit_ipv4") == "true" or "isolated" in network.option("gateway_mode_ipv4"):
-            continue
         users = attached(network, containers)
         held = {ip_interface(address) for address in link.addresses}
         for gateway in gateways(network, users):
             wanted = ip_interface(gateway)
-            if wanted in held or (wanted.version == 6 and not network.ipv6):  # noqa: PLR2004 - IPv6
+            if wanted in held or not _has_gateway(network, wanted.version):
                 continue
             same = [one for one in held if one.ip == wanted.ip]
             has = ", ".join(sorted(str(one) for one in held if not one.is_link_local)) or "no address"
@@ -241,6 +241,14 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
                 works=(Effect("the containers of this network among themselves"),) if len(users) > 1 else (),
                 excluded=(Excluded("NET009", f"{network.bridge} is there, and up"),) if link.up else (),
             )
+
+
+def _has_gateway(network: Network, version: int) -> bool:
+    """Whether Docker gives the bridge an address of this family."""
+    if version == 6:  # noqa: PLR2004 - IPv6
+        return network.ipv6 and network.option("gateway_mode_ipv6") != "isolated"
+    inhibited = network.option("inhibit_ipv4").lower() in {"true", "1", "t"}
+    return not inhibited and network.option("gateway_mode_ipv4") != "isolated"
 
 
 def _beyond(users: list[Container]) -> tuple[Effect, ...]:

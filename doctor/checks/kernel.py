@@ -230,6 +230,7 @@ def _one_interface(name: str, cited: Citation, sysctls: Sysctls, users: list[Con
             for_good=for_good,
             undo=(Command(("sysctl", "-w", f"{key}=0")),),
         ),
+        severity=Severity.ERROR if users else Severity.WARNING,
         hits=_hits(users),
         works=(Effect("containers of one network among themselves"),) if len(users) > 1 else (),
         excluded=(Excluded("NET035", "net.ipv4.ip_forward is 1"),),

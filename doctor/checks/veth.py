@@ -40,7 +40,7 @@ def veth_off_the_bridge(
     """
     seen = False
     for container in containers.running:
-        if container.network_mode.startswith(("host", "container:", "none")):
+        if container.network_mode in {"host", "none"} or container.network_mode.startswith("container:"):
             continue
         process = processes.by_pid.get(container.pid)
         if process is None:
@@ -64,11 +64,18 @@ def veth_off_the_bridge(
 
 
 def _inside(end: Endpoint, space: Namespace) -> Link | None:
-    """Give the container's own end: by address, else by MAC."""
-    for link in space.links:
-        if end.address and any(held.partition("/")[0] == end.address for held in link.addresses):
-            return link
-    return next((link for link in space.links if end.mac and link.mac == end.mac and link.name != "lo"), None)
+    """Give the container's own end: a veth with its address or its MAC, else any link with the address.
+
+    A container may move its address to a bridge of its own (virtual machines do); the veth keeps the MAC.
+    """
+    addressed = [link for link in space.links if end.address and end.address in _bare(link)]
+    same_mac = [link for link in space.links if end.mac and link.mac == end.mac and link.name != "lo"]
+    every = [*addressed, *same_mac]
+    return next((link for link in every if link.kind == "veth"), every[0] if every else None)
+
+
+def _bare(link: Link) -> set[str]:
+    return {held.partition("/")[0] for held in link.addresses}
 
 
 def _judge(container: Container, end: Endpoint, network: Network, space: Namespace, links: Links) -> Finding | None:

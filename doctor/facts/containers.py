@@ -194,7 +194,7 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
         process = processes.by_pid.get(one.pid)
         if one.pid in processes.restarted or (process is not None and one.started > process.started + LATE):
             unsettled.add(identity)
-        if one.running != (state in {"running", "paused", "restarting"}):
+        if one.running != (state in {"running", "paused"}):
             unsettled.add(identity)
         if identity not in unsettled:
             every.append(one)
@@ -294,7 +294,7 @@ def _ports(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
     for spelled, held in bindings.items():
         number, _, protocol = spelled.partition("/")
         for one in held or ():
-            if not number.isdigit() or not one.HostPort.isdigit():
+            if not number.isdecimal() or not one.HostPort.isdecimal():
                 continue
             ports.append(Port(int(number), protocol or "tcp", int(one.HostPort), one.HostIp))
     return tuple(sorted(set(ports), key=lambda port: (port.host, port.protocol, port.host_ip)))

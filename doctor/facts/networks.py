@@ -13,6 +13,7 @@ from doctor.snapshot import Snapshot, need
 class _Pool(Struct):
     Subnet: str = ""
     Gateway: str = ""
+    AuxiliaryAddresses: dict[str, str] | None = None
 
 
 class _Ipam(Struct):
@@ -30,10 +31,14 @@ class _Network(Struct):
 
 
 class Pool(Struct, frozen=True):
-    """One subnet (`10.7.0.0/24`) and its gateway (`10.7.0.1`, empty when none was recorded)."""
+    """One subnet (`10.7.0.0/24`) and its gateway (`10.7.0.1`, empty when none was recorded).
+
+    `others` are addresses that the network knows and the bridge does not have (`--aux-address`, `default-gateway`).
+    """
 
     subnet: str
     gateway: str
+    others: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -81,7 +86,10 @@ def networks(snapshot: Snapshot) -> Networks:
         if one.Driver != "bridge":
             continue
         options = one.Options or {}
-        pools = tuple(Pool(pool.Subnet, pool.Gateway.partition("/")[0]) for pool in (one.IPAM or _Ipam()).Config or ())
+        pools = tuple(
+            Pool(pool.Subnet, pool.Gateway.partition("/")[0], tuple((pool.AuxiliaryAddresses or {}).values()))
+            for pool in (one.IPAM or _Ipam()).Config or ()
+        )
         excerpt = f"{one.Name} " + " ".join(f"{pool.subnet} gateway {pool.gateway or '-'}" for pool in pools)
         found.append(
             Network(

@@ -86,10 +86,11 @@ class Firewall(Struct, frozen=True):
 
 def _target(text: str) -> str:
     words = shlex.split(text) if '"' in text else text.split(" ")
-    for flag in ("-j", "-g"):
-        if flag in words:
-            at = words.index(flag)
-            return words[at + 1] if at + 1 < len(words) else ""
+    before = ""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word in {"-j", "-g"} and before != "--comment":
+            return after
+        before = word
     return ""
 
 
@@ -104,6 +105,7 @@ def parse_save(text: str, record: str, label: str = "") -> tuple[dict[tuple[str,
         if not line or line[0] == "#":
             continue
         if line[0] == "*":
+            damage = damage or (f"table {table} has no COMMIT" if table else "")
             table = line[1:]
         elif line == "COMMIT":
             table = ""
@@ -111,7 +113,7 @@ def parse_save(text: str, record: str, label: str = "") -> tuple[dict[tuple[str,
             name, _, rest = line[1:].partition(" ")
             policy, _, counted = rest.partition(" ")
             packets = counted.strip("[]").partition(":")[0]
-            met = int(packets) if packets.isdigit() else -1
+            met = int(packets) if packets.isdecimal() else -1
             policies[table, name] = ("" if policy == "-" else policy, met, number)
             rules[table, name] = []
         else:
@@ -138,7 +140,7 @@ def _rule(
     if line[0] == "[":
         counted, _, line = line.partition("] ")
         text = counted[1:].partition(":")[0]
-        packets = int(text) if text.isdigit() else -1
+        packets = int(text) if text.isdecimal() else -1
     if not line.startswith("-A ") or not table:
         return None
     chain, _, text = line[3:].partition(" ")
@@ -152,15 +154,20 @@ def _rule(
 
 @fact
 def firewall(snapshot: Snapshot) -> Firewall:
-    """Read all four savers and the names of nft's tables. A saver that is not installed leaves its back end unread."""
+    """Read all four savers and the names of nft's tables. A saver that is not installed leaves its back end unread.
+
+    Where a saver may not be run or failed, and no other back end holds a chain, nothing is known of the firewall.
+    """
     found = []
     for family, program in (("ip", "iptables"), ("ip6", "ip6tables")):
         for backend in BACKENDS:
             record = snapshot.get(f"net/{program}-{backend}")
             found.append(_tables(record, family, backend))
     v4 = [one for one in found if one.family == "ip"]
-    if all(one.unread for one in v4):
-        record = snapshot.get("net/iptables-nft")
+    records = [snapshot.get(one.record) for one in v4]
+    hidden = next((one for one in records if one.status in {"denied", "timeout", "failed"}), None)
+    if all(one.unread for one in v4) or (hidden is not None and not any(one.chains for one in v4)):
+        record = hidden or records[0]
         if record.status == "denied":
             raise EvidenceMissing("firewall", "iptables-save and nft need root")
         raise EvidenceMissing("firewall", record.why or record.status)

@@ -58,9 +58,12 @@ def overlay(snapshot: Snapshot) -> Overlay:
     short = snapshot.get("store/overlay2-l")
     if record.status == "absent":
         return Overlay(record.target, {}, {}, None)
+    driver = _driver(snapshot)
+    if driver and driver != "overlay2":  # what an engine of another driver has left there is used by nobody
+        return Overlay(f"{record.target} (the driver in use is {driver})", {}, {}, None)
     if record.status == "denied":
         raise EvidenceMissing("store", f"{record.target.removesuffix('/overlay2')} is root only")
-    if not record.readable or not (short.readable or short.status == "absent"):
+    if not record.readable or short.status not in {"ok", "absent"}:  # of half a list nobody can say what is missing
         held = short if record.readable else record
         raise EvidenceMissing("store", f"{held.target}: {held.why or held.status}")
     parts: dict[str, dict[str, tuple[str, str, int, float]]] = {}
@@ -85,6 +88,17 @@ def overlay(snapshot: Snapshot) -> Overlay:
     last = snapshot.get("store/overlay2-last")
     remaining = frozenset(entry.path for entry in tree_entries(last)) if last.readable else None
     return Overlay(record.target, layers, links, remaining)
+
+
+class _Info(Struct):
+    Driver: str = ""
+
+
+def _driver(snapshot: Snapshot) -> str:
+    try:
+        return msgspec.json.decode(snapshot.get("api/info").data, type=_Info).Driver
+    except msgspec.MsgspecError:
+        return ""
 
 
 class Image(Struct, frozen=True):
@@ -167,7 +181,7 @@ def owners(snapshot: Snapshot, containers: Containers) -> Owners:
         if member == "cache-id":
             chain_of[entry.content.strip()] = f"sha256:{chain}"
             cache_of[f"sha256:{chain}"] = entry.content.strip()
-        elif member == "size" and entry.content.strip().isdigit():
+        elif member == "size" and entry.content.strip().isdecimal():
             size_of[f"sha256:{chain}"] = int(entry.content)
     images: dict[str, list[str]] = {}
     image_names = {}

@@ -1,0 +1,1 @@
+"""Tests of bundles: round trips, damage and hostile archives."""

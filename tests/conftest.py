@@ -1,0 +1,103 @@
+"""What all tests share: reasons to skip, how many skips CI expects, golden files, and an environment without surprises."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+EXPECTED_SKIPS: dict[str, str] = {}
+"""Tests that are skipped in CI, by the beginning of their id, and why nothing can be done about it."""
+
+# A zone that is neither UTC nor a whole number of hours off: a time that forgets its offset is seen. POSIX text, so that
+# no time zone database is needed.
+os.environ["TZ"] = "<+0545>-5:45"
+time.tzset()
+for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCTOR_TRACEBACK"):
+    os.environ.pop(name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this file."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing")
+    parser.addoption(
+        "--expected-skips", type=int, metavar="N", help="fail unless N tests are skipped; in CI as root: those listed here"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine or this user cannot do, and say why."""
+    reasons = {marker: None for marker in ("root", "engine", "browser")} | _missing(items)
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _missing(items: list[pytest.Item]) -> dict[str, str | None]:
+    """Give the reason why tests of a marker cannot run here; only asked where there is one."""
+    used = {marker.name for item in items for marker in item.iter_markers()}
+    found: dict[str, str | None] = {}
+    if "root" in used and os.geteuid():
+        found["root"] = "needs root"
+    if "engine" in used:
+        from tests.enginehost import unavailable
+
+        found["engine"] = unavailable()
+    if "browser" in used:
+        from tests.browser.chromium import BINARY
+
+        found["browser"] = None if BINARY else "needs Chromium (apt-get install chromium)"
+    return found
+
+
+def _skips(config: pytest.Config) -> tuple[int, int | None]:
+    """Give how many tests were skipped, and how many should have been: None for whatever comes."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [one.nodeid for one in reporter.stats.get("skipped", ())] if reporter else []
+    wanted: int | None = config.getoption("--expected-skips")
+    if wanted is None and os.environ.get("CI") == "true" and not os.geteuid():
+        unlisted = [nodeid for nodeid in skipped if not nodeid.startswith(tuple(EXPECTED_SKIPS))]
+        wanted = len(skipped) - len(unlisted)
+    return len(skipped), wanted
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that skipped another number of tests than expected: a green CI must not hide what it did not test."""
+    skipped, wanted = _skips(session.config)
+    if wanted is not None and skipped != wanted and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say so before the closing line."""
+    skipped, wanted = _skips(terminalreporter.config)
+    if wanted is not None and skipped != wanted:
+        terminalreporter.write_line(f"FAILED: {skipped} tests were skipped, {wanted} were expected to be", red=True)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with the file of that name below tests/golden/; `--update-golden` writes the file instead."""
+    update = request.config.getoption("--update-golden")
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        assert path.exists(), f"no tests/golden/{name}: `make golden` writes it"
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare

@@ -1,0 +1,1 @@
+"""Tests of doctor.linux: with iproute2 as the independent reader."""
