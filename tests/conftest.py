@@ -29,14 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of this file."""
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew instead of comparing")
     parser.addoption(
-        "--expected-skips", type=int, metavar="N", help="fail unless N tests are skipped; in CI as root: those listed here"
+        "--expected-skips",
+        type=int,
+        metavar="N",
+        help="fail unless N tests are skipped; in CI as root: those listed here",
     )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine or this user cannot do, and say why."""
-    reasons = {marker: None for marker in ("root", "engine", "browser")} | _missing(items)
+    reasons = dict.fromkeys(("root", "engine", "browser")) | _missing(items)
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):

@@ -63,7 +63,7 @@ def _last_words(log: DaemonLog, *words: str) -> tuple:  # type: ignore[type-arg]
 
 @check("DMN001", Severity.ERROR, explains=("DMN016",), blocks_start=True)
 def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle) -> Iterator[Yield]:
-    """dockerd cannot read daemon.json: it is no JSON, or a value has the wrong type.
+    """The daemon cannot read daemon.json: it is no JSON, or a value has the wrong type.
 
     ## What it is
     dockerd reads daemon.json when it starts and refuses to start when the text is no

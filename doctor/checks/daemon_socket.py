@@ -23,6 +23,7 @@ from doctor.model import (
     Unknown,
     Yield,
 )
+from doctor.places import Places
 from doctor.registry import check
 
 NAMES = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "t": "tracing stop", "Z": "zombie"}
@@ -38,7 +39,7 @@ STATES = {
 
 @check("DMN016", Severity.ERROR)
 def daemon_does_not_answer(
-    daemon: Daemon, containers: Containers, log: DaemonLog, lifecycle: Lifecycle
+    daemon: Daemon, places: Places, containers: Containers, log: DaemonLog, lifecycle: Lifecycle
 ) -> Iterator[Yield]:
     """Dockerd does not run, or does not answer.
 
@@ -63,6 +64,9 @@ def daemon_does_not_answer(
     moby api/server, proc(5), failures of start in the log of dockerd
     """
     if daemon.answers:
+        return
+    if not places.present:
+        yield NotApplicable("there is no Docker engine on this machine")
         return
     if daemon.answer == "denied":
         yield Unknown("dockerd", f"API: {daemon.why}")

@@ -80,7 +80,7 @@ def engine_chains_missing(
     if not networks.all:
         yield NotApplicable("no bridge network here")
         return
-    expected = chains(daemon.generation)
+    expected = _expected(daemon)
     tables = _engine_tables(firewall, expected)
     gone = {table: [name for name in names if tables.chain(table, name) is None] for table, names in expected.items()}
     emptied = [table for table, names in expected.items() if not gone[table] and _empty(tables, table, names)]
@@ -90,6 +90,12 @@ def engine_chains_missing(
         return
     total = sum(map(len, expected.values()))
     there = total - len(missing)
+    if tables.damage:
+        yield Unknown("iptables", f"firewall: the text of {_place(tables)} cannot be read: {tables.damage}")
+        return
+    if not there and any(name.endswith(" docker-bridges") for name in firewall.nft_tables):
+        yield NotApplicable("the firewall back end is nftables (table docker-bridges)")
+        return
     evidence = [Citation(tables.record, 0, _there(there, total, emptied), _place(tables))]
     evidence += [one.cited for one in boot.flushes[:1]]
     title = "Docker's firewall rules were flushed"
@@ -123,6 +129,11 @@ def _with(remedy: Remedy, for_good: tuple[Step, ...]) -> Remedy:
     from msgspec.structs import replace
 
     return replace(remedy, for_good=for_good, notes=("rules of your own in DOCKER-USER do not come back",))
+
+
+def _expected(daemon: Daemon) -> dict[str, tuple[str, ...]]:
+    """Give the chains that this engine writes; 28.0.0 still had the older ones, 28.0.1 brought the rest."""
+    return chains((27, 5) if daemon.version == "28.0.0" else daemon.generation)
 
 
 def _engine_tables(firewall: Firewall, expected: dict[str, tuple[str, ...]]) -> Tables:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.facts.containers import Containers
+from doctor.facts.daemon import Daemon
 from doctor.facts.processes import Processes
 from doctor.facts.sandboxes import Sandboxes, SandboxFile
 from doctor.model import Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
 from doctor.registry import check
+
+COLLECTS = (28, 0)
+"""Before this generation dockerd unmounts a sandbox at once and removes its file up to a minute later (measured on
+20.10.24 and 26.1.5; moby libnetwork/osl, gpmCleanupPeriod)."""
 
 YOUNG = 60.0
 """Seconds: a sandbox younger than this may belong to a container that is just being made or removed."""
 
 
 @check("NSP002", Severity.WARNING)
-def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes: Processes) -> Iterator[Yield]:
+def sandbox_file_leaked(
+    sandboxes: Sandboxes, containers: Containers, processes: Processes, daemon: Daemon
+) -> Iterator[Yield]:
     """A network sandbox belongs to no container, or is no mount of a namespace.
 
     ## What it is
@@ -34,7 +41,8 @@ def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes:
     NSP007 (a shim without a container)
     ## Limits
     Files of Swarm (ingress_sbox, lb_*, 1-*) and `default` belong to no container by design.
-    While containers come and go, a file without an owner younger than a minute is not judged.
+    While containers come and go, one without an owner younger than a minute is not judged, and
+    a plain file never while a dockerd before 28 runs, which removes it in its own time.
     ## References
     moby libnetwork/osl/namespace_linux.go, mount_namespaces(7), moby issues 31414 and 41136
     """
@@ -45,6 +53,7 @@ def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes:
     lived_in = {
         process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") for process in processes.by_pid.values()
     }
+    collected = daemon.pid != 0 and (0, 0) < daemon.generation < COLLECTS
     busy = bool(containers.unsettled) or not containers.complete
     for file in sandboxes.all:
         if file.name == "default" or file.name.startswith(("ingress_", "lb_")) or "-" in file.name:
@@ -56,6 +65,8 @@ def sandbox_file_leaked(sandboxes: Sandboxes, containers: Containers, processes:
             continue
         if (file.inode and file.inode in lived_in) or (busy and file.age < YOUNG):
             continue
+        if not file.inode and collected:
+            continue  # its container may have gone a second ago: the file has no date of that
         if owner is not None and file.inode:
             continue  # a container that is starting or stopping
         yield _leaked(file)

@@ -100,12 +100,16 @@ class Options(Struct, frozen=True):
         return self.flags[key][0] if key in self.flags else self.file.get(key)
 
 
-def _strict(text: str) -> tuple[Any, SyntaxFault | None]:
+def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | None]:
     def refuse(word: str) -> None:
         raise ValueError(word)
 
+    decoder = json.JSONDecoder(parse_constant=refuse)
     try:
-        return json.loads(text, parse_constant=refuse), None
+        if not first_only or text.startswith("\ufeff"):
+            return json.loads(text, parse_constant=refuse), None
+        start = len(text) - len(text.lstrip(" \t\n\r"))
+        return decoder.raw_decode(text, start)[0], None
     except json.JSONDecodeError as error:
         return None, SyntaxFault(error.lineno, error.colno, error.pos, _go_words(error, text))
     except ValueError as error:
@@ -122,6 +126,8 @@ def _go_words(error: json.JSONDecodeError, text: str) -> str:
     before = text[: error.pos].rstrip()
     if not text.strip():
         return "the file is empty"
+    if text.startswith("\ufeff"):
+        return "a byte order mark, which Docker takes from 23 on"
     if not here:
         return "the text ends too early: a bracket is not closed"
     if error.msg == "Extra data":
@@ -146,24 +152,36 @@ def check_text(text: str) -> SyntaxFault | None:
     return _strict(text)[1]
 
 
+def _decoded(data: bytes) -> tuple[str, SyntaxFault | None]:
+    """Decode as Docker from 23 on does: by the byte order mark, UTF-8 without one, and nothing that is neither."""
+    codec = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        return data.decode(codec), None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        what = f"byte 0x{data[error.start]:02x} is no UTF-8" if codec == "utf-8-sig" else "no UTF-16"
+        return data.decode("utf-8", "replace"), SyntaxFault(line, column, error.start, what)
+
+
 @fact
-def config_file(snapshot: Snapshot) -> ConfigFile:
-    """Parse daemon.json strictly; a byte order mark is skipped."""
+def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
+    """Parse daemon.json as this generation of dockerd does (seen on 20.10.24, 26.1.5 and 28.5.2).
+
+    20.10 takes bytes as they are, and reads the first JSON value; later ones know byte order marks, want UTF-8, and
+    nothing behind the value.
+    """
     record = snapshot.get(RECORD)
     if record.status == "absent":
         return ConfigFile(record.target, exists=False, text="", data=None, fault=None, mtime=0.0)
     if not record.readable:
         unread = f"daemon.json: {record.target}: {record.why or record.status}"
         return ConfigFile(record.target, exists=True, text="", data=None, fault=None, mtime=0.0, unread=unread)
-    try:
-        text = record.data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        text = record.data.decode("utf-8", "replace")
-        line = record.data.count(b"\n", 0, error.start) + 1
-        column = error.start - record.data.rfind(b"\n", 0, error.start)
-        fault = SyntaxFault(line, column, error.start, f"byte 0x{record.data[error.start]:02x} is no UTF-8")
-        return ConfigFile(record.target, exists=True, text=text, data=None, fault=fault, mtime=record.mtime)
-    found, wrong = _strict(text)
+    old = (0, 0) < daemon.generation < (23, 0)
+    text, wrong = (record.text, None) if old else _decoded(record.data)
+    found = None
+    if wrong is None:
+        found, wrong = _strict(text if old else text.rstrip(), first_only=old)
     return ConfigFile(
         record.target,
         exists=True,

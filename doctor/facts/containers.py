@@ -158,11 +158,11 @@ class _Listed(Struct):
 
 
 def _listing(record: Record) -> dict[str, tuple[str, str, Any]]:
-    """Read a list of containers: id → name, state, network settings."""
+    """Read a list of containers: id → name, state, network settings. Raises EvidenceMissing for what is none."""
     try:
         found = msgspec.json.decode(record.data, type=list[_Listed])
-    except msgspec.MsgspecError:
-        return {}
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise EvidenceMissing("API", f"/containers: {error}") from error
     return {one.Id: ((one.Names or [one.Id[:12]])[0].lstrip("/"), one.State, one.NetworkSettings) for one in found}
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from doctor.model import Citation
 from doctor.registry import fact
-from doctor.snapshot import Snapshot, need
+from doctor.snapshot import EvidenceMissing, Snapshot, need
 
 
 class _Pool(Struct):
@@ -79,8 +79,8 @@ def networks(snapshot: Snapshot) -> Networks:
     record = need(snapshot, "api/networks", "API")
     try:
         raw = msgspec.json.decode(record.data, type=list[_Network])
-    except msgspec.MsgspecError:
-        raw = []
+    except msgspec.MsgspecError as error:
+        raise EvidenceMissing("API", f"/networks: {error}") from error
     found = []
     for one in sorted(raw, key=lambda network: network.Name):
         if one.Driver != "bridge":

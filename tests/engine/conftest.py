@@ -25,7 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is in this folder, and skip it where there can be no engine."""
-    del config
+    apart = [item for item in items if _cannot_be_made(item)]
+    if apart:
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if item not in apart]
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     reason = unavailable() if ours else None
     for item in ours:
@@ -33,6 +36,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker("root")
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _cannot_be_made(item: pytest.Item) -> bool:
+    """Whether the test makes a fault on an engine that it cannot be made on."""
+    params = getattr(item, "callspec", None)
+    fault = params.params.get("fault") if params else None
+    engines = getattr(fault, "engines", ())
+    return bool(engines) and params is not None and params.params.get("suite") not in engines
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

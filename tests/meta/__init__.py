@@ -1,0 +1,1 @@
+"""Tests of the project itself: pages, proofs, documentation, directions, what a start costs."""

@@ -1,0 +1,174 @@
+"""Write the part of docs/ that is made from code: a page for each check, the command line, what is read, the schema.
+
+Run as `python -m tools.docs`; with `--check` nothing is written, and the exit code is 1 when a file is not as it would be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+from doctor import help as pages
+from doctor import sources
+from doctor.registry import AREAS, Check, load, sections
+from doctor.reports.json import schema
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOTE = "<!-- Made by `make docs`: change {}, not this file. -->\n"
+COMMANDS = {"By hand"}
+"""Headings whose text is commands."""
+
+CHECKS: dict[str, Check] = load(plugins=False).checks
+
+
+def made() -> dict[str, str]:
+    """Give every generated file: its path below docs/, its text."""
+    files = {f"checks/{code}.md": page(check) for code, check in CHECKS.items()}
+    files["checks/README.md"] = index()
+    files["cli.md"] = command_line()
+    files["evidence.md"] = evidence()
+    files["report.schema.json"] = json.dumps(_clean(schema()), indent=1, ensure_ascii=False) + "\n"
+    return files
+
+
+def _clean(value: Any, key: str = "") -> Any:
+    """Take the indentation out of descriptions: they are docstrings, which the compiler cleans from 3.13 on only."""
+    if isinstance(value, dict):
+        return {name: _clean(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_clean(one) for one in value]
+    return cleandoc(value) if key == "description" and isinstance(value, str) else value
+
+
+def page(check: Check) -> str:
+    """Give the page of a check."""
+    module = check.run.__module__.replace(".", "/")
+    lines = [
+        NOTE.format(f"the docstring in {module}.py"),
+        f"# {check.code} {check.name}\n",
+        f"{check.summary}\n",
+        f"{check.severity.value}, {check.area}; `doctor explain {check.code}` prints this page offline.\n",
+    ]
+    for heading, text in sections(check.page).items():
+        lines.append(f"## {heading}\n")
+        lines.append(f"```sh\n{text}\n```\n" if heading in COMMANDS else f"{_linked(_escaped(text))}\n")
+    if check.explains:
+        lines.append("## Explains\n")
+        lines.append("Where it is found, these are its consequences: " + _linked(", ".join(check.explains)) + "\n")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Keep Markdown from reading markup into text: outside of `code`, `<` and `*` and `_` stand for themselves."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([<*_])", r"\\\1", part) for part in parts)
+
+
+def _linked(text: str) -> str:
+    """Link every code that has a page."""
+    return re.sub(
+        r"\b[A-Z]{3}\d{3}\b", lambda match: f"[{match[0]}]({match[0]}.md)" if match[0] in CHECKS else match[0], text
+    )
+
+
+def index() -> str:
+    """Give the list of all checks by area."""
+    lines = [NOTE.format("the checks"), f"# The {len(CHECKS)} checks\n"]
+    for area in dict.fromkeys(AREAS.values()):
+        held = [check for check in CHECKS.values() if check.area == area]
+        if held:
+            lines += [f"## {area.capitalize()}\n", "| code | name | | |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"| [{one.code}]({one.code}.md) | `{one.name}` | {one.severity.value} | {_escaped(one.summary)} |"
+                for one in held
+            ]
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def command_line() -> str:
+    """Give what every --help prints."""
+    lines = [NOTE.format("doctor/help.py"), "# The command line\n", f"```text\n{pages.TOP}```\n"]
+    for name in ("check", "explain", "collect"):
+        lines += [f"## doctor {name}\n", f"```text\n{pages.wanted([name, '--help'])}```\n"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_HOW = {
+    "file": "file",
+    "tail": "end of a file",
+    "tree": "small files below",
+    "list": "names in",
+    "command": "run",
+    "api": "GET",
+}
+
+
+_ALSO = """\
+Each with a bound on time and size; what is in braces is where this host's dockerd has it. Also, as often as there are any:
+
+- by the API: `/_ping`, and `GET {list}` first and again last, then each container's inspect
+- of each container on disk: {files}
+- of each process: `/proc/PID/stat` and its network namespace; the command line, cgroup and namespaces only of an engine and
+  of what runs in containers, the threads' states only of dockerd
+- of each network namespace, by netlink: links, addresses, routes, rules, neighbours, listening sockets; its firewall rules
+  where it has any
+- the names and kinds of the sandboxes in `{{exec_root}}/netns`
+"""
+
+
+def evidence() -> str:
+    """Give the table of what is read, run and asked."""
+    files = ", ".join(f"`{name}`" for name, _ in sources.CONTAINER_FILES)
+    lines = [
+        NOTE.format("doctor/sources.py"),
+        "# What is read\n",
+        _ALSO.format(list=sources.LIST, files=files),
+        "| | what | for | at most | only where the kernel has |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    seen = set()
+    for one in sources.SOURCES:
+        if one.name in seen:
+            continue
+        seen.add(one.name)
+        lines.append(
+            f"| {_HOW[one.kind]} | `{one.target}` | {one.area} | {_size(one.limit)}, {one.seconds:g} s"
+            f" | {', '.join(one.touches)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB" if count >= 1 << 10 else f"{count} B"
+
+
+def main(arguments: list[str]) -> int:
+    """Write what differs, and remove pages of checks that are gone; or only say so."""
+    checking = "--check" in arguments
+    files = made()
+    stale = []
+    for name, text in files.items():
+        path = DOCS / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not checking:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for path in sorted((DOCS / "checks").glob("*.md")):
+        if f"checks/{path.name}" not in files:
+            stale.append(f"checks/{path.name}")
+            if not checking:
+                path.unlink()
+    for name in stale:
+        print(f"docs/{name}: {'is stale: make docs' if checking else 'written'}")
+    return 1 if checking and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
