@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 
-from doctor.model import Severity
 from doctor.options import match, registry
 from doctor.registry import AREAS, Check, sections
 
@@ -31,8 +30,8 @@ def _list(checks: list[Check]) -> str:
         if one.area != area:
             lines += ([""] if lines else []) + [one.area]
             area = one.area
-        level = "" if one.severity is Severity.ERROR else f"  ({one.severity.value})"
-        lines.append(f"  {one.code}  {one.name:<28}  {one.summary.rstrip('.')}{level}"[:100])
+        head = f"  {one.code}  {one.name:<26}  "
+        lines.append(head + textwrap.shorten(one.summary.rstrip("."), WIDTH + 2 - len(head), placeholder="..."))
     return "\n".join(lines) + "\n" if lines else "no code of this area yet\n"
 
 

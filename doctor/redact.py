@@ -78,9 +78,9 @@ _PROVISIONAL = re.compile("«secret ~([a-z])(\\d{1,9}),".encode())
 _BUCKETS = ((8, "1–8"), (16, "9–16"), (32, "17–32"), (64, "33–64"))  # noqa: RUF001
 _LONGEST = "65+"
 
-_BUDGET = 200_000
-"""Candidates looked at in one record: 0.2 s. One that is replaced costs as much as five that are not."""
-_ACCEPTED = 5
+_BUDGET, _BUDGET_PER = 20_000, 400
+"""Candidates looked at in one record, and one more for so many bytes. What is replaced costs as much as three that are not."""
+_ACCEPTED = 3
 _MEMO, _SHORT_TEXT = 5_000, 2048
 """Entries kept of what was decided before, and how long a text is remembered."""
 _QUOTED = 4096
@@ -267,6 +267,8 @@ def _trivial(value: bytes) -> bool:
 
 def _random(value: bytes) -> bool:
     """Tell whether a value looks made by a machine: what a weak name needs to be taken for a secret."""
+    if len(value) > _QUOTED:
+        return True
     if len(value) < _RANDOM_LEAST or len(set(value)) < _DISTINCT or _CODE.search(value):
         return False
     for known in (_NAMELIKE, _NUMBER, _HEXES, _ADDRESS, _ANY_PATH, _PATH, _DATE):
@@ -289,7 +291,7 @@ def _followed(value: bytes, *, strong: bool) -> bool:
 
     A password `wordpress` is not: an image, a network and a thousand log lines are called so.
     """
-    if len(value) < _TRACKED or len(set(value)) < _DISTINCT or _TOKEN.search(value):
+    if not _TRACKED <= len(value) <= _PEM or len(set(value)) < _DISTINCT or _TOKEN.search(value):
         return False
     if _random(value):
         return True
@@ -436,9 +438,9 @@ class _Span(NamedTuple):
     url: bool = False
 
 
-_TAIL = rb"[a-z0-9_.\-]{0,32}+"
+_TAIL = rb"[a-z0-9_.\-]{0,24}+"
 _SEPARATOR = (
-    rb"((?:\\{0,8}[\"'][ ]?,?[ ]?\\{0,8}\"?|[ \t]{0,4}\r?\n[ \t]{1,32})value\\{0,8}\"?[ ]?[:=][ ]?"
+    rb"(?=[\s\"'`\\)\]=:>,%])((?:\\{0,8}[\"'][ ]?,?[ ]?\\{0,8}\"?|[ \t]{0,4}\r?\n[ \t]{1,32})value\\{0,8}\"?[ ]?[:=][ ]?"
     rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
     rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was)(?::[ ]?|[ ]))?\\{0,8}"
     rb"|>)(?!\xc2\xab)"
@@ -467,7 +469,7 @@ _B_WORDS = re.compile(
     rb"b(?:earer[ +]+([a-z0-9._~+/=\-]{8,})|ot(\d{6,12}:aa[a-z0-9_\-]{30,})|y (?:password )?\\{0,4}'([^'\n]{1,256})')"
 )
 """Bearer; Telegram's bots; `IDENTIFIED BY 'x'`."""
-_NAME_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_NAME_CHARS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 _NAME_LONGEST = 48
 _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
 _ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
@@ -533,7 +535,7 @@ _FORM_A = re.compile(rb"A(?:SIA[A-Z0-9]{16}(?![A-Za-z0-9])|Iza[A-Za-z0-9_\-]{30,
 _FORM_SG = re.compile(rb"SG\.[A-Za-z0-9_\-]{16,64}+\.[A-Za-z0-9_\-]{16,}")
 _FORM_HV = re.compile(rb"hv[sbr]\.[A-Za-z0-9_\-]{20,}")
 """AWS, Google, Atlassian; SendGrid; Vault."""
-_WORD_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")
+_WORD_CHARS = b"abcdefghijklmnopqrstuvwxyz0123456789_"
 
 
 # -- command lines -----------------------------------------------------------------------------------------------------
@@ -682,7 +684,7 @@ class _Secret:
         self.value = value
         self.kind = kind
         self.followed = False
-        chars = len(value.decode("utf-8", "replace"))
+        chars = len(value[: 4 * _BUCKETS[-1][0] + 4].decode("utf-8", "replace"))
         self.size = next((name for most, name in _BUCKETS if chars <= most), _LONGEST).encode()
 
     def token(self, code: str) -> bytes:
@@ -1355,7 +1357,7 @@ class _Search:
         self.spans: list[_Span] = []
         self.logins: list[bytes] = []
         self.limit = len(data)
-        self.budget = _BUDGET
+        self.budget = _BUDGET + len(data) // _BUDGET_PER
 
     def run(self, rule: _Rule, where: bytes, match: re.Match[bytes] | None) -> None:
         """Look at every candidate of one pattern; what was taken or read over is not looked at again."""
@@ -1367,16 +1369,13 @@ class _Search:
                 return
             known = len(self.spans)
             position = max(match.end(), judge(match, rule.before))
-            if len(self.spans) > known:
-                self.budget -= _ACCEPTED
+            self.budget -= _ACCEPTED * (len(self.spans) - known)
             match = rule.pattern.search(where, position)
 
-    def _back(self, position: int, chars: frozenset[int]) -> int:
+    def _back(self, position: int, chars: bytes) -> int:
+        """Find where the word starts that reaches to here."""
         start = max(0, position - _NAME_LONGEST)
-        data = self.data
-        while position > start and data[position - 1] in chars:
-            position -= 1
-        return position
+        return start + len(self.data[start:position].rstrip(chars))
 
     def _add(self, start: int, end: int, kind: str = "", *, strong: bool = True) -> None:
         if start < end:
@@ -1593,7 +1592,7 @@ class _Search:
             end = more.end()
         if _ESCAPE_IN.search(self.data, start, end):
             return match.end()  # two lines of an escaped text
-        user, colon, password = self.data[start : end - 1].partition(b":")
+        user, _colon, password = self.data[start : end - 1].partition(b":")
         near = self.low[max(0, start - _NAME_LONGEST) : start] + self.low[end : end + 16]
         kind = "proxy password" if b"proxy" in near else "URL" if self.kind == "text" else self.kind
         if _login_in_user(user, password):
@@ -1616,7 +1615,6 @@ class _Search:
         data, end = self.data, match.end()
         if not _PASSWORD_FLAG.search(self.low, end, end + _FLAG_WITHIN):
             return end
-        self.budget -= 2 * _ACCEPTED
         position = self._back(match.start(), _NAME_CHARS)
         last = position + _COMMAND_LONGEST
         words: list[tuple[int, bytes]] = []
@@ -1625,6 +1623,7 @@ class _Search:
             quoted = _quoted(text)
             words.append((position + quoted, text[1:-1] if quoted else text))
             position = _past(_BLANKS, data, word.end())
+        self.budget -= len(words)
         for part in _secrets_in([text for _, text in words]):
             offset, text = words[part.word]
             glued = part.start > 0 and _quoted(text[part.start : part.end])

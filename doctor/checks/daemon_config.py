@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from doctor.engine.options import MERGED, OPTIONS
+from msgspec import Struct
+
+from doctor.engine.options import MERGED, OPTIONS, Type
 from doctor.facts.config import ConfigFile, Options, SyntaxFault, check_text
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
@@ -27,8 +31,25 @@ from doctor.model import (
 )
 from doctor.registry import check
 
-_GO_TYPES = {"bool": bool, "string": str, "number": (int, float), "list": list, "map": dict}
-_NAMES = {bool: "true or false", str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_GO_TYPES: dict[str, type] = {"bool": bool, "string": str, "number": int, "list": list, "map": dict}
+_NAMES: dict[type, str] = {
+    bool: "true or false",
+    str: "a string",
+    int: "a whole number",
+    float: "a number with a point",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_MEMBERS: dict[str, Type] = {
+    "default-address-pools": "map",
+    "default-network-opts": "map",
+    "default-ulimits": "map",
+    "features": "bool",
+    "log-opts": "string",
+    "runtimes": "map",
+}
+"""What the values inside a list or an object have to be; in the lists that are not named, strings."""
 
 
 def _down_or_later(daemon: Daemon) -> tuple[Severity, tuple[Effect, ...], tuple[Effect, ...]]:
@@ -93,7 +114,7 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
         return
     severity, hits, works = _down_or_later(daemon)
     wrong = config.fault
-    if wrong is not None and _refuses(wrong, config.text, daemon.generation):
+    if wrong is not None and _refuses(config.text, daemon.generation):
         place = f"{config.path}:{wrong.line}:{wrong.column}"
         mended = _mended(config, wrong)
         steps: tuple[Step, ...] = mended or (Note(f"correct {config.path}, line {wrong.line}: {wrong.what}"),)
@@ -122,26 +143,20 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
             since=_since(config),
         )
     for key, value in (config.data or {}).items():
-        option = OPTIONS.get(key)
-        if option is None or value is None:
+        wrong_type = _mistyped(key, value) if key in OPTIONS and value is not None else None
+        if wrong_type is None:
             continue
-        wanted = _GO_TYPES[option.type]
-        if isinstance(value, wanted) and not (option.type == "number" and isinstance(value, bool)):  # type: ignore[arg-type]
-            continue
-        if option.type in {"string", "number"} and key == "default-shm-size":
-            continue  # a size is taken as "64M" and as a number of bytes
-        line = config.line_of(key)
-        is_now, should = _NAMES[type(value)], _NAMES[wanted if isinstance(wanted, type) else int]
-        fixed = _as_wanted(option.type, value)
+        line = config.line_of(wrong_type.member) or config.line_of(key)
         step: Step = (
-            EditKey(config.path, "/" + key, fixed)
-            if fixed is not None
-            else Note(f"{config.path}, line {line}: make the value of {key} {should}")
+            EditKey(config.path, "/" + key, wrong_type.meant)
+            if wrong_type.meant
+            else Note(f"{config.path}, line {line}: make the value of {wrong_type.what} {wrong_type.should}")
         )
+        said = f"{wrong_type.what} is {wrong_type.is_now}, and has to be {wrong_type.should}"
         yield Finding(
             subject=f"{config.path}:{key}",
-            title=f"daemon.json: {key} is {is_now}, and has to be {should}",
-            message=f"{config.path}:{line}: {key} is {is_now}, and has to be {should}: dockerd refuses to start",
+            title=f"daemon.json: {said}",
+            message=f"{config.path}:{line}: {said}: dockerd refuses to start",
             evidence=(config.cite(line), *_last_words(log, "cannot unmarshal")),
             remedy=_cure(daemon, lifecycle, step),
             severity=severity,
@@ -151,26 +166,62 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
         )
 
 
-def _refuses(wrong: SyntaxFault, text: str, generation: tuple[int, int]) -> bool:
-    """Whether this generation refuses it: seen on 20.10.24, 26.1.5 and 28.5.2."""
-    old = generation != (0, 0) and generation < (23, 0)
-    if not text.strip():
-        return old
-    if wrong.what == "something follows the closing bracket":
-        return not old
-    return True
+def _refuses(text: str, generation: tuple[int, int]) -> bool:
+    """Whether this generation refuses a text with a fault: an empty one only up to 20.10 (seen there, on 26.1 and 28.5)."""
+    return bool(text.strip()) or (0, 0) < generation < (23, 0)
+
+
+class _Mistyped(Struct, frozen=True):
+    """A value of the wrong type: which (and its own name inside the key), what it is, what it has to be, what was meant.
+
+    `meant` is the JSON text of the whole key, empty where that is a guess.
+    """
+
+    what: str
+    member: str
+    is_now: str
+    should: str
+    meant: str
+
+
+def _mistyped(key: str, value: object) -> _Mistyped | None:
+    """Judge a value as Go's decoder does, members included (each type seen refused on 20.10.24, 26.1.5 and 28.5.2)."""
+    kind: Type = "string" if key == "default-shm-size" else OPTIONS[key].type  # "64M"; a number is refused
+    if type(value) is not _GO_TYPES[kind]:
+        return _Mistyped(key, key, _NAMES[type(value)], _NAMES[_GO_TYPES[kind]], _as_wanted(kind, value) or "")
+    inner = _MEMBERS.get(key, "string" if kind == "list" else None)
+    if inner is None:
+        return None
+    held: dict[Any, Any] = (
+        value if isinstance(value, dict) else dict(enumerate(value if isinstance(value, list) else (), 1))
+    )
+    wrong = {name: one for name, one in held.items() if one is not None and type(one) is not _GO_TYPES[inner]}
+    if not wrong:
+        return None
+    first = next(iter(wrong))
+    meant = {name: json.loads(_as_wanted(inner, one) or "null") if name in wrong else one for name, one in held.items()}
+    known = all(meant[name] is not None for name in wrong)
+    return _Mistyped(
+        what=f"{first} in {key}" if kind == "map" else f"item {first} of {key}",
+        member=first if kind == "map" else key,
+        is_now=_NAMES[type(wrong[first])],
+        should=_NAMES[_GO_TYPES[inner]],
+        meant=json.dumps(meant if kind == "map" else list(meant.values())) if known else "",
+    )
 
 
 def _as_wanted(kind: str, value: object) -> str | None:
     """Give the JSON text of a value turned into the type that was meant, None when that is a guess."""
     if kind == "bool" and isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower()
-    if kind == "number" and isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+    if kind == "number" and isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
         return value
+    if kind == "number" and isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if kind == "list" and isinstance(value, str) and '"' not in value and "\\" not in value:
         return f'["{value}"]'
-    if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'"{value}"'
+    if kind == "string" and isinstance(value, (int, float)):
+        return f'"{json.dumps(value)}"'
     return None
 
 
@@ -194,6 +245,7 @@ def _candidates(lines: list[str], wrong: SyntaxFault) -> Iterator[tuple[int, str
     column = wrong.column - 1
     above = next((number for number in range(here - 1, 0, -1) if lines[number - 1].strip()), 0)
     yield here, re.sub(r",(\s*[}\]])", r"\1", line)
+    yield here, line.removeprefix("\ufeff")
     if above:
         yield above, lines[above - 1].rstrip().removesuffix(",")
         yield above, lines[above - 1].rstrip() + ","
@@ -241,7 +293,8 @@ def option_in_file_and_flag(
     if not config.exists or not options.file:
         yield NotApplicable(f"{config.path} sets nothing")
         return
-    told = _conflicts_in(log) if not daemon.pid else {}
+    # What the last start was told counts only where the next one's command line is not known: a unit may have changed.
+    told = _conflicts_in(log) if not daemon.pid and not (options.flags_from == "unit" and options.flags) else {}
     both = [key for key in options.file if (key in options.flags or key in told) and key not in MERGED]
     severity, hits, works = _down_or_later(daemon)
     for key in both:

@@ -26,7 +26,7 @@ def clock(snapshot: Snapshot) -> Clock:
     """Read the boot time from `btime` of /proc/stat."""
     for line in snapshot.get("host/boot").text.split("\n"):
         name, _, value = line.partition(" ")
-        if name == "btime" and value.strip().isdigit():
+        if name == "btime" and value.strip().isdecimal():
             return Clock(snapshot.meta.collected_at, float(value))
     return Clock(snapshot.meta.collected_at, 0.0)
 
@@ -51,7 +51,7 @@ def epoch(text: str) -> float:
         digits = len(rest) - len(rest[1:].lstrip("0123456789"))
         fraction, rest = rest[1:digits], rest[digits:]
     offset = 0
-    if rest[:1] in {"+", "-"} and rest[1:].replace(":", "").isdigit():
+    if rest[:1] in {"+", "-"} and rest[1:].replace(":", "").isdecimal():
         digits_only = rest[1:].replace(":", "")
         offset = (int(digits_only[:2]) * 60 + int(digits_only[2:4] or 0)) * 60
         offset = offset if rest[0] == "+" else -offset

@@ -240,6 +240,15 @@ def _assignments(record: Record) -> list[tuple[str, str, int]]:
     return found
 
 
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Read the words of an Environment= line: `"DOCKER_OPTS=--icc=false --debug" NAME=value`."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return []
+    return [(name, value) for name, equals, value in (word.partition("=") for word in words) if equals]
+
+
 def _from_environment(snapshot: Snapshot, name: str, variable: str) -> list[tuple[Flag, Citation]]:
     record = snapshot.get(name)
     if not record.readable:
@@ -262,12 +271,15 @@ def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
         text = ""
         for number, raw in enumerate(record.text.split("\n"), 1):
             joined = joined or number
-            text += raw.rstrip("\\")
             if raw.endswith("\\"):
+                text += raw[:-1] + " "  # systemd.syntax(7): a backslash and the end of the line are a space
                 continue
-            key, _, value = text.strip().partition("=")
-            cited = Citation(record.name, joined, text.strip(), f"{record.target}:{joined}")
-            if key == "EnvironmentFile":
+            text = (text + raw).strip()
+            key, _, value = (part.strip() for part in text.partition("="))
+            cited = Citation(record.name, joined, text, f"{record.target}:{joined}")
+            if key == "Environment":
+                environment.update({name: (held, cited) for name, held in _pairs(value)})
+            elif key == "EnvironmentFile":
                 named = snapshot.get("files" + value.lstrip("-"))
                 for name, held, line in _assignments(named) if named.readable else ():
                     place = f"{named.target}:{line}"

@@ -70,7 +70,7 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
     raw: dict[int, dict[str, tuple[str, int]]] = {}
     for entry in tree_entries(record):
         pid, _, rest = entry.path.partition("/")
-        if pid.isdigit() and entry.type in {"f", "l"}:
+        if pid.isdecimal() and entry.type in {"f", "l"}:
             raw.setdefault(int(pid), {})[rest] = (entry.content, entry.line)
     found: dict[int, Process] = {}
     for number, parts in raw.items():
@@ -106,7 +106,7 @@ def _restarted(snapshot: Snapshot, found: dict[int, Process]) -> frozenset[int]:
     again = {}
     for entry in tree_entries(record):
         pid, _, rest = entry.path.partition("/")
-        if rest == "stat" and pid.isdigit() and entry.type == "f":
+        if rest == "stat" and pid.isdecimal() and entry.type == "f":
             try:
                 again[int(pid)] = _stat(entry.content)[3]
             except (ValueError, IndexError):

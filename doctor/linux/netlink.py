@@ -1,93 +1,183 @@
-"""Netlink dumps: ask, read until done, give the messages. Source: netlink(7), kernel `include/uapi/linux/netlink.h`."""
+"""Netlink: one question to the kernel, the messages it answers with, and their attributes. See netlink(7).
+
+A dump is `u32 length, u16 type, u16 flags, u32 sequence, u32 port` and a payload, message after message, until DONE;
+a payload is a fixed head and attributes of `u16 length, u16 type`, each padded to four bytes.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
-from typing import TYPE_CHECKING, Self
+import time
+from errno import EBADMSG, EFBIG, EINTR, EMSGSIZE, ETIMEDOUT
+from struct import Struct, pack
+from sys import byteorder
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
-NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12
-_ERROR, _DONE = 2, 3
-_REQUEST, _DUMP, _DUMP_INTR = 1, 0x300, 0x10
-_HEADER = struct.Struct("=IHHII")
-_RECEIVE = 1 << 17
-_TRIES = 3
+ROUTE: Final = 0
+SOCK_DIAG: Final = 4
+NETFILTER: Final = 12
+
+NATIVE: Final = byteorder
+
+_HEAD = Struct("=IHHI")
+_ATTRIBUTE = Struct("=HH")
+_HEAD_BYTES = 16
+_ATTRIBUTE_BYTES = 4
+_KIND = 0x3FFF
+"""Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
+
+_ERROR = 2
+_DONE = 3
+_MAX_ERRNO = 4095
+_REQUEST_DUMP = 0x301
+_DUMP_INTERRUPTED = 0x10
+
+_BUFFER = 1 << 16
+"""The kernel fills at most 32 KiB at a time, however large the buffer (af_netlink.c, netlink_recvmsg)."""
+
+LIMIT = 32 << 20
+"""Bytes of one answer; a full BGP table would be more, and no Docker host's."""
+
+TRIES = 3
 
 
-class NetlinkError(OSError):
-    """The kernel refused a dump, or its answer does not hold together."""
+class MalformedError(OSError):
+    """An answer that is no netlink message, or is cut short."""
+
+    def __init__(self, what: str) -> None:
+        """Say what is wrong with it."""
+        super().__init__(EBADMSG, what)
 
 
-class Netlink:
-    """One socket in the calling thread's network namespace. Use it in a `with` statement."""
+class Socket:
+    """One netlink socket of the namespace in which it was opened; it stays there when the thread moves on."""
 
     def __init__(self, protocol: int, timeout: float) -> None:
-        """Open a socket whose answers are waited for `timeout` seconds. Raises OSError."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self._socket.settimeout(timeout)
-        self._serial = 0
+        """Open it; `timeout` bounds each answer as a whole, in seconds.
 
-    def __enter__(self) -> Self:
+        It cannot bound a kernel that holds its routing lock: a dump is made within sendto(2), without interruption.
+        """
+        self._timeout = timeout
+        self._sequence = 0
+        self._buffer = bytearray(_BUFFER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        try:
+            seconds, rest = divmod(max(timeout, 0.001), 1)
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, pack("@ll", int(seconds), int(rest * 1_000_000))
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Socket:
         """Give itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the socket."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
         self._socket.close()
 
-    def dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
-        """Ask for a dump: type and payload of each message. One that changed under way is asked for again, three times.
+    def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
+        """Ask for all objects of a kind; gives the payload of every message.
 
-        Raises OSError.
+        An answer that the kernel calls inconsistent (something changed between two parts of it) is asked for anew.
+        Raises OSError with the kernel's errno and `what`; EINTR when every answer was inconsistent, ETIMEDOUT
+        (TimeoutError), ENOBUFS, EMSGSIZE, EFBIG, or MalformedError.
         """
-        for _ in range(_TRIES):
-            found, whole = self._dump(kind, body)
-            if whole:
-                return found
-        raise NetlinkError(11, "the dump changed while it was read")
+        until = time.monotonic() + self._timeout
+        try:
+            for _ in range(TRIES):
+                self._sequence += 1
+                self._socket.send(_HEAD.pack(_HEAD_BYTES + len(body), kind, _REQUEST_DUMP, self._sequence) + bytes(4) + body)
+                payloads, whole = self._answer(until)
+                if whole:
+                    return payloads
+            raise OSError(EINTR, "changed while it was read, each time")
+        except OSError as error:
+            error.filename = what
+            raise
 
-    def _dump(self, kind: int, body: bytes) -> tuple[list[tuple[int, bytes]], bool]:
-        self._serial += 1
-        self._socket.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, self._serial, 0) + body)
-        found: list[tuple[int, bytes]] = []
+    def _answer(self, until: float) -> tuple[list[bytes], bool]:
+        """Receive up to DONE; gives the payloads and whether they are of one state."""
+        payloads: list[bytes] = []
         whole = True
+        size = 0
         while True:
-            data = self._socket.recv(_RECEIVE)
-            for number, flags, serial, payload in messages(data):
-                if serial != self._serial:
-                    continue
-                whole = whole and not flags & _DUMP_INTR
-                if number == _DONE:
-                    return found, whole
-                if number == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0  # noqa: PLR2004 - an int
-                    raise NetlinkError(code, os.strerror(code))
-                found.append((number, payload))
+            data = self._receive()
+            size += len(data)
+            if size > LIMIT:
+                raise OSError(EFBIG, f"more than {LIMIT:,} bytes")
+            flags, done = messages(data, self._sequence, payloads)
+            whole = whole and not flags & _DUMP_INTERRUPTED
+            if done:
+                return payloads, whole
+            if time.monotonic() > until:
+                raise TimeoutError(ETIMEDOUT, os.strerror(ETIMEDOUT).lower())
+
+    def _receive(self) -> bytes:
+        """Receive one datagram of the kernel's; what anybody else sends (its port is not 0) is none."""
+        try:
+            size, sender = self._socket.recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+        except BlockingIOError as error:
+            raise TimeoutError(ETIMEDOUT, os.strerror(ETIMEDOUT).lower()) from error
+        if size > _BUFFER:
+            raise OSError(EMSGSIZE, f"a message of {size:,} bytes")
+        return bytes(memoryview(self._buffer)[:size]) if sender[0] == 0 else b""
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Split what one receive gave: type, flags, serial and payload of each message. Raises NetlinkError."""
+def messages(data: bytes, sequence: int, payloads: list[bytes]) -> tuple[int, bool]:
+    """Split one datagram: appends the payloads that answer `sequence`; gives their flags, ored, and whether it is the last.
+
+    Raises OSError for an error that the kernel reports, MalformedError.
+    """
+    flags = 0
     at = 0
-    while at + 16 <= len(data):
-        length, number, flags, serial, _ = _HEADER.unpack_from(data, at)
-        if length < 16 or at + length > len(data):  # noqa: PLR2004 - the header's own length
-            raise NetlinkError(74, "a message is longer than what came")
-        yield number, flags, serial, data[at + 16 : at + length]
-        at += (length + 3) & ~3
-
-
-def attributes(data: bytes, at: int = 0) -> dict[int, bytes]:
-    """Read attributes (type → value) from an offset on; one that does not fit ends the list."""
-    found = {}
     end = len(data)
-    while at + 4 <= end:
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4 or at + length > end:  # noqa: PLR2004 - the attribute's own header
-            break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
+    while at < end:
+        if end - at < _HEAD_BYTES:
+            raise MalformedError("cut short in a message's head")
+        length, kind, flag, number = _HEAD.unpack_from(data, at)
+        if length < _HEAD_BYTES or at + length > end:
+            raise MalformedError(f"a message of {length} bytes where {end - at} are left")
+        payload = data[at + _HEAD_BYTES : at + length]
+        at += (length + 3) & ~3
+        if number != sequence:
+            continue  # the rest of an answer that was given up
+        flags |= flag
+        if kind in {_ERROR, _DONE}:
+            code = int.from_bytes(payload[:4], NATIVE, signed=True)
+            if code < 0:
+                code = min(-code, _MAX_ERRNO)
+                raise OSError(code, os.strerror(code).lower())
+            return flags, True
+        payloads.append(payload)
+    return flags, False
+
+
+def attributes(data: bytes, at: int = 0) -> list[tuple[int, bytes]]:
+    """Split the attributes that stand in `data` from `at` on, into types and values. Raises MalformedError."""
+    found = []
+    end = len(data)
+    while at < end:
+        if end - at < _ATTRIBUTE_BYTES:
+            raise MalformedError("cut short in an attribute's head")
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE_BYTES or at + length > end:
+            raise MalformedError(f"an attribute of {length} bytes where {end - at} are left")
+        found.append((kind & _KIND, data[at + _ATTRIBUTE_BYTES : at + length]))
         at += (length + 3) & ~3
     return found
+
+
+def head(layout: Struct, data: bytes) -> tuple[int, ...]:
+    """Unpack the fixed head of a payload. Raises MalformedError."""
+    if len(data) < layout.size:
+        raise MalformedError(f"a payload of {len(data)} bytes where its head takes {layout.size}")
+    return layout.unpack_from(data)

@@ -1,137 +1,251 @@
-"""Run a command with a bound on its time and on what it prints; nothing of it is left afterwards.
+"""Run a command within bounds of time and bytes, and leave nothing of it behind.
 
-posix_spawn(3) and not fork(2): threads run beside it, and a thread that has entered a namespace hands it to the child.
+The child is made with posix_spawn(3), never fork(2): threads run beside it, and a child spawned by a thread that did
+setns(2) lives in that thread's namespaces. It is the leader of a process group, and the group is killed: at the
+deadline, at the limit, and when the leader has ended, so that what it left in the background cannot hold the pipe.
+A child that sits in the kernel (state D) outlives its SIGKILL: it is abandoned, and reaped by a later call.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
+import select
 import signal
+import stat
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections import deque
+from errno import EACCES, ENOENT, ENOTDIR
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Status = Literal["ok", "timeout", "truncated", "absent", "denied"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_running: set[int] = set()
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C"}
 
-REAP_SECONDS = 0.2
-"""How long a killed child is waited for: one in uninterruptible sleep is left to init."""
+_CHUNK = 1 << 16
+_SLICE = 0.01
+"""Seconds between two looks at a child where the kernel has no pidfd_open(2) (before 5.3, or seccomp forbids it)."""
+
+_LAST = 0.25
+"""Seconds that a killed child has to go before it is abandoned."""
+
+_abandoned: deque[int] = deque()
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """What became of a command. `returncode` is -N for signal N; `seconds` is wall time.
+class Completed(NamedTuple):
+    """How a command ended.
 
-    `status`: `ok` (it ended by itself), `timeout` and `truncated` (it was killed; what it had printed is kept), `absent`
-    (no such program) or `denied`.
+    `returncode` is negative for a signal, 127 for `absent`, 126 for `denied` (there, and could not be started; `stderr`
+    says why). What was printed until a `timeout` or up to the limit (`truncated`) is kept.
     """
 
     returncode: int
     stdout: bytes
     stderr: bytes
-    status: Literal["ok", "timeout", "truncated", "absent", "denied"]
+    status: Status
     seconds: float
 
 
-def find(program: str) -> str:
-    """Give the path of a program, as the fixed PATH has it; empty when there is none."""
-    if "/" in program:
-        return program if os.access(program, os.F_OK) else ""
-    for folder in PATH.split(":"):
-        path = f"{folder}/{program}"
-        if os.access(path, os.F_OK):
-            return path
-    return ""
+def run(
+    argv: Sequence[str],
+    *,
+    deadline_seconds: float,
+    limit_bytes: int,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run a command and wait for its end, at most `deadline_seconds`; keep at most `limit_bytes` of both outputs.
 
-
-def run(argv: tuple[str, ...], *, deadline_seconds: float, limit_bytes: int) -> Completed:
-    """Run a command without standard input, in a process group of its own and a fixed environment.
-
-    The group is killed at the deadline, and when it has printed more than `limit_bytes`. Never raises for what the
-    command is or does.
+    `argv[0]` is looked up in PATH as this module has it. The child's environment is ENVIRONMENT and what `env` adds. It
+    reads `stdin` from a file in memory, /dev/null when empty. Raises nothing for what the command is or does.
     """
-    start = time.monotonic()
-    path = find(argv[0])
-    if not path:
-        return Completed(127, b"", b"", "absent", 0.0)
-    pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, pipes[0][1], 1),
-        (os.POSIX_SPAWN_DUP2, pipes[1][1], 2),
-    ]
-    try:
-        child = os.posix_spawn(path, argv, {"PATH": PATH, "LC_ALL": "C"}, file_actions=actions, setpgroup=0)
-    except OSError:
-        for pipe in pipes:
-            os.close(pipe[0])
-        return Completed(126, b"", b"", "denied", time.monotonic() - start)
-    finally:
-        for pipe in pipes:
-            os.close(pipe[1])
-    _running.add(child)
-    try:
-        printed, status = _read([pipe[0] for pipe in pipes], start + deadline_seconds, limit_bytes)
-    finally:
-        for pipe in pipes:
-            os.close(pipe[0])
-    code, ended = _reap(child, start + deadline_seconds if status == "ok" else 0.0)
-    _running.discard(child)
-    if not ended:
-        status = "timeout" if status == "ok" else status
-    return Completed(code, printed[0], printed[1], status, time.monotonic() - start)
+    begun = time.monotonic()
+    _reap_abandoned()
+    path, code = _find(argv[0])
+    if path:
+        try:
+            child = _Child(path, argv, stdin, {**ENVIRONMENT, **(env or {})}, limit_bytes)
+        except OSError as error:
+            code = error.errno or EACCES
+        else:
+            status = child.follow(begun + deadline_seconds)
+            returncode = child.end()
+            out, err = (b"".join(parts) for parts in child.kept)
+            return Completed(returncode, out, err, status, time.monotonic() - begun)
+    why = os.strerror(code).lower().encode()
+    if code in {ENOENT, ENOTDIR}:
+        return Completed(127, b"", why, "absent", time.monotonic() - begun)
+    return Completed(126, b"", why, "denied", time.monotonic() - begun)
 
 
-def kill_all() -> None:
-    """Kill every command that still runs: whoever waits for it on another thread has been given up."""
-    for child in list(_running):
-        _kill(child)
+def _find(name: str) -> tuple[str, int]:
+    """Look a command up as execvp(3) does; gives its path, or an empty one and the errno that says why not.
+
+    Python holds its global lock over posix_spawn(3), until the exec: a file system that hangs is met here, without it.
+    """
+    code = ENOENT
+    for folder in [""] if "/" in name else PATH.split(":"):
+        path = f"{folder}/{name}" if folder else name
+        try:
+            about = os.stat(path)  # noqa: PTH116 - six looks a command
+        except OSError as error:
+            if error.errno not in {ENOENT, ENOTDIR}:
+                code = error.errno or code
+            continue
+        if stat.S_ISREG(about.st_mode) and os.access(path, os.X_OK):
+            return path, 0
+        code = EACCES
+    return "", code
 
 
-def _read(handles: list[int], until: float, limit: int) -> tuple[list[bytes], Literal["ok", "timeout", "truncated"]]:
-    """Read both streams until they end, the time is up, or too much has come."""
-    parts: list[list[bytes]] = [[] for _ in handles]
-    size = 0
-    with selectors.PollSelector() as poller:
-        for number, handle in enumerate(handles):
-            poller.register(handle, selectors.EVENT_READ, number)
-        while poller.get_map():
+class _Child:
+    """A running command and the pipes it writes to."""
+
+    def __init__(self, path: str, argv: Sequence[str], stdin: bytes, env: Mapping[str, str], limit: int) -> None:
+        """Start it. Raises OSError when it cannot be started, with nothing left open."""
+        self.kept: tuple[list[bytes], list[bytes]] = ([], [])
+        self._left = limit
+        self._open: dict[int, list[bytes]] = {}
+        self._poll = select.poll()
+        ours: list[int] = []
+        try:
+            source = _input(stdin)
+            ours.append(source)
+            actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, source, 0)]
+            for number, parts in enumerate(self.kept, 1):
+                reading, writing = os.pipe()
+                self._open[reading] = parts
+                ours.append(writing)
+                actions.append((os.POSIX_SPAWN_DUP2, writing, number))
+            self.pid = os.posix_spawn(
+                path,
+                list(argv),
+                dict(env),
+                file_actions=actions,
+                setpgroup=0,
+                setsigmask=(),
+                # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except BaseException:
+            for handle in self._open:
+                os.close(handle)
+            raise
+        finally:
+            for handle in ours:
+                os.close(handle)
+        for handle in self._open:
+            self._poll.register(handle, select.POLLIN)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+            self._poll.register(self._pidfd, select.POLLIN)
+        except OSError:
+            self._pidfd = -1
+
+    def follow(self, until: float) -> Status:
+        """Read until the leader has ended, or a bound is met. A command that closed its outputs may still be at work."""
+        while (left := until - time.monotonic()) > 0:
+            if self._pidfd < 0:
+                left = min(left, _SLICE)
+            ready = {handle for handle, _ in self._poll.poll(left * 1000)}
+            ended = self._pidfd in ready if self._pidfd >= 0 else self._ended()
+            if not self._read(ready):
+                return "truncated"
+            if ended:
+                # The group goes first: nobody writes any more, and what is in the pipes is all there is.
+                self._kill()
+                return "ok" if self._drain() else "truncated"
+        return "timeout"
+
+    def _read(self, ready: set[int]) -> bool:
+        """Take what the pipes hold, one chunk each; False when that was more than the limit."""
+        for handle in ready & self._open.keys():
+            chunk = os.read(handle, _CHUNK)
+            if not chunk:
+                self._poll.unregister(handle)
+                del self._open[handle]
+                os.close(handle)
+                continue
+            self._open[handle].append(chunk[: self._left])
+            if len(chunk) > self._left:
+                self._left = 0
+                return False
+            self._left -= len(chunk)
+        return True
+
+    def _drain(self) -> bool:
+        """Take what is left in the pipes without waiting: a process that left the group may hold them for ever."""
+        while ready := {handle for handle, _ in self._poll.poll(0)} & self._open.keys():
+            if not self._read(ready):
+                return False
+        return True
+
+    def _ended(self) -> bool:
+        """Whether the leader has ended; it is left a zombie, so that its pid and group stay ours to kill."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            # Nobody is left, or all that are changed their user.
+            return
+
+    def end(self) -> int:
+        """Kill what runs, close everything, reap; gives the exit status as `Completed` has it."""
+        self._kill()
+        for handle in self._open:
+            self._poll.unregister(handle)
+            os.close(handle)
+        until = time.monotonic() + _LAST
+        while not self._ended():
             left = until - time.monotonic()
             if left <= 0:
-                return [b"".join(part) for part in parts], "timeout"
-            for key, _ in poller.select(left):
-                data = os.read(key.fd, 1 << 16)
-                if not data:
-                    poller.unregister(key.fd)
-                    continue
-                parts[key.data].append(data)
-                size += len(data)
-            if size > limit:
-                return [b"".join(part)[:limit] for part in parts], "truncated"
-    return [b"".join(part) for part in parts], "ok"
+                break
+            # The pipes are closed and off the list: only the pidfd, if there is one, can be ready.
+            self._poll.poll((left if self._pidfd >= 0 else min(left, _SLICE)) * 1000)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return 0  # SIGCHLD is ignored, by whoever started us: the kernel reaped it, and its status is lost
+        if pid == 0:
+            _abandoned.append(self.pid)
+            return -signal.SIGKILL
+        return os.waitstatus_to_exitcode(status)
 
 
-def _reap(child: int, until: float) -> tuple[int, bool]:
-    """Wait for the child until a time, then kill its group. Gives its code, and whether it ended by itself."""
-    ended = True
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            # Grandchildren that it left behind go too: nothing of a command outlives it.
-            _kill(child)
-            return os.waitstatus_to_exitcode(status), ended
-        now = time.monotonic()
-        if now >= until and ended:
-            ended = False
-            _kill(child)
-            until = now + REAP_SECONDS
-        elif now >= until:
-            return -signal.SIGKILL, False
-        time.sleep(0.0005)
+def _input(data: bytes) -> int:
+    if not data:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.lseek(handle, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
-def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+def _reap_abandoned() -> None:
+    """Reap what has gone by now; a pid is taken off first, so that no other thread waits for one that is given anew."""
+    for _ in range(len(_abandoned)):
+        try:
+            pid = _abandoned.popleft()
+        except IndexError:
+            return
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                _abandoned.append(pid)
+        except ChildProcessError:
+            continue

@@ -54,7 +54,9 @@ def short(report: Report, out: TextIO, style: Style | None = None) -> None:
     for cause in report.diagnoses:
         label = "FAIL" if cause.severity is Severity.ERROR else "WARN"
         file = next((one.place for one in cause.evidence if one.place.startswith("/etc/")), "")
-        lines.append(f"{label} {words.safe(cause.code)} {words.safe(cause.title)}" + (f" ({words.safe(file)})" if file else ""))
+        lines.append(
+            f"{label} {words.safe(cause.code)} {words.safe(cause.title)}" + (f" ({words.safe(file)})" if file else "")
+        )
         if cause.severity is Severity.ERROR:
             hits = "; ".join(_flat(effect) for effect in cause.hits[:2])
             if hits:
@@ -123,6 +125,10 @@ class _Text:
         if errors or warnings or unknown:
             yield ""
         yield from unknown
+        if self.report.unsettled:
+            several = len(self.report.unsettled) > 1
+            went = words.plural(len(self.report.unsettled), "container")
+            yield f"unsettled: {went} came or went meanwhile and {'were' if several else 'was'} not judged"
         yield self._last()
         for fault in self.report.faults:
             yield f"doctor: fault in doctor itself: {words.safe(fault)}"
@@ -298,7 +304,7 @@ class _Text:
         for missing in report.missing:
             yield words.safe(f"missing: {missing.record}  {missing.status}: {missing.why} ({missing.ms:.0f} ms)")
         if report.unsettled:
-            yield "unsettled: " + " ".join(words.safe(name) for name in report.unsettled)
+            yield "came or went: " + " ".join(words.safe(name) for name in report.unsettled)
 
     def _unknown(self) -> Iterator[str]:
         """Say what could not be judged, by reason."""
@@ -321,12 +327,10 @@ class _Text:
     def _last(self) -> str:
         counts = self.report.counts
         took = seconds(self.report.ms)
-        unsettled = len(self.report.unsettled)
-        went = f"; {words.plural(unsettled, 'container')} came or went and {'was' if unsettled == 1 else 'were'} not judged"
         if not counts.errors and not counts.warnings and not counts.broken:
             ok = self._paint("ok", _GREEN)
             if counts.unknown:
-                return f"{ok}: the other {counts.ran} found nothing wrong in {took}" + (went if unsettled else "")
+                return f"{ok}: the other {counts.ran} found nothing wrong in {took}"
             line = f"{ok}: {words.plural(counts.ran, 'check')} found nothing wrong in {took}"
             if counts.not_applicable:
                 line += f"; {counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
@@ -334,7 +338,7 @@ class _Text:
                 line += f"; {words.plural(counts.notes, 'note')} (-v)"
             if counts.ignored:
                 line += f"; {counts.ignored} ignored"
-            return line + (went if unsettled else "")
+            return line
         line = f"{words.plural(counts.causes, 'cause')}, {words.plural(counts.warnings, 'warning')}"
         line += f", {words.plural(counts.notes, 'note')}"
         if counts.ignored:
@@ -343,8 +347,6 @@ class _Text:
             line += f", {counts.unknown} unknown; {counts.checks - counts.unknown} of {counts.checks} checks in {took}"
         else:
             line += f"; {counts.checks} checks in {took}"
-        if unsettled:
-            line += went
         first = self.report.diagnoses[0] if self.report.diagnoses else None
         if first is None or self.style.quiet:
             return line

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
-BASES = {"bookworm": "healthy-20", "trixie": "healthy-26", "sid": "healthy-28"}
+BASES = {"bookworm": "20", "trixie": "26", "sid": "28"}
 
 BOOTED = 1795503600  # 2026-11-24T07:00:00Z
 STARTED = BOOTED + 3600
@@ -232,10 +232,10 @@ def _objects(text: str) -> list[dict[str, Any]]:
 class Cutter:
     """Cuts each kind of record down to what is worth keeping."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        """Prepare the stand-ins."""
+    def __init__(self, snapshot: Snapshot, namer: Namer) -> None:
+        """Take the snapshot, and the stand-ins that were made when all ran."""
         self.snapshot = snapshot
-        self.namer = Namer(snapshot)
+        self.namer = namer
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Give the records of the base, in the order of the file."""
@@ -247,8 +247,9 @@ class Cutter:
         tables: list[tuple[Callable[[str], str], tuple[str, ...]]] = [
             (self._as_it_is, plain),
             (self._places, ("engine/places",)),
-            (lambda text: text.replace(str(self._dockerd), "100"), ("engine/pidfile", "engine/init-pid")),
+            (self._daemon_pid, ("engine/pidfile", "engine/init-pid")),
             (lambda _: f"btime {BOOTED}\n", ("host/boot",)),
+            (lambda text: "".join(text.splitlines(keepends=True)[:2]), ("engine/init-script",)),
             (self._log, ("engine/log",)),
             (self._processes, ("proc/processes",)),
             (self._as_it_is, ("run/netns",)),
@@ -270,17 +271,19 @@ class Cutter:
             (self._tree, ("store/layerdb-mounts",)),
         ]
         for cut, names in tables:
-            yield from sorted((self._record(name, cut) for name in names), key=lambda one: names_first(one["name"]))
+            there = (self._record(name, cut) for name in names if name in self.snapshot.records)
+            yield from sorted(there, key=lambda one: names_first(one["name"]))
         for copy, of in (
             ("api/containers-last", "api/containers"),
             ("proc/last", "proc/processes"),
             ("run/netns-last", "run/netns"),
         ):
-            yield {"name": copy, "same_as": of}
+            if copy in self.snapshot.records:
+                yield {"name": copy, "same_as": of}
 
-    @property
-    def _dockerd(self) -> int:
-        return next(pid for pid, stand_in in self.namer.pids.items() if stand_in == 100)
+    def _daemon_pid(self, text: str) -> str:
+        dockerd = next(pid for pid, stand_in in self.namer.pids.items() if stand_in == 100)
+        return text.replace(str(dockerd), "100")
 
     def _record(self, name: str, cut: Callable[[str], str]) -> dict[str, Any]:
         record = self.snapshot.get(name)
@@ -309,7 +312,10 @@ class Cutter:
 
     def _places(self, text: str) -> str:
         found = json.loads(text)
-        found["pid"], found["looked"] = 100, ["found dockerd running, pid 100"]
+        if found["pid"]:
+            found["pid"], found["looked"] = 100, ["found dockerd running, pid 100"]
+        else:
+            found["looked"] = ["found /usr/sbin/dockerd"]
         return _rows(found)
 
     @staticmethod
@@ -321,9 +327,11 @@ class Cutter:
             ("Daemon has completed initialization", "08:00:01.0"),
             ("API listen on", "08:00:01.2"),
             ("topic=/tasks/delete", "08:05:01.0"),
+            ("Processing signal 'terminated'", "08:50:00.0"),
         ):
-            line = next(line for line in text.split("\n") if words in line)
-            kept.append(re.sub(r'time="[^"]*"', f'time="{DAY}{when}00000000Z"', line))
+            line = next((line for line in text.split("\n") if words in line), "")
+            if line:
+                kept.append(re.sub(r'time="[^"]*"', f'time="{DAY}{when}00000000Z"', line))
         return "\n".join(kept) + "\n"
 
     def _processes(self, text: str) -> str:
@@ -441,7 +449,7 @@ def toml(value: Any) -> str:
     return f'"""\n{escaped}"""'
 
 
-def base(snapshot: Snapshot, version: str) -> str:
+def base(snapshot: Snapshot, namer: Namer, says: str) -> str:
     """Print the base as a file."""
     meta = {
         "hostname": "harbor",
@@ -453,23 +461,42 @@ def base(snapshot: Snapshot, version: str) -> str:
         "user": "root",
     }
     lines = [
-        f"# A healthy host of Docker {version}: web on bridge (8080), api (8081) and db on shop, job has ended.",
+        f"# {says}",
         "# Written by tests/cases/make_base.py from a live engine: change that, not this.",
         "",
         "[meta]",
         *(f"{key} = {toml(value)}" for key, value in meta.items()),
     ]
-    for record in Cutter(snapshot).records():
+    for record in Cutter(snapshot, namer).records():
         lines += ["", "[[record]]", *(f"{key} = {toml(value)}" for key, value in record.items())]
     return "\n".join(lines) + "\n"
+
+
+def write(host: EngineHost, name: str, says: str, namer: Namer | None = None) -> Namer:
+    """Write one base from the host as it is now; gives the stand-ins."""
+    snapshot = take(host)
+    namer = namer or Namer(snapshot)
+    (HERE / "base" / f"{name}.toml").write_text(base(snapshot, namer, says), encoding="utf-8")
+    return namer
 
 
 def main(suites: list[str]) -> None:
     """Write the bases of these suites, all when none is named."""
     for suite in suites or list(BASES):
+        release = BASES[suite]
         with EngineHost.up(suite=suite, daemon_json=DAEMON_JSON) as host:
             populate(host)
-            (HERE / "base" / f"{BASES[suite]}.toml").write_text(base(take(host), host.version), encoding="utf-8")
+            docker = f"Docker {host.version}"
+            all_run = "web on bridge (8080), api (8081) and db on shop; job has ended"
+            namer = write(host, f"healthy-{release}", f"A healthy host of {docker}: {all_run}.")
+            if suite == "sid":
+                host.sh(f"kill -9 {host.dockerd_pid()}")
+                says = f"The host of healthy-{release} ({docker}) after kill -9 of dockerd: its containers run on."
+                write(host, f"killed-{release}", says, namer)
+                host.start_dockerd()
+            host.stop_dockerd()
+            says = f"The host of healthy-{release} ({docker}) with dockerd stopped: no container runs."
+            write(host, f"stopped-{release}", says, namer)
 
 
 if __name__ == "__main__":

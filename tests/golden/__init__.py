@@ -1,0 +1,1 @@
+"""Every output as a person reads it, as files that one can open."""

@@ -1,0 +1,164 @@
+"""Every output, from bundles of live engines: `make golden` rewrites the files, a reviewer reads the difference."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+
+from doctor import help as pages
+from doctor import options
+from doctor.assess import assess
+from doctor.bundle import read
+from doctor.examples import HOSTS, path
+from doctor.explain import explain
+from doctor.model import Counts, Outcome, Report, Result
+from doctor.places import Places
+from doctor.registry import load
+from doctor.reports import json as json_report
+from doctor.reports import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Golden = Callable[[str, str], None]
+
+REGISTRY = load(plugins=False)
+
+
+def report(name: str) -> Report:
+    """Judge an example."""
+    return assess(read(path(name)), REGISTRY, REGISTRY.checks.values())
+
+
+def shown(made: Report, style: text.Style, render: Any = text.render) -> str:
+    """Render, with the time that the run took and doctor's version taken out."""
+    out = io.StringIO()
+    render(made, out, style)
+    return re.sub(
+        r"\d+(\.\d+)? s\b(?=$|;| {2}| \()",
+        "T s",
+        re.sub(r"doctor \d+\.\d+\.\d+", "doctor V", out.getvalue()),
+        flags=re.MULTILINE,
+    )
+
+
+@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize(
+    ("kind", "style"),
+    [
+        ("80", text.Style(source="host.tar.gz")),
+        ("200", text.Style(width=200)),
+        ("verbose", text.Style(verbose=True)),
+        ("colour", text.Style(colour=True)),
+        ("quiet", text.Style(quiet=True)),
+    ],
+)
+def test_text(golden: Golden, name: str, kind: str, style: text.Style) -> None:
+    """The text report: at 80 and 200 columns, verbose, in colour, its last line."""
+    golden(f"{name}/{kind}.txt", shown(report(name), style))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_short(golden: Golden, name: str) -> None:
+    """The report for a chat."""
+    golden(f"{name}/short.txt", shown(report(name), text.Style(), text.short))
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_json(golden: Golden, name: str) -> None:
+    """The contract, without what differs from run to run."""
+    out = io.StringIO()
+    json_report.render(report(name), out)
+
+    def drop(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: drop(held) for key, held in value.items() if key not in {"ms", "doctor"}}
+        return [drop(held) for held in value] if isinstance(value, list) else value
+
+    golden(f"{name}/report.json", json.dumps(drop(json.loads(out.getvalue())), indent=1) + "\n")
+
+
+def test_plain_text_fits() -> None:
+    """At 80 columns no line of ours is longer but commands, which are never cut, and lines of a configuration."""
+    for name in HOSTS:
+        for line in shown(report(name), text.Style()).splitlines()[1:]:
+            assert len(line) <= 80 or line.startswith("          ")
+            assert line.isascii()
+
+
+def healthy(made: Report, *, unknown: int = 0) -> Report:
+    """Make a report in which nothing was found, and some checks could not be judged."""
+    outcomes = []
+    for number, one in enumerate(made.outcomes):
+        missing = number < unknown
+        reason = (
+            "API: /run/docker.sock is root:docker 0660, you are neither"
+            if number % 2
+            else "firewall: iptables-save and nft need root"
+        )
+        outcomes.append(
+            Outcome(one.code, one.name, Result.UNKNOWN if missing else Result.PASS, reason if missing else "", 0.1)
+        )
+    total = len(outcomes)
+    counts = Counts(total, total - unknown, 0, 0, 0, 2 if not unknown else 0, unknown, 0, 0, 0)
+    host = made.host
+    if unknown:
+        host = replace(
+            host,
+            engine_state="unreadable",
+            user="nobody",
+            unreadable=("firewall", "store", "API"),
+            firewall="",
+            storage="",
+        )
+    return replace(made, outcomes=tuple(outcomes), findings=(), diagnoses=(), counts=counts, missing=(), host=host)
+
+
+def test_healthy(golden: Golden) -> None:
+    """A healthy host reads two lines."""
+    out = shown(healthy(report("forwarding-off")), text.Style())
+    assert len(out.splitlines()) == 2
+    golden("healthy.txt", out)
+
+
+def test_not_root(golden: Golden) -> None:
+    """Unknowns by reason, and how to read all of it."""
+    golden("not-root.txt", shown(healthy(report("forwarding-off"), unknown=7), text.Style()))
+
+
+def test_unsettled(golden: Golden) -> None:
+    """Containers that came or went are counted, and judged by nobody."""
+    golden("unsettled.txt", shown(replace(healthy(report("forwarding-off")), unsettled=("a", "b")), text.Style()))
+
+
+def test_no_docker(golden: Golden) -> None:
+    """What is said where there is no engine, and what to type instead."""
+    looked = (
+        "dockerd (running; in PATH; snap; rootless)",
+        "",
+        "/run/docker.sock",
+        "DOCKER_HOST (not set)",
+        "contexts (none)",
+        "/var/lib/docker",
+    )
+    places = Places(
+        0, (), "", "/etc/docker/daemon.json", "/var/lib/docker", "/run/docker", "", "", "", looked, "", "podman"
+    )
+    golden("no-docker.txt", options._nothing_here(places))
+
+
+@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN"])
+def test_help(golden: Golden, page: str) -> None:
+    """The help of each command."""
+    golden(f"help-{page.lower()}.txt", getattr(pages, page))
+
+
+@pytest.mark.parametrize("subject", ["", "NET", "NET034"])
+def test_explain(golden: Golden, subject: str) -> None:
+    """The list of all codes, of an area, and one page."""
+    golden(f"explain-{subject or 'all'}.txt", explain(subject))
