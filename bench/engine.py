@@ -112,8 +112,8 @@ def populate(host: EngineHost, containers: int, networks: int) -> None:
 def ban(host: EngineHost) -> None:
     """Load an nft set of 100,000 elements."""
     elements = ",".join(f"100.{64 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(100_000))
-    rules = f"table inet ban {{ set bad {{ type ipv4_addr; elements = {{ {elements} }} }}\n"
-    rules += " chain in { type filter hook input priority 10; ip saddr @bad drop\n } }\n"
+    rules = f"table inet ban {{\n set bad {{ type ipv4_addr; elements = {{ {elements} }} }}\n"
+    rules += " chain in { type filter hook input priority 10; ip saddr @bad drop; }\n}\n"
     host.write("/tmp/ban.nft", rules)
     host.sh("nft -f /tmp/ban.nft")
 

@@ -25,6 +25,7 @@ import msgspec
 from doctor import __version__, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.host import Host, NotRegularError
+from doctor.linux.trees import CUT
 from doctor.places import Places, find, here
 from doctor.processes import scan
 from doctor.redact import Redactor
@@ -39,6 +40,8 @@ PING_SECONDS = 2.0
 BRACKET_SECONDS = 0.25
 """How long reading waits for the first list of containers: a daemon that hangs creates none meanwhile."""
 LAST_SECONDS = 1.0
+MANY = 400
+"""Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
 
 
 class Job:
@@ -127,6 +130,7 @@ class Collector:
             "api": Lane("api"),
             "files": Lane("files"),
             "commands": Lane("commands"),
+            "store": Lane("store"),
             "namespaces": Lane("namespaces", threads=2),
         }
 
@@ -136,6 +140,8 @@ class Collector:
         """Fill `records`; returns when all is read or the deadline is near."""
         table = (*sources.SOURCES, *self.extra)
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
+        store = self.lanes["store"]
+        store.add("store/listed", "the first list", 1.0, self._await_list)
         api.add("api/ping", "/_ping", PING_SECONDS, self._ask)
         for source in table:
             if source.kind == "command":
@@ -147,15 +153,21 @@ class Collector:
         files.add("run/netns", self.places.exec_root + "/netns", 1.0, lambda: self._sandboxes("run/netns"))
         files.add("netns/index", "/proc/*/ns/net", 1.0, self._namespaces)
         for source in table:
-            if source.kind in {"file", "tail", "list", "tree"} and source.area == "store":
+            if source.kind == "tree" and source.area == "store":
+                store.add(source.name, self._target(source), source.seconds + 1.5, self._read(source))
+            elif (
+                source.kind in {"file", "tail", "list"} and source.area == "store" and source is not sources.STORE_LAST
+            ):
                 files.add(source.name, self._target(source), source.seconds, self._read(source))
+        store.add(sources.STORE_LAST.name, self._target(sources.STORE_LAST), 1.0, self._read(sources.STORE_LAST))
         files.add("store/containers/", self.places.data_root + "/containers", 3.0, self._container_files)
         api.start(self.wake)
         files.start(self.wake)
         commands.start(self.wake)
+        store.start(self.wake)
         # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
         left = self.until - time.monotonic()
-        self._wait(("api", "files", "commands", "namespaces"), self.until - min(LAST_SECONDS / 2, left / 5))
+        self._wait(("api", "files", "commands", "store", "namespaces"), self.until - min(LAST_SECONDS / 2, left / 5))
         last = Lane("last")
         self.lanes["last"] = last
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, lambda: self._sandboxes("run/netns-last"))
@@ -319,6 +331,9 @@ class Collector:
         try:
             # overlay2's short links, `l`, are a record of their own.
             names = [name for name in self.host.listdir(root) if name != "l" or not members]
+            if len(names) >= MANY:
+                self._big_tree(source, root)
+                return
             if source.skip:
                 names = [name for name in names if not name.startswith(source.skip)]
             text, cut = self.host.tree(root, names, members or source.members, source.limit)
@@ -335,6 +350,18 @@ class Collector:
             status="truncated" if cut else "ok",
             why=f"larger than {source.limit:,} bytes" if cut else "",
         )
+
+    def _big_tree(self, source: Source, root: str) -> None:
+        """Have a process of its own read a tree of many entries: it does not wait for this one's turn."""
+        seconds = max(0.05, min(source.seconds + 1, self.until - time.monotonic()))
+        done = self.host.big_tree(root, source.members, seconds, source.limit)
+        cut = done.status == "truncated" or (done.status == "ok" and done.returncode == CUT)
+        status: Status = "truncated" if cut else done.status
+        if done.status == "ok" and done.returncode not in {0, CUT}:
+            status = "failed"
+        why = "" if status == "ok" else f"larger than {source.limit:,} bytes" if cut else f"reading it ended: {status}"
+        how = "tree" if source.area != "store" else "none"
+        self._keep(source.name, "tree", root, done.stdout, how, status=status, why=why, ms=done.seconds * 1000)
 
     def _container_files(self) -> None:
         folder = f"{self.places.data_root}/containers"
@@ -355,7 +382,7 @@ class Collector:
     # Processes and namespaces
 
     def _processes(self) -> None:
-        self.listed.wait(BRACKET_SECONDS)
+        self._await_list()
         start = time.perf_counter()
         text = scan(self.host, self.redactor.scrub)
         self._keep("proc/processes", "tree", "/proc", text.encode("utf-8", "surrogateescape"), "none", ms=_since(start))
@@ -369,6 +396,10 @@ class Collector:
             pids = {line.split("/", 1)[0] for line in first.text.split("\n") if "/cmdline\t" in line}
             lines = self.host.tree("/proc", sorted(pids, key=int), ("stat",), 8 << 20)[0]
         self._keep("proc/last", "tree", "/proc", lines.encode("utf-8", "surrogateescape"), "none", ms=_since(start))
+
+    def _await_list(self) -> None:
+        """Read nothing before the first list of containers: what is made meanwhile would be in neither list."""
+        self.listed.wait(BRACKET_SECONDS)
 
     def _sandboxes(self, record: str) -> None:
         """List the files of network sandboxes: which are mounts of a namespace (nsfs), and of which."""

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import zlib
-from errno import ELOOP, ENXIO
 from pathlib import Path
 from typing import Protocol
 
-from doctor.linux import spawn
-from doctor.snapshot import escape, tree_line
+from doctor.linux import spawn, trees
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 20
-SMALL = 1 << 16
-"""Bytes of one file of a tree, at most."""
 
 
 class NotRegularError(OSError):
@@ -52,6 +49,9 @@ class Host(Protocol):
 
         Members are as in `doctor.sources.Source`; none stands for the entries themselves. Raises OSError for `root`.
         """
+
+    def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
+        """Do as `tree` does for every name in the directory, in a process of its own; exit code `trees.CUT` when cut."""
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
@@ -128,23 +128,13 @@ class LocalHost:
         return os.readlink(path)  # noqa: PTH115 - as above
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
-        """See `Host.tree`. Paths are looked up from the open directory: of 15,000 small files that is a third of the cost."""
-        lines: list[str] = []
-        size = 0
-        looks = [(member.rstrip("/?@"), member[-1:] in {"/", "?"}) for member in members]
-        folder = os.open(root, _OPEN | os.O_DIRECTORY)
-        try:
-            for name in names:
-                for member, look_only in looks:
-                    path = f"{name}/{member}" if member else name
-                    line = _look(folder, path) if look_only else _content(folder, path)
-                    lines.append(line)
-                    size += len(line)
-                if size > limit:
-                    return "".join(lines), True
-        finally:
-            os.close(folder)
-        return "".join(lines), False
+        """See `Host.tree`."""
+        return trees.read_tree(root, names, members, limit)
+
+    def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
+        """See `Host.big_tree`."""
+        argv = (sys.executable, "-I", "-S", trees.__file__, str(limit), root, *members)
+        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=2 * limit)
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""
@@ -172,49 +162,6 @@ class LocalHost:
             except zlib.error:
                 self._config = b""
         return name in _CONFIG and b"\n" + _CONFIG[name] + b"=y" in self._config
-
-
-def _content(folder: int, path: str) -> str:
-    """Give the line of one small file or link; nothing for one that is not there."""
-    try:
-        handle = os.open(path, _OPEN | os.O_NOFOLLOW, dir_fd=folder)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return _look(folder, path) if error.errno in {ELOOP, ENXIO} else _error_line(path, error)
-    try:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            return _look(folder, path)
-        text = os.read(handle, SMALL).decode("utf-8", "replace")
-    except OSError as error:
-        return _error_line(path, error)
-    finally:
-        os.close(handle)
-    return (
-        f"{path}\tf\t{about.st_mtime:.3f}\t{escape(text)}\n" if path.isprintable() else tree_line(path, "f", 0.0, text)
-    )
-
-
-def _look(folder: int, path: str) -> str:
-    """Give the line of what is only looked at: a file's size, a link's target, or that it is not there."""
-    try:
-        about = os.lstat(path, dir_fd=folder)
-        if stat.S_ISDIR(about.st_mode):
-            return tree_line(path, "d", about.st_mtime)
-        if stat.S_ISLNK(about.st_mode):
-            return tree_line(path, "l", about.st_mtime, os.readlink(path, dir_fd=folder))
-        if stat.S_ISREG(about.st_mode):
-            return tree_line(path, "f", about.st_mtime, str(about.st_size))
-        return tree_line(path, "o", about.st_mtime, f"{about.st_mode:o}")
-    except FileNotFoundError:
-        return tree_line(path, "-", 0.0)
-    except OSError as error:
-        return _error_line(path, error)
-
-
-def _error_line(path: str, error: OSError) -> str:
-    return tree_line(path, "!", 0.0, os.strerror(error.errno or 0).lower())
 
 
 def _bytes_of(path: str) -> bytes:

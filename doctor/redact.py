@@ -72,13 +72,14 @@ WITHHELD = "«value»".encode()
 
 _OPEN = "«secret ~".encode()
 _GUILLEMET = "«".encode()
+_CLOSING = "»".encode()
 _TOKEN = re.compile("«secret (?:~[a-z])?\\d{1,9}, (?:1–8|9–16|17–32|33–64|65\\+) chars»|«value»".encode())  # noqa: RUF001
 _COUNTED = re.compile("«secret (?:~[a-z])?\\d{1,9}, [^»]{1,8} chars»".encode())
 _PROVISIONAL = re.compile("«secret ~([a-z])(\\d{1,9}),".encode())
 _BUCKETS = ((8, "1–8"), (16, "9–16"), (32, "17–32"), (64, "33–64"))  # noqa: RUF001
 _LONGEST = "65+"
 
-_BUDGET, _BUDGET_PER = 20_000, 400
+_BUDGET, _BUDGET_PER = 20_000, 800
 """Candidates looked at in one record, and one more for so many bytes. What is replaced costs as much as three that are not."""
 _ACCEPTED = 3
 _MEMO, _SHORT_TEXT = 5_000, 2048
@@ -86,12 +87,12 @@ _MEMO, _SHORT_TEXT = 5_000, 2048
 _QUOTED = 4096
 """The longest quoted value; text that opens a quote and never closes it is hostile or cut."""
 _PEM = 16_384
+_MANY, _MOST_FIELDS, _LARGEST_UNIT = 10_000, 50_000, 1 << 20
+"""Words of a command line, fields of a JSON text, bytes of a unit: who has more is hostile, and what is beyond is withheld."""
 _TRACKED = 8
 """Shorter secrets are not looked for elsewhere: they would be found in everything."""
 _SOME = 32
 """So few secrets are searched one by one; more by the set of words of the text."""
-_QUOTE = 0x22
-_BACKSLASH = 0x5C
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ _WORD = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _STRONG_WORDS = frozenset(
     b"password passwords passwd passphrase passcode passwort kennwort pass pwd psw secret secrets token credential "
     b"credentials creds cred apikey authkey accesskey secretkey privatekey passkey dsn jwt bearer cookie cookies otp totp "
-    b"psk htpasswd masterauth".split()
+    b"psk pw htpasswd masterauth".split()
 )
 _WEAK_WORDS = frozenset(
     b"key keys tokens auth authorization basicauth private access salt license licence sig signature session sessionid "
@@ -110,8 +111,9 @@ _WEAK_WORDS = frozenset(
 )
 _GLUED = re.compile(
     rb"password|passwd|passphrase|passcode|secret|credential|"
-    rb"(?:api|access|private|encryption|signing|auth|account|license|master)keys?(?!id)|accesskeyid|"
+    rb"(?:api|access|private|encryption|signing|auth|account|license|master|stream)keys?(?!id)|accesskeyid|"
     rb"(?:access|auth|refresh|id|identity|registry|bot|api)token|token$|(?<!by)(?<!com)(?<!sur)pass$|pwd$|psk$|"
+    rb"(?:bind|db|root|admin|user|proxy)pw$|"
     rb"connection(?:string|str|uri)|connstr"
 )
 _KEY_OWNERS = frozenset(
@@ -137,6 +139,7 @@ _HARMLESS = frozenset(
 )
 
 _SUFFIXES = frozenset(b"b id data value string code hash hex raw list".split())
+"""What may come after the word that counts: AUTH_ID, key_b64."""
 _ENV_SECRET = _WEAK_WORDS | frozenset(b"cert private access license licence connection sas vault sentry".split())
 """Further words that make an environment variable secret; there the value is withheld in any case."""
 _KEPT_ENV = frozenset(
@@ -180,7 +183,7 @@ def _level(name: bytes) -> int:
 
 
 _SUSPECT = re.compile(
-    rb"pass|p[ws][dkw]|secre|token|cred|key|dsn|jwt|bearer|cookie|otp|kennwort|auth|private|access|salt|licen|sig|sess|sid|hmac|"
+    rb"pass|pw|psk|psw|secre|token|cred|key|dsn|jwt|bearer|cookie|otp|kennwort|auth|private|access|salt|licen|sig|sess|sid|hmac|"
     rb"hook|seed|pin|user|conn|cert|pem"
 )
 
@@ -214,7 +217,11 @@ def _env_level(name: bytes) -> int:
             _env_levels.clear()
         words = _words(name)
         level = _judge(words)
-        if level == _PLAIN and words and words[-1] not in _ABOUT and _ENV_SECRET.intersection(words):
+        if (
+            level == _PLAIN
+            and _ENV_SECRET.intersection(words)
+            and not (_PUBLIC.intersection(words) or words[-1] in _ABOUT)
+        ):
             level = _WEAK
         _env_levels[name] = level
     return level
@@ -314,7 +321,8 @@ _ESCAPED = {
 _TO_ESCAPE = re.compile(rb'["\\\x00-\x1f]')
 _TO_UNESCAPE = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _FROM = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_NEEDLESS = re.compile(rb"\\(?:\\|/|u00(?!22|26|3[cCeE]|5[cC])[2-7][0-9a-fA-F])")
+_NEEDLESS = re.compile(rb"\\(?:/|u00(?!22|26|3[cCeE]|5[cC])[2-7][0-9a-fA-F])")
+_BACKSLASHES = re.compile(rb"(?:\\\\)++|" + _NEEDLESS.pattern)
 _ITEM = re.compile(rb'\s*,?\s*"([^"\\]*)(["\\]|\Z)')
 _PAIR = re.compile(rb'\s*,?\s*"([^"\\]*+(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(?:"([^"\\]*+)(["\\]|\Z))?')
 _KEYS = re.compile(rb'"([^"\\]*)"\s*:')
@@ -351,11 +359,11 @@ def _plain_escapes(data: bytes) -> bytes:
 
     def plain(match: re.Match[bytes]) -> bytes:
         text = match[0]
-        if text == b"\\\\":
+        if text.startswith(b"\\\\"):
             return text
         return b"/" if text == b"\\/" else bytes([int(text[4:], 16)])
 
-    return _NEEDLESS.sub(plain, data)
+    return _BACKSLASHES.sub(plain, data) if _NEEDLESS.search(data) else data
 
 
 def _backslashes(data: bytes, start: int, end: int) -> int:
@@ -441,23 +449,27 @@ class _Span(NamedTuple):
 _TAIL = rb"[a-z0-9_.\-]{0,24}+"
 _SEPARATOR = (
     rb"(?=[\s\"'`\\)\]=:>,%])((?:\\{0,8}[\"'][ ]?,?[ ]?\\{0,8}\"?|[ \t]{0,4}\r?\n[ \t]{1,32})value\\{0,8}\"?[ ]?[:=][ ]?"
-    rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|==?|:|%3[ad])[ \t]{0,8}"
-    rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was)(?::[ ]?|[ ]))?\\{0,8}"
+    rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|<-|==?|:|%3[ad])[ \t]{0,8}"
+    rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was|set to)(?::[ ]?|[ ]))?\\{0,8}"
     rb"|>)(?!\xc2\xab)"
 )
 """Words that names of secrets hold are followed by the rest of the name, and by what separates it from a value."""
 _P_WORDS = re.compile(
-    rb"p(?:(?:ass|wd)" + _TAIL + rb"(?:" + _SEPARATOR + rb"|(?=[\n\"';|&)\\]|\Z))|ypi-age[a-z0-9_\-]{20,})"
+    rb"p(?:(?:ass|wd|sk|w(?=[\"']?[ ]?[=:]))"
+    + _TAIL
+    + rb"(?:"
+    + _SEPARATOR
+    + rb"|(?=[\n\"';|&)\\]|\Z))|ypi-age[a-z0-9_\-]{20,})"
 )
 """Password and its kin, with nothing after it too (`| chpasswd`); tokens of PyPI."""
-_S_WORDS = re.compile(rb"secre" + _TAIL + _SEPARATOR)
+_S_WORDS = re.compile(rb"secre(?<!\xc2\xabsecre)" + _TAIL + _SEPARATOR)
 _K_WORDS = re.compile(
     rb"k(?:ia(?<=akia)(?:(?<![a-z0-9]akia)|(?<=\\[nrt]akia))[a-z0-9]{16}(?![a-z0-9])"
     rb"|-(?<=sk-)(?:(?<![a-z0-9]sk-)|(?<=\\[nrt]sk-))[a-z0-9_\-]{20,}"
     rb"|n-1-(?<=swmtkn-1-)[a-z0-9\-]{16,}|ey-1-(?<=swmkey-1-)[a-z0-9+/]{16,}={0,2}"
     rb"|ey(?: block)?-----"
     rb"|s\.slack\.com/services/([^\s\"'<>\\]{20,})|s/\d{10,}/([\w\-]{30,})"
-    rb"|(?:ey|en|ie)" + _TAIL + _SEPARATOR + rb")"
+    rb"|(?:ey(?<!sandboxkey)|en|ie)" + _TAIL + _SEPARATOR + rb")"
 )
 """Key, token, cookie; key ids of AWS, keys of OpenAI and its kin, swarm's tokens, private keys, webhooks of Slack and Discord:
 one letter finds them all."""
@@ -475,6 +487,7 @@ _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
 _ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
 _OPENING = re.compile(rb"\\{0,8}[\"'`]")
 _SCHEME = re.compile(rb"(?i)(bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
+_ANY_SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9\-]{1,20})[ +]+(?=[^\s\"']{6})")
 _NON_QUOTE = re.compile(rb"[^\r\n\"'`\x00\\]*")
 _LINE = re.compile(rb"[^\r\n\x00]{0,1024}")
 _NON_BLANK = re.compile(rb"\S*")
@@ -489,9 +502,10 @@ _MASK = re.compile(rb"(?i)x{3,}\Z|[*]+\Z|<[^>]*>\Z|\[\w*\]\Z|redacted\Z|\.{3}\Z|
 _STATIC = re.compile(rb"v?\d+(?:\.\d+)+[\w.\-+]*\Z|v\d[\w.\-]*\Z|latest\Z|sha256\Z|r[ow]\Z|[rR][wWoO],[zZ]\Z")
 _WORDLIKE = re.compile(rb"[a-z]+[.!?:]?\Z|[A-Z][a-z]+[.!?:]?\Z|[a-z]+(?:[/_\-][a-z]+)*[.:]?\Z")
 _LINE_START = re.compile(rb"(?:\A|[\n{,]|\\n)[ \t\-]*[\"']?\Z")
+_QUOTES = frozenset((b'"', b"'"))
 _DIRECTIVES = frozenset((b"requirepass", b"masterauth", b"masterpass", b"primaryauth"))
 
-_USERINFO = re.compile(rb"://(?:[^\s\"'<>/?#@`]{1,512}+@|[a-z0-9._%+\-]{1,64}+:(?!\d{1,5}/)[^\s\"'<>@`]{1,96}+@)")
+_USERINFO = re.compile(rb"://(?:[^\s\"'<>/?#@`]{1,512}+@|[a-z0-9._%+\-]{1,64}+:(?!\d{1,5}/)[^\s\"'<>@`:]{1,96}+@)")
 _HOST_PORTS = re.compile(rb"\d{1,5},")
 _ESCAPE_IN = re.compile(rb"(?<!\\)\\[nrtu]")
 _MORE_USERINFO = re.compile(rb"[^\s\"'<>/?#@\\`,;]{0,96}@")
@@ -563,17 +577,21 @@ _PROGRAMS: dict[bytes, dict[bytes, str]] = {
     b"useradd": {b"-p": "next"},
     b"usermod": {b"-p": "next"},
     b"htpasswd": {},
-    b"openssl": {},
+    b"rabbitmqctl": {b"add_user": "second", b"change_password": "second"},
 }
-"""Short flags that hold a password: glued to it, the next word, either, `user:password`, or `user%password`."""
+"""Short flags that hold a password: glued to it, the next word, the one after that, either, `user:password`, or
+`user%password`."""
 _FAMILIES = ((b"mysql", b"mysql"), (b"mariadb", b"mysql"), (b"mongo", b"mongo"), (b"ldap", b"ldap"))
 _COMMAND_M = re.compile(rb"m(?:ariadb|ongo)[a-z\-]{0,16} ")
-_COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16} ")
-_COMMAND_L = re.compile(rb"l(?:dap[a-z]{3,12} |ogin |i (?<=redis-cli )|cmd (?<=sqlcmd )| (?<=curl |dctl ))")
+_COMMAND_Y = re.compile(rb"ysql[a-z\-]{0,16}[ \"']")
+_COMMAND_L = re.compile(rb"l(?:dap[a-z]{3,12} |ogin |i (?<=redis-cli )|cmd (?<=sqlcmd )| (?<=curl |dctl |qctl ))")
 """Where programs that take passwords are called inside a text (the last letters of some suffice to find them)."""
-_PASSWORD_FLAG = re.compile(rb"-[a-z]{0,8}[puwa]|user")
+_PASSWORD_FLAG = re.compile(rb"-[a-z]{0,8}[abpuw]|user|password")
 _COMMAND_WORD = re.compile(rb"(?:\"(?:[^\"\\]|\\.){0,512}\"|'[^']{0,512}'|[^\s\"'|;&\\]+|\\.)+")
+_LISTED = re.compile(rb"[\"',\s]{0,8}([^\"'\n\\]{1,256})[\"']")
 _COMMAND_LONGEST, _FLAG_WITHIN = 1024, 256
+_BATCH = re.compile(rb"-[A-Za-z]{0,8}b[A-Za-z]{0,8}\Z")
+"""htpasswd takes the password from its last word."""
 _CLUSTER = re.compile(rb"-[A-Za-z]{2,8}\Z")
 
 
@@ -646,7 +664,6 @@ def _anchors(names: Iterable[bytes]) -> re.Pattern[bytes]:
 _ANCHOR = _anchors(_FIELDS)
 _CLOSERS = {ord("["): b'"]', ord("{"): b'"}', ord('"'): b'",'}
 _LOGIN = re.compile(rb'"(?i:(auth|identitytoken|registrytoken|password)|username|email)"\s*:\s*"')
-_LOGIN_NAME = re.compile(rb"(?i)(?:username|email)\Z")
 _LOG_OPTIONS = re.compile(rb'\s*\{\s*(?:"(?:Type|Name)"\s*:\s*"[^"\\]*"\s*,\s*)?"(?:Config|Options)"\s*:\s*(?=\{)')
 
 _NOP = re.compile(rb"(?:/bin/sh -c )?#\(nop\)\s+")
@@ -658,7 +675,10 @@ _SECTION = re.compile(rb"^[ \t]*\[[A-Za-z\-]+\][ \t]*\r?$", re.MULTILINE)
 _UNIT_ENV = re.compile(rb"[ \t#;]*(?:Environment|DefaultEnvironment|ManagerEnvironment)[ \t]*=[ \t]*")
 _UNIT_CREDENTIAL = re.compile(rb"[ \t]*SetCredential[ \t]*=[ \t]*[\w.\-]+:")
 _FILE_ENV = re.compile(rb"[ \t#]*(?:export[ \t]+|set[ \t]+-x[ \t]+)?([A-Za-z_]\w*)=(.*?)[ \t\r]*\Z", re.DOTALL)
-_UNIT_WORD = re.compile(rb"\"((?:[^\"\\]|\\.){0,4096})\"|'([^']{0,4096})'|((?:[^\s\"'\\]|\\.)(?:[^\s\\]|\\\S)*)")
+_ANY_TOKEN = "«[^»]{1,40}»".encode()
+_UNIT_WORD = re.compile(
+    rb"\"((?:[^\"\\]|\\.){0,4096})\"|'([^']{0,4096})'|((?:[^\s\"'\\]|\\.)(?:" + _ANY_TOKEN + rb"|[^\s\\]|\\\S)*)"
+)
 _FIELD_COUNT = 4
 _TREE_ESCAPE = re.compile(rb"\\([\\tnr])")
 _TREE_FROM = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}
@@ -688,7 +708,7 @@ class _Secret:
         self.size = next((name for most, name in _BUCKETS if chars <= most), _LONGEST).encode()
 
     def token(self, code: str) -> bytes:
-        return b"%s%s%d, %s chars\xc2\xbb" % (_OPEN, code.encode(), self.number, self.size)
+        return b"%s%s%d, %s chars%s" % (_OPEN, code.encode(), self.number, self.size, _CLOSING)
 
     def forms(self) -> set[bytes]:
         """Give the spellings in which it may stand in evidence and in reports: raw, JSON, Go's JSON, URL, HTML."""
@@ -873,9 +893,9 @@ class Redactor:
         fields.judge()
         if how == "docker-config":
             fields.judge_logins()
-        judged = _apply(plain, fields.edits)
+        judged = plain if fields.given_up else _apply(plain, fields.edits)
         spans, limit = self.spans(judged, judged.lower(), "text", everything=False)
-        if limit < len(judged):
+        if limit < len(judged) or fields.given_up:
             return b'"' + WITHHELD + b'"'
         new = self._strings(judged, spans, fields.regions()) if spans else judged
         return data if new == plain else new
@@ -1009,6 +1029,8 @@ class Redactor:
             kind = "build argument"
         for part in _secrets_in(args):
             arg = args[part.word]
+            if _TOKEN.search(arg):
+                continue
             if part.environment:
                 news[part.word] = arg[: part.start] + self.env(arg[part.start :])
             else:
@@ -1061,15 +1083,20 @@ class Redactor:
 
     def _environ(self, data: bytes) -> bytes:
         separator = b"\0" if b"\0" in data else b"\n"
-        new = separator.join([self.env(text) for text in data.split(separator)])
+        new = separator.join([self.env(text) if text else text for text in data.split(separator)])
         return self.text(new, "environment", everything=False)
 
     def _cmdline(self, data: bytes) -> bytes:
-        new = b"\0".join(self.argv(data.split(b"\0"), "command line"))
+        args = data.split(b"\0")
+        if len(args) > _MANY:
+            args = [*args[:_MANY], WITHHELD]
+        new = b"\0".join(self.argv(args, "command line"))
         return self.text(new, "command line", everything=False)
 
     def _unit(self, data: bytes) -> bytes:
         """Scrub a unit, a drop-in (both have sections), or a file of environment variables (it has none)."""
+        if len(data) > _LARGEST_UNIT:
+            return WITHHELD
         lines = data.split(b"\n")
         unit = _SECTION.search(data) is not None
         continued = False
@@ -1108,6 +1135,8 @@ class Redactor:
         """Scrub the content of each line by what its path or its first character says it is."""
         lines = data.split(b"\n")
         for number, line in enumerate(lines):
+            if b"\tf\t" not in line:
+                continue
             fields = line.split(b"\t")
             if len(fields) != _FIELD_COUNT or fields[1] != b"f":
                 continue
@@ -1172,13 +1201,17 @@ class Redactor:
             match = rule.pattern.search(where)
             if match is not None:
                 if search is None:
-                    search = _Search(data, low, kind)
+                    search = _Search(data, low, kind, json=not everything)
                 search.run(rule, where, match)
         if search is None:
             return [], len(data)
         for login in search.logins:
             self.learn_login(login)
-        return _merged(search.spans), search.limit
+        spans = search.spans
+        if _GUILLEMET in data:  # what a token stands in was judged before
+            tokens = [match.span() for match in _TOKEN.finditer(data)]
+            spans = [span for span in spans if not any(start < span.end and span.start < end for start, end in tokens)]
+        return _merged(spans), search.limit
 
 
 class _Fields:
@@ -1188,6 +1221,8 @@ class _Fields:
         self.redactor = redactor
         self.data = data
         self.edits: list[_Edit] = []
+        self.given_up = False
+        """There were more fields than any engine has containers: hostile."""
         self._places: list[tuple[int, int, str]] = []
 
     def judge(self) -> None:
@@ -1201,6 +1236,9 @@ class _Fields:
             if match[1] is None:
                 done = self._string(start, instruction=match[2] is not None)
                 continue
+            if len(self._places) >= _MOST_FIELDS:
+                self.given_up = True
+                return
             what, kind = _FIELDS[match[1]]
             done = self._remembered(start, what, kind)
             self._places.append((start, done, kind))
@@ -1222,9 +1260,9 @@ class _Fields:
     def _remembered(self, start: int, what: int, kind: str) -> int:
         """Judge a field, or know it from another text: inspect and config.v2.json say the same, and so do images."""
         data, memo = self.data, self.redactor.fields
-        stop = data.find(_CLOSERS[data[start]], start) + 2
+        stop = data.find(_CLOSERS[data[start]], start, start + _SHORT_TEXT) + 2
         region = data[start:stop]
-        if stop < start or stop - start > _SHORT_TEXT or b"\\" in region:
+        if stop < start or b"\\" in region:
             return self._field(start, what, kind)
         if what == _OPTIONS and region.startswith(b"{") and kind != "log option" and b"{" not in region[1:]:
             if not any(map(_level, _KEYS.findall(region))):
@@ -1350,9 +1388,10 @@ class _Fields:
 class _Search:
     """The search of one text by pattern: a candidate is where a pattern matches, a span what is a secret there."""
 
-    def __init__(self, data: bytes, low: bytes, kind: str) -> None:
+    def __init__(self, data: bytes, low: bytes, kind: str, *, json: bool) -> None:
         self.data = data
         self.low = low
+        self.json = json
         self.kind = kind
         self.spans: list[_Span] = []
         self.logins: list[bytes] = []
@@ -1393,13 +1432,19 @@ class _Search:
         if level == _WEAK and name.lower() in {b"key", b"keys"} and data[begin - 1 : begin] == b" ":
             level = _level(data[self._back(begin - 1, _NAME_CHARS) : match.start(group)])
         relation = _relation(match[group]) if level else ""
+        if relation == "blank" and level == _STRONG and data[end - 1 : end + 1].strip() in _QUOTES:
+            # `using password 'x'`, `define("DB_PASSWORD", "x")`; not `secret "x" not found`
+            relation = "said" if b"," in match[group] or b"pass" in name.lower() else ""
         if not relation or (relation == "blank" and not self._takes_a_word(name, begin)):
             return end
         if relation == "element":
             element = _ELEMENT.match(data, end) if data[begin - 1 : begin] == b"<" else None
             start, stop, quoted = (*element.span(), True) if element else (end, end, True)
         else:
-            start, stop, quoted, scheme = self._value(end, cookie=name[-6:].lower() in {b"cookie", b"ookies"})
+            last = name[-6:].lower()
+            start, stop, quoted, scheme = self._value(
+                end, cookie=last in {b"cookie", b"ookies"}, header=last == b"zation" and relation == "colon"
+            )
             if scheme or (level and data[begin - 1 : begin] in {b"?", b"&"}):
                 level = _STRONG  # a header with its scheme, a signed URL
         if start == stop:
@@ -1427,7 +1472,8 @@ class _Search:
                 self._add(*span)
         if match[1] is None:
             return match.end()
-        if tail.startswith(b"pass ") and self.low[match.start() - 3 : match.start()] == b"ssh":
+        before = self.low[max(0, match.start() - 3) : match.start()]
+        if (tail.startswith(b"pass ") and before == b"ssh") or (tail.startswith(b"passwd ") and before.endswith(b"ht")):
             return self.command(match, 0)
         generated = _GENERATED.match(self.low, match.end())
         if generated:
@@ -1485,25 +1531,29 @@ class _Search:
 
     def _takes_a_word(self, name: bytes, begin: int) -> bool:
         """Tell whether a blank after the name can be followed by the secret: a flag, a directive, a .netrc."""
-        if name.startswith(b"-"):
+        low = name.lower()
+        if name.startswith(b"-") or low in {b"aws_secret_access_key", b"aws_session_token"}:
             return True
-        if name.lower() in _DIRECTIVES:
+        if low in _DIRECTIVES:
             return _LINE_START.search(self.data, max(0, begin - 24), begin) is not None or begin == 0
         before = self.low[max(0, begin - 128) : begin]
-        return name.lower() == b"password" and (b"login " in before or before.endswith((b" with ", b" encrypted ")))
+        return before.endswith((b"env ", b"arg ")) or (
+            low == b"password" and (b"login " in before or before.endswith((b" with ", b" encrypted ")))
+        )
 
-    def _value(self, position: int, *, cookie: bool) -> tuple[int, int, bool, bool]:
+    def _value(self, position: int, *, cookie: bool, header: bool) -> tuple[int, int, bool, bool]:
         """Find start and end of the value that starts here, quotes and scheme (Bearer, Basic) left out."""
         data = self.data
         if data[position : position + 1] == b"[" and data[position + 1 : position + 2] in {b'"', b"'"}:
             position += 1
-        position, scheme = self._past_scheme(position, len(data))
+        schemes = _ANY_SCHEME if header else _SCHEME
+        position, scheme = self._past(schemes, position, len(data))
         opening = _OPENING.match(data, position)
         start = opening.end() if opening else position
         if opening:
             end = self._closing(opening[0], start)
             if not scheme:
-                start, scheme = self._past_scheme(start, end)
+                start, scheme = self._past(schemes, start, end)
         elif cookie or scheme == b"digest":
             end = _past(_NON_QUOTE if cookie else _LINE, data, start)
         else:
@@ -1515,8 +1565,8 @@ class _Search:
             self.logins.append(data[start:end])
         return start, end, opening is not None, bool(scheme)
 
-    def _past_scheme(self, start: int, end: int) -> tuple[int, bytes]:
-        scheme = _SCHEME.match(self.data, start, end)
+    def _past(self, schemes: re.Pattern[bytes], start: int, end: int) -> tuple[int, bytes]:
+        scheme = schemes.match(self.data, start, end)
         return (scheme.end(), scheme[1].lower()) if scheme else (start, b"")
 
     def _closing(self, delimiter: bytes, start: int) -> int:
@@ -1556,7 +1606,7 @@ class _Search:
         if relation == "blank" and value.startswith(b"-"):
             return False
         if level == _WEAK:
-            return _random(value)
+            return _random(value) or (name.endswith(b"-auth") and b":" in value and not _ADDRESS.match(value))
         password = b"pass" in name.lower()
         if value.isdigit() and stop - start < _PIN:
             return False
@@ -1613,12 +1663,22 @@ class _Search:
     def command(self, match: re.Match[bytes], _: int) -> int:
         """Judge a command line inside a text: `mysql -uroot -px`, `curl -u user:x`."""
         data, end = self.data, match.end()
-        if not _PASSWORD_FLAG.search(self.low, end, end + _FLAG_WITHIN):
+        within = end + _FLAG_WITHIN
+        if self.json:
+            within = data.find(b'"', end, within) if match[0][-1:] != b'"' else within
+        if not _PASSWORD_FLAG.search(self.low, end, within):
             return end
         position = self._back(match.start(), _NAME_CHARS)
         last = position + _COMMAND_LONGEST
         words: list[tuple[int, bytes]] = []
-        while position < last and (word := _COMMAND_WORD.match(data, position)) is not None:
+        if match[0][-1:] in _QUOTES:
+            for listed in _LISTED.finditer(data, position, min(last, len(data))):
+                words.append((listed.start(1), listed[1]))
+                position = listed.end()
+        while match[0][-1:] not in _QUOTES and position < last:
+            word = _COMMAND_WORD.match(data, position)
+            if word is None:
+                break
             text = word[0]
             quoted = _quoted(text)
             words.append((position + quoted, text[1:-1] if quoted else text))
@@ -1687,13 +1747,20 @@ def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
     """Find secrets by flags and names in a command line that is split into words."""
     flags: dict[bytes, str] = {}
     wanted = ""
+    if any(arg.endswith(b"htpasswd") for arg in args) and any(_BATCH.match(arg) for arg in args):
+        yield _Part(len(args) - 1, 0, len(args[-1]))
     for number, arg in enumerate(args):
         want, wanted = wanted, ""
+        if want == "second":
+            wanted = "next"
+            continue
         part = _wanted_part(number, arg, want) if want else None
         if part is not None:
             yield part
         elif arg.startswith(b"-"):
             wanted, part = _flag(number, arg, flags)
+        elif arg in flags:
+            wanted = flags[arg]
         elif not want:
             known = _flags_of(arg)
             flags = flags if known is None else known
@@ -1760,7 +1827,7 @@ def _relation(separator: bytes) -> str:
         return "element"
     if bare in {b":", b"%3a"}:
         return "colon"
-    if bare[:2] == b"is" or bare[:3] == b"was":
+    if bare[:2] == b"is" or bare[:3] in {b"was", b"set"}:
         return "said"
     return "equals" if bare else "blank"
 

@@ -11,8 +11,24 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, field
 
+from doctor.linux.trees import escape, tree_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = [
+    "FORMAT",
+    "EvidenceMissing",
+    "Meta",
+    "Record",
+    "Snapshot",
+    "TreeEntry",
+    "escape",
+    "need",
+    "tree_entries",
+    "tree_line",
+    "unescape",
+]
 
 FORMAT = 1
 """Version of the bundle. Readers accept every older format for ever."""
@@ -69,13 +85,6 @@ class TreeEntry(Struct, frozen=True):
     line: int
 
 
-def escape(text: str) -> str:
-    """Make text fit into one field of one line of a tree record; `unescape` is the inverse."""
-    if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
-        return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return text
-
-
 _UNESCAPED = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 
 
@@ -94,11 +103,6 @@ def unescape(text: str) -> str:
         after = next(rest, "")
         out.append(_UNESCAPED.get(after, "\\" + after))
     return "".join(out)
-
-
-def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
-    """Print one entry of a tree record, newline included."""
-    return f"{escape(path)}\t{kind}\t{mtime:.3f}\t{escape(content)}\n"
 
 
 def tree_entries(record: Record) -> Iterator[TreeEntry]:

@@ -133,6 +133,9 @@ HOST: tuple[Source, ...] = (
     ),
 )
 
+STORE_LAST = Source(name="store/overlay2-last", kind="list", target="{data_root}/overlay2", limit=8 << 20, area="store")
+"""Last of the store: a layer that is gone by now was being removed while its links were read."""
+
 STORE: tuple[Source, ...] = (
     Source(name="store/root", kind="list", target="{data_root}", area="store"),
     Source(
@@ -182,8 +185,7 @@ STORE: tuple[Source, ...] = (
         scrub="inspect",
         area="store",
     ),
-    # Last of the store: a layer that is gone by now was being removed while its links were read.
-    Source(name="store/overlay2-last", kind="list", target="{data_root}/overlay2", limit=8 << 20, area="store"),
+    STORE_LAST,
     Source(name="store/volumes", kind="list", target="{data_root}/volumes", area="store"),
     Source(name="store/network-db", kind="tree", target="{data_root}/network/files", members=("@?",), area="store"),
     Source(name="store/swarm", kind="tree", target="{data_root}/swarm", members=("@?",), area="store"),

@@ -1204,7 +1204,7 @@ class EngineHost:
     def answers(self) -> bool:
         """Whether the daemon answers on its default socket within two seconds."""
         try:
-            return self.api("GET", "/_ping", timeout=2) == "OK"
+            return bool(self.api("GET", "/_ping", timeout=2) == "OK")
         except OSError:
             return False
 

@@ -58,7 +58,7 @@ state() { printf '%s\n' "$PWD" "$(.venv/bin/python -V)" "$(cksum <pyproject.toml
 install() {
     say "installing doctor${2:+ and its tools} into .venv"
     # The groups are read here: pip knows --group from 25.1 on only.
-    .venv/bin/python - "$2" <<'PYTHON' | xargs .venv/bin/python -m pip install -q --disable-pip-version-check --editable .
+    .venv/bin/python - "$2" <<'PYTHON' | xargs .venv/bin/python -m pip install -qq --disable-pip-version-check --editable .
 import shlex, sys, tomllib
 
 with open("pyproject.toml", "rb") as file:

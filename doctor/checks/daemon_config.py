@@ -101,8 +101,8 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     ## Looks like
     DMN003 (an option both in the file and on the command line: the file is JSON then)
     ## Limits
-    `dockerd --validate` came with 23. Docker 20.10 refuses an empty file and accepts what follows the first object; later
-    ones do the opposite. Keys that Docker does not know are DMN002.
+    `--validate` came with 23. 20.10 refuses an empty file and takes what follows the object,
+    later ones do the opposite. Keys that Docker does not know are DMN002.
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
     """

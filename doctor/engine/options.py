@@ -70,8 +70,6 @@ OPTIONS: dict[str, Option] = {
             "containerd",
             "containerd-namespace=moby",
             "containerd-plugins-namespace=plugins.moby",
-            "cpu-rt-period",
-            "cpu-rt-runtime",
             "data-root=/var/lib/docker",
             "default-cgroupns-mode",
             "default-gateway",
@@ -95,7 +93,6 @@ OPTIONS: dict[str, Option] = {
             "metrics-addr",
             "min-api-version",
             "no-proxy",
-            "oom-score-adjust",
             "pidfile=/var/run/docker.pid",
             "seccomp-profile",
             "storage-driver",
@@ -108,6 +105,8 @@ OPTIONS: dict[str, Option] = {
         ),
         *_table(
             "number",
+            "cpu-rt-period",
+            "cpu-rt-runtime",
             "default-shm-size=64M",
             "max-concurrent-downloads=3",
             "max-concurrent-uploads=5",
@@ -115,6 +114,7 @@ OPTIONS: dict[str, Option] = {
             "mtu=1500",
             "network-control-plane-mtu=1500",
             "network-diagnostic-port",
+            "oom-score-adjust=-500",
             "shutdown-timeout=15",
         ),
         *_table(

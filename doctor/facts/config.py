@@ -55,7 +55,7 @@ class ConfigFile(Struct, frozen=True):
     def cite(self, line: int) -> Citation:
         """Cite one line of the file, or the file as a whole with line 0."""
         lines = self.text.split("\n")
-        excerpt = lines[line - 1].strip() if 0 < line <= len(lines) else f"{len(self.text):,} characters"
+        excerpt = (lines[line - 1].strip() if 0 < line <= len(lines) else "") or f"{len(self.text):,} characters"
         return Citation(RECORD, line, excerpt, f"{self.path}:{line}" if line else self.path)
 
 
@@ -111,7 +111,11 @@ def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | 
         start = len(text) - len(text.lstrip(" \t\n\r"))
         return decoder.raw_decode(text, start)[0], None
     except json.JSONDecodeError as error:
-        return None, SyntaxFault(error.lineno, error.colno, error.pos, _go_words(error, text))
+        at = error.pos
+        if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later point at the comma, dockerd does not
+            at += len(text[at:]) - len(text[at + 1 :].lstrip())
+        line = text.count("\n", 0, at) + 1
+        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), at, _go_words(error.msg, at, text))
     except ValueError as error:
         at = max(text.find(str(error)), 0)
         line = text.count("\n", 0, at) + 1
@@ -120,31 +124,29 @@ def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | 
         return None, SyntaxFault(1, 1, 0, "nested too deeply")
 
 
-def _go_words(error: json.JSONDecodeError, text: str) -> str:
+def _go_words(said: str, at: int, text: str) -> str:
     """Say what is wrong at the place, in words that a person can act on."""
-    here = text[error.pos : error.pos + 1]
-    before = text[: error.pos].rstrip()
+    here = text[at : at + 1]
+    before = text[:at].rstrip()
     if not text.strip():
         return "the file is empty"
     if text.startswith("\ufeff"):
         return "a byte order mark, which Docker takes from 23 on"
     if not here:
         return "the text ends too early: a bracket is not closed"
-    if error.msg == "Extra data":
+    if said == "Extra data":
         return "something follows the closing bracket"
     if before.endswith(",") and here in "}]":
         return f"comma before {here}"
-    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later point at the comma
-        return f"comma before {text[error.pos + 1 :].lstrip()[:1]}"
-    if error.msg.startswith("Expecting property name") and before.endswith(","):
-        return f"comma before {here}" if here in "}]" else f"a key in double quotes is expected, not {here}"
-    if "delimiter" in error.msg and "','" in error.msg:
-        return f"a comma is missing before {here}"
     if here in "'\u2018\u2019\u201c\u201d":
         return f"{here} is no quotation mark of JSON"
     if here in "/#":
         return "JSON has no comments"
-    return f"{error.msg[:1].lower()}{error.msg[1:]}, not {here!r}"
+    if said.startswith("Expecting property name") and before.endswith(","):
+        return f"comma before {here}" if here in "}]" else f"a key in double quotes is expected, not {here}"
+    if "delimiter" in said and "','" in said:
+        return f"a comma is missing before {here}"
+    return f"{said[:1].lower()}{said[1:]}, not {here!r}"
 
 
 def check_text(text: str) -> SyntaxFault | None:

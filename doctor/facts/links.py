@@ -6,12 +6,17 @@ Parses text in the shape of `ip -j -d addr` and `ip -j -d route show table all`,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import msgspec
 from msgspec import Struct, field
 
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot, tree_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class _Info(Struct):
@@ -106,8 +111,13 @@ class Routes(Struct, frozen=True):
 
     @property
     def uplinks(self) -> tuple[str, ...]:
-        """Devices that a default route of the main table leads to."""
-        return tuple(sorted({one.dev for one in self.all if one.dst == "default" and one.table == "main" and one.dev}))
+        """Devices that an IPv4 default route of the main table leads to; one of type `unreachable` leads nowhere."""
+        found = {
+            one.dev
+            for one in self.all
+            if (one.dst, one.table, one.type) == ("default", "main", "unicast") and ":" not in one.gateway and one.dev
+        }
+        return tuple(sorted(found))
 
 
 class Namespaces(Struct, frozen=True):
@@ -116,16 +126,26 @@ class Namespaces(Struct, frozen=True):
     by_inode: dict[str, Namespace]
 
 
-def _links(record: Record, whose: str) -> tuple[Link, ...]:
-    found = []
+_Row = TypeVar("_Row", _Link, _Route)
+
+
+def _rows(record: Record, kind: type[_Row]) -> Iterator[tuple[int, _Row]]:
+    """Give line number and object: one object a line, or a list on one line, as `ip -j` prints it."""
     for number, raw in enumerate(record.data.split(b"\n"), 1):
         line = raw.strip().rstrip(b",")
-        if not line.startswith(b"{"):
-            continue
         try:
-            one = msgspec.json.decode(line, type=_Link)
+            if line.startswith(b"{"):
+                yield number, msgspec.json.decode(line, type=kind)
+            elif line.startswith(b"[") and len(line) > 1:
+                for one in msgspec.json.decode(line, type=list[kind]):  # type: ignore[valid-type]  # given at run time
+                    yield number, one
         except msgspec.MsgspecError:
             continue
+
+
+def _links(record: Record, whose: str) -> tuple[Link, ...]:
+    found = []
+    for number, one in _rows(record, _Link):
         up = "UP" in one.flags
         addresses = tuple(f"{held.local}/{held.prefixlen}" for held in one.addr_info if held.local)
         excerpt = " ".join(
@@ -158,14 +178,7 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
 
 def _routes(record: Record) -> tuple[Route, ...]:
     found = []
-    for number, raw in enumerate(record.data.split(b"\n"), 1):
-        line = raw.strip().rstrip(b",")
-        if not line.startswith(b"{"):
-            continue
-        try:
-            one = msgspec.json.decode(line, type=_Route)
-        except msgspec.MsgspecError:
-            continue
+    for number, one in _rows(record, _Route):
         excerpt = f"{one.dst} via {one.gateway} dev {one.dev}" if one.gateway else f"{one.dst} dev {one.dev}"
         cited = Citation(record.name, number, excerpt, f"route {one.dst}")
         found.append(Route(one.dst, one.dev, one.gateway, one.table, one.type, cited))

@@ -1,64 +1,103 @@
 """Netlink attributes as JSON text: tables that say, for each type of attribute, under which key and how it is shown.
 
-A reader is a table `{type: shower}`; a shower makes `"mtu":1500` of the value's bytes. None in a table leaves an
-attribute out (counters and timers: they differ between two looks at a host where nothing happened); what no table names
-is kept as `"nla":{"TYPE":"HEX"}`. Showers are total: a value of an unexpected length is shown somehow, and raises nothing.
+A table is `{type: shower}`; a shower makes `"mtu":1500` of the value's bytes, or nothing. None in a table leaves an
+attribute out (counters and timers: they differ between two looks at a host where nothing happened), RAW hands it to
+whoever reads; what no table names is kept as `"nla":{"TYPE":"HEX"}`. Showers are total: a value of an unexpected length
+is shown somehow.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from struct import error
+from typing import TYPE_CHECKING, Final, Literal
 
-from doctor.linux.netlink import NATIVE, attributes
+from doctor.linux.netlink import ATTRIBUTE, KIND, NATIVE, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     Shower = Callable[[bytes], str]
-    Table = Mapping[int, Shower | None]
+    Table = Mapping[int, Shower | Literal["raw"] | None]
+
+
+RAW: Final = "raw"
 
 IPV4_BYTES = 4
 IPV6_BYTES = 16
 
-_ABSENT: Shower = repr
+_SHORT = 8
+"""Bytes of an attribute that holds a number, head included."""
+
+_MEMORY = 4096
+"""Texts of numbers that a reader remembers: the links of 200 namespaces have few different ones."""
 
 
-def shown(found: Iterable[tuple[int, bytes]], table: Table) -> list[str]:
-    """Show attributes by a table, in their order; those it does not name come last, under `nla`."""
-    parts: list[str] = []
-    rest: dict[int, str] = {}
-    for kind, value in found:
-        shower = table.get(kind, _ABSENT)
-        if shower is _ABSENT:
+class Reader:
+    """Reads attributes by a table."""
+
+    def __init__(self, table: Table) -> None:
+        """Keep the table, and remember nothing yet."""
+        self._table = table
+        self._memory: dict[bytes, str] = {}
+
+    def read(self, data: bytes, at: int = 0) -> tuple[list[str], dict[int, bytes]]:
+        """Show what stands in `data` from `at` on: texts in their order, and the values of RAW types.
+
+        Raises MalformedError. The loop is that of `netlink.attributes`, written out: it runs 40 times a link.
+        """
+        parts: list[str] = []
+        raw: dict[int, bytes] = {}
+        rest: dict[int, str] = {}
+        memory = self._memory
+        unpack = ATTRIBUTE.unpack_from
+        size = len(data)
+        while at < size:
+            try:
+                length, kind = unpack(data, at)
+            except error as cause:
+                raise MalformedError("cut short in an attribute's head") from cause
+            end = at + length
+            if length < ATTRIBUTE.size or end > size:
+                raise MalformedError(f"an attribute of {length} bytes where {size - at} are left")
+            text = memory.get(data[at:end]) if length <= _SHORT else None
+            if text is None:
+                text = self._show(kind & KIND, data[at:end], raw, rest)
+            if text:
+                parts.append(text)
+            at = (end + 3) & ~3
+        if rest:
+            parts.append('"nla":{' + ",".join(f'"{kind}":"{value}"' for kind, value in rest.items()) + "}")
+        return parts, raw
+
+    def _show(self, kind: int, attribute: bytes, raw: dict[int, bytes], rest: dict[int, str]) -> str:
+        value = attribute[ATTRIBUTE.size :]
+        try:
+            shower = self._table[kind]
+        except KeyError:
             rest[kind] = f"{rest[kind]} {value.hex()}" if kind in rest else value.hex()
-        elif shower is not None:
-            parts.append(shower(value))
-    if rest:
-        parts.append('"nla":{' + ",".join(f'"{kind}":"{value}"' for kind, value in rest.items()) + "}")
-    return parts
+            return ""
+        if shower == RAW:
+            raw[kind] = value
+            return ""
+        text = shower(value) if shower is not None else ""
+        if len(attribute) <= _SHORT:
+            if len(self._memory) >= _MEMORY:
+                self._memory.clear()
+            self._memory[attribute] = text
+        return text
+
+    def within(self, value: bytes) -> str:
+        """Show the attributes within an attribute, as an object; a value that holds none is `nla`, type 0."""
+        try:
+            parts, _ = self.read(value)
+        except MalformedError:
+            parts = [f'"nla":{{"0":"{value.hex()}"}}']
+        return "{" + ",".join(parts) + "}"
 
 
-def nested(key: str, table: Table) -> Shower:
-    """Show attributes within an attribute as an object; what cannot be split is kept as `nla`, type 0."""
-
-    def show(value: bytes) -> str:
-        return f'"{key}":{within(value, table)}'
-
-    return show
-
-
-def within(value: bytes, table: Table) -> str:
-    """Show the attributes in a value as an object."""
-    return "{" + ",".join(shown(inner(value), table)) + "}"
-
-
-def inner(value: bytes) -> list[tuple[int, bytes]]:
-    """Split the attributes within an attribute; a value that holds none comes back whole, as type 0."""
-    try:
-        return attributes(value)
-    except OSError:
-        return [(0, value)]
+UNKNOWN = Reader({})
+"""Keeps everything."""
 
 
 def array(lines: Iterable[str]) -> bytes:
@@ -125,6 +164,11 @@ def network(key: str) -> Shower:
 def boolean(key: str) -> Shower:
     """Show true or false."""
     return lambda value: f'"{key}":{"true" if any(value) else "false"}'
+
+
+def switch(key: str) -> Shower:
+    """Show true, or nothing."""
+    return lambda value: f'"{key}":true' if any(value) else ""
 
 
 def hexadecimal(key: str) -> Shower:

@@ -1,6 +1,5 @@
 """Links and addresses: RTM_NEWLINK and RTM_NEWADDR in the words of `ip -j -d addr`. See rtnetlink(7), linux/if_link.h.
 
-Given one payload these functions are pure, and cached: the namespaces of a host hold the same `lo`, over and over.
 What needs other links of the namespace (the name of a bridge) is put in by `doctor.linux.rtnetlink`.
 """
 
@@ -11,30 +10,30 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from doctor.linux.attributes import (
-    IPV4_BYTES,
     IPV6_BYTES,
+    RAW,
+    UNKNOWN,
+    Reader,
     address,
     boolean,
     colons,
     hexadecimal,
     hexed,
-    inner,
     ip,
     mac,
     network,
     number,
     quoted,
-    shown,
     string,
+    switch,
     text,
     unsigned,
-    within,
     word,
 )
-from doctor.linux.netlink import attributes, head
+from doctor.linux.netlink import NATIVE, attributes, head, values
 
 if TYPE_CHECKING:
-    from doctor.linux.attributes import Table
+    from doctor.linux.attributes import Shower, Table
 
 _LINK_HEAD = Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS_HEAD = Struct("=BBBBI")  # family, prefixlen, flags, scope, index
@@ -90,10 +89,7 @@ _BROADCAST = 2
 _NAME = 3
 _LINK = 5
 _MASTER = 10
-_LINKINFO = 18
 _NETNSID = 37
-_XDP = 43
-_ALIASES = 52
 _PERMANENT = 54
 
 
@@ -107,7 +103,25 @@ def _operstate(value: bytes) -> str:
     return f'"operstate":"{_STATES[state]}"' if state < len(_STATES) else f'"operstate_index":{state}'
 
 
+def _xdp(value: bytes) -> str:
+    """Show which XDP program is attached, if any: it may drop packets before anything else sees them."""
+    found = values(value)
+    mode, program = unsigned(found.get(2, b"")), unsigned(found.get(4, b""))
+    return f'"xdp":{{"mode":{mode},"prog":{{"id":{program}}}}}' if mode else ""
+
+
+def _aliases(value: bytes) -> str:
+    return '"altnames":[' + ",".join(quoted(string(value[start:end])) for _, start, end in attributes(value)) + "]"
+
+
 _LINK_TABLE: Table = {
+    _ADDRESS: RAW,
+    _BROADCAST: RAW,
+    _NAME: RAW,
+    _LINK: RAW,
+    _MASTER: RAW,
+    _NETNSID: RAW,
+    _PERMANENT: RAW,
     4: number("mtu"),
     6: text("qdisc"),
     7: None,  # stats
@@ -126,7 +140,7 @@ _LINK_TABLE: Table = {
     33: None,  # carrier: the flags LOWER_UP and NO-CARRIER say it
     34: text("phys_port_name"),
     35: None,  # carrier_changes
-    39: boolean("protodown"),
+    39: switch("proto_down"),
     40: number("gso_max_segs"),
     41: number("gso_max_size"),
     47: None,  # carrier_up_count
@@ -142,6 +156,7 @@ _LINK_TABLE: Table = {
     62: None,  # devlink_port
     63: number("gso_ipv4_max_size"),
     64: number("gro_ipv4_max_size"),
+    65: None,  # dpll_pin
     66: None,  # max_pacing_offload_horizon
     67: None,  # netns_immutable
     68: None,  # headroom
@@ -150,7 +165,8 @@ _LINK_TABLE: Table = {
 
 
 def _bridge_id(key: str) -> Shower:
-    return lambda value: f'"{key}":"{value[:2].hex()}.{colons(value[2:])}"'
+    """Show priority and address of a bridge; ip spells the address as ether_ntoa(3) does, without leading zeros."""
+    return lambda value: f'"{key}":"{value[:2].hex()}.{":".join(f"{byte:x}" for byte in value[2:])}"'
 
 
 def _vlan_protocol(key: str) -> Shower:
@@ -313,38 +329,55 @@ _VXLAN: Table = {
     31: boolean("localbypass"),
 }
 
-_KINDS: dict[str, Table] = {
-    "bridge": _BRIDGE,
-    "vxlan": _VXLAN,
-    "vlan": {1: number("id"), 5: _vlan_protocol("protocol")},
-    "macvlan": {
-        1: word("mode", {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}),
-        2: number("flags"),
-        6: None,  # number of source addresses
-        7: number("bcqueuelen"),
-        8: number("usedbcqueuelen"),
-    },
-    "ipvlan": {1: word("mode", {0: "l2", 1: "l3", 2: "l3s"}), 2: number("flags")},
+_KINDS: dict[str, Reader] = {
+    "bridge": Reader(_BRIDGE),
+    "vxlan": Reader(_VXLAN),
+    "vlan": Reader({1: number("id"), 5: _vlan_protocol("protocol")}),
+    "macvlan": Reader(
+        {
+            1: word("mode", {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}),
+            2: number("flags"),
+            6: None,  # number of source addresses
+            7: number("bcqueuelen"),
+            8: number("usedbcqueuelen"),
+        }
+    ),
+    "tun": Reader(
+        {
+            1: number("user"),
+            2: number("group"),
+            3: word("type", {1: "tun", 2: "tap"}),
+            4: boolean("pi"),
+            5: boolean("vnet_hdr"),
+            6: boolean("persist"),
+            7: boolean("multi_queue"),
+        }
+    ),
+    "ipvlan": Reader({1: word("mode", {0: "l2", 1: "l3", 2: "l3s"}), 2: number("flags")}),
 }
-_SLAVES: dict[str, Table] = {"bridge": _PORT}
+_SLAVES = {"bridge": Reader(_PORT)}
 
 
 def _linkinfo(value: bytes) -> str:
-    found = dict(inner(value))
+    """Show what kind a link is, and what kind of member, with the attributes of either kind."""
+    found = values(value)
     parts = []
-    for kind_at, data_at, prefix, tables in ((1, 2, "info", _KINDS), (4, 5, "info_slave", _SLAVES)):
+    for kind_at, data_at, prefix, readers in ((1, 2, "info", _KINDS), (4, 5, "info_slave", _SLAVES)):
         kind = string(found[kind_at]) if kind_at in found else ""
         if kind:
             parts.append(f'"{prefix}_kind":{quoted(kind)}')
         if data_at in found:
-            parts.append(f'"{prefix}_data":{within(found[data_at], tables.get(kind, {}))}')
+            parts.append(f'"{prefix}_data":{readers.get(kind, UNKNOWN).within(found[data_at])}')
     return '"linkinfo":{' + ",".join(parts) + "}"
+
+
+_LINKS = Reader({**_LINK_TABLE, 18: _linkinfo, 43: _xdp, 52: _aliases})
 
 
 class Link(NamedTuple):
     """One link: `text` is what can be said of it alone. `link` and `master` are -1, `netnsid` is None where not told."""
 
-    index: int
+    ifindex: int
     flags: int
     name: str
     flag_words: str
@@ -354,45 +387,31 @@ class Link(NamedTuple):
     master: int
 
 
-@lru_cache(1024)
 def read_link(payload: bytes) -> Link:
     """Decode one RTM_NEWLINK. Raises MalformedError."""
-    _, kind, index, flags, _ = head(_LINK_HEAD, payload)
-    found = dict(attributes(payload, _LINK_HEAD.size))
-    parts = [f'"link_type":"{_TYPES.get(kind) or f"[{kind}]"}"']
+    _, kind, ifindex, flags, _ = head(_LINK_HEAD, payload)
+    parts, raw = _LINKS.read(payload, _LINK_HEAD.size)
     spell = address if kind in _TUNNELS else colons
-    own = found.pop(_ADDRESS, b"")
-    for key, value in (("address", own), ("broadcast", found.pop(_BROADCAST, b""))):
-        if value:
-            parts.append(f'"{key}":"{spell(value)}"')
-    permanent = found.pop(_PERMANENT, own)
-    if permanent != own:
-        parts.append(f'"permaddr":"{spell(permanent)}"')
-    aliases = found.pop(_ALIASES, b"")
-    if aliases:
-        parts.append('"altnames":[' + ",".join(quoted(string(name)) for _, name in inner(aliases)) + "]")
-    if not any(found.get(_XDP, b"\0")[4:]):
-        found.pop(_XDP, None)  # an XDP attribute that says: no program is attached
-    info = found.pop(_LINKINFO, None)
-    name = string(found.pop(_NAME, b""))
-    link = found.pop(_LINK, None)
-    netnsid = found.pop(_NETNSID, None)
-    master = found.pop(_MASTER, None)
-    parts += shown(found.items(), _LINK_TABLE)
-    if info is not None:
-        parts.append(_linkinfo(info))
+    own = raw.get(_ADDRESS, b"")
+    permanent = raw.get(_PERMANENT, own)
+    front = [f'"link_type":"{_TYPES.get(kind) or f"[{kind}]"}"']
+    for key, value in (("address", own), ("broadcast", raw.get(_BROADCAST)), ("permaddr", permanent)):
+        if value and (key != "permaddr" or permanent != own):
+            front.append(f'"{key}":"{spell(value)}"')
+    netnsid = raw.get(_NETNSID)
     return Link(
-        index,
+        ifindex,
         flags,
-        name,
+        string(raw.get(_NAME, b"")),
         _flag_words(flags),
-        ",".join(parts),
-        -1 if link is None else unsigned(link),
-        None if netnsid is None else int.from_bytes(netnsid, "little" if NATIVE == "little" else "big", signed=True),
-        -1 if master is None else unsigned(master),
+        ",".join(front + parts),
+        unsigned(raw[_LINK]) if _LINK in raw else -1,
+        None if netnsid is None else int.from_bytes(netnsid, NATIVE, signed=True),
+        unsigned(raw[_MASTER]) if _MASTER in raw else -1,
     )
 
 
+@lru_cache(256)
 def _flag_words(flags: int) -> str:
     words = ['"NO-CARRIER"'] if flags & UP and not flags & _RUNNING else []
     flags &= ~_RUNNING
@@ -408,10 +427,10 @@ def _flag_words(flags: int) -> str:
 def show_link(link: Link, addresses: list[str], links: dict[int, Link]) -> str:
     """Show a link with its addresses, as an object; `links` are all of its namespace, by index."""
     words = link.flag_words
-    parts = [f'"ifindex":{link.index}']
+    parts = [f'"ifindex":{link.ifindex}']
     if link.link >= 0:
         if link.netnsid is not None:
-            parts.append(f'"link_index":{link.link}')
+            parts.append(f'"link_index":{link.link},"link_netnsid":{link.netnsid}')
         elif link.link == 0:
             parts.append('"link":null')
         else:
@@ -419,14 +438,10 @@ def show_link(link: Link, addresses: list[str], links: dict[int, Link]) -> str:
             other = links.get(link.link)
             if other is not None and not other.flags & UP:
                 words = f'{words},"M-DOWN"' if words else '"M-DOWN"'
-    parts.append(f'"ifname":{quoted(link.name)}')
-    parts.append(f'"flags":[{words}]')
+    parts.append(f'"ifname":{quoted(link.name)},"flags":[{words}]')
     if link.master >= 0:
         parts.append(f'"master":{quoted(device(link.master, links))}')
-    if link.netnsid is not None:
-        parts.append(f'"link_netnsid":{link.netnsid}')
-    parts.append(link.text)
-    return "{" + ",".join(parts) + ',"addr_info":[' + ",".join(addresses) + "]}"
+    return f'{{{",".join(parts)},{link.text},"addr_info":[{",".join(addresses)}]}}'
 
 
 def device(index: int, links: dict[int, Link]) -> str:
@@ -461,35 +476,48 @@ def _lifetimes(value: bytes) -> str:
     return f'"valid_life_time":{unsigned(value[4:8])},"preferred_life_time":{unsigned(value[:4])}'
 
 
-_ADDRESS_TABLE: Table = {
-    3: text("label"),
-    4: ip("broadcast"),
-    5: ip("anycast"),
-    6: _lifetimes,
-    9: number("metric"),
-    11: word("protocol", _PROTOCOLS),
-}
+_PEER = 1
+_LOCAL = 2
+_ALL_FLAGS = 8
+
+_ADDRESSES = Reader(
+    {
+        _PEER: RAW,
+        _LOCAL: RAW,
+        _ALL_FLAGS: RAW,
+        3: text("label"),
+        4: ip("broadcast"),
+        5: ip("anycast"),
+        6: _lifetimes,
+        9: number("metric"),
+        11: word("protocol", _PROTOCOLS),
+    }
+)
 
 
-@lru_cache(1024)
 def read_address(payload: bytes) -> tuple[int, str]:
     """Decode one RTM_NEWADDR: the index of its link, and an object of its `addr_info`. Raises MalformedError."""
     family, prefix, flags, scope, index = head(_ADDRESS_HEAD, payload)
-    found = dict(attributes(payload, _ADDRESS_HEAD.size))
-    flags = unsigned(found.pop(8)) if 8 in found else flags  # noqa: PLR2004 - IFA_FLAGS, wider than the head's byte
-    peer = found.pop(1, None)
-    local = found.pop(2, peer)
-    parts = [f'"family":"{FAMILIES.get(family) or family}"']
+    parts, raw = _ADDRESSES.read(payload, _ADDRESS_HEAD.size)
+    if _ALL_FLAGS in raw:
+        flags = unsigned(raw[_ALL_FLAGS])  # wider than the head's byte
+    peer = raw.get(_PEER)
+    local = raw.get(_LOCAL, peer)
+    front = [f'"family":"{FAMILIES.get(family) or family}"']
     if local is not None:
-        parts.append(f'"local":"{address(local)}"')
+        front.append(f'"local":"{address(local)}"')
         if peer is not None and peer != local:
-            parts.append(f'"address":"{address(peer)}"')
-    parts.append(f'"prefixlen":{prefix}')
-    parts.append(f'"scope":"{SCOPES.get(scope) or scope}"')
+            front.append(f'"address":"{address(peer)}"')
+    front.append(_address_words(family, prefix, scope, flags))
+    return index, "{" + ",".join(front + parts) + "}"
+
+
+@lru_cache(256)
+def _address_words(family: int, prefix: int, scope: int, flags: int) -> str:
+    parts = [f'"prefixlen":{prefix}', f'"scope":"{SCOPES.get(scope) or scope}"']
     if flags & 1:
         parts.append('"temporary":true' if family == _INET6 else '"secondary":true')
     parts += [f'"{name}":true' for bit, name in _ADDRESS_FLAGS if flags & bit]
     if not flags & _PERMANENT_ADDRESS:
         parts.append('"dynamic":true')
-    parts += shown(found.items(), _ADDRESS_TABLE)
-    return index, "{" + ",".join(parts) + "}"
+    return ",".join(parts)

@@ -8,7 +8,7 @@ setns(2); whoever wants a thread back where it was enters that namespace again.
 from __future__ import annotations
 
 import os
-from errno import ESTALE
+from errno import ESRCH
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,21 +37,23 @@ def enter(place: str | int, expected: int | None = None) -> None:
     """Take the calling thread into the network namespace at a path, or open on a file descriptor, for good.
 
     `expected` is its inode: when the path leads to another by now (a process ended and its pid was given away), the
-    thread stays where it is and ESTALE is raised. Raises OSError. Needs CAP_SYS_ADMIN.
+    thread stays where it is and ProcessLookupError is raised. Raises OSError. Needs CAP_SYS_ADMIN.
     """
     if isinstance(place, int):
         setns(place, CLONE_NEWNET)
         return
     handle = os.open(place, _OPEN)
     try:
-        if expected is not None and os.fstat(handle).st_ino != expected:
-            raise OSError(ESTALE, "another namespace by now", place)
-        setns(handle, CLONE_NEWNET)
+        same = expected is None or os.fstat(handle).st_ino == expected
+        if same:
+            setns(handle, CLONE_NEWNET)
     except OSError as error:
         error.filename = place
         raise
     finally:
         os.close(handle)
+    if not same:
+        raise ProcessLookupError(ESRCH, "another namespace by now", place)
 
 
 def inside(place: str | int, function: Callable[[], _Result]) -> _Result:

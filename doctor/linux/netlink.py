@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from errno import EBADMSG, EFBIG, EINTR, EMSGSIZE, ETIMEDOUT
 from struct import Struct, pack
 from sys import byteorder
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,14 +25,14 @@ NETFILTER: Final = 12
 NATIVE: Final = byteorder
 
 _HEAD = Struct("=IHHI")
-_ATTRIBUTE = Struct("=HH")
+ATTRIBUTE = Struct("=HH")
 _HEAD_BYTES = 16
-_ATTRIBUTE_BYTES = 4
-_KIND = 0x3FFF
+KIND = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 
-_ERROR = 2
-_DONE = 3
+_LAST = frozenset({2, 3})
+"""NLMSG_ERROR and NLMSG_DONE; each begins with an errno, negated, or 0."""
+
 _MAX_ERRNO = 4095
 _REQUEST_DUMP = 0x301
 _DUMP_INTERRUPTED = 0x10
@@ -43,6 +44,18 @@ LIMIT = 32 << 20
 """Bytes of one answer; a full BGP table would be more, and no Docker host's."""
 
 TRIES = 3
+
+
+_own = threading.local()
+
+
+def _buffer() -> bytearray:
+    """Give the calling thread's buffer: to clear 64 KiB for each namespace would cost more than to decode what it says."""
+    try:
+        found: bytearray = _own.buffer
+    except AttributeError:
+        found = _own.buffer = bytearray(_BUFFER)
+    return found
 
 
 class MalformedError(OSError):
@@ -63,7 +76,6 @@ class Socket:
         """
         self._timeout = timeout
         self._sequence = 0
-        self._buffer = bytearray(_BUFFER)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         try:
             seconds, rest = divmod(max(timeout, 0.001), 1)
@@ -74,7 +86,7 @@ class Socket:
             self._socket.close()
             raise
 
-    def __enter__(self) -> Socket:
+    def __enter__(self) -> Self:
         """Give itself."""
         return self
 
@@ -95,22 +107,24 @@ class Socket:
         try:
             for _ in range(TRIES):
                 self._sequence += 1
-                self._socket.send(_HEAD.pack(_HEAD_BYTES + len(body), kind, _REQUEST_DUMP, self._sequence) + bytes(4) + body)
+                question = _HEAD.pack(_HEAD_BYTES + len(body), kind, _REQUEST_DUMP, self._sequence) + bytes(4) + body
+                self._socket.send(question)
                 payloads, whole = self._answer(until)
                 if whole:
                     return payloads
-            raise OSError(EINTR, "changed while it was read, each time")
         except OSError as error:
             error.filename = what
             raise
+        raise OSError(EINTR, "changed while it was read, each time", what)
 
     def _answer(self, until: float) -> tuple[list[bytes], bool]:
         """Receive up to DONE; gives the payloads and whether they are of one state."""
         payloads: list[bytes] = []
         whole = True
         size = 0
+        buffer = _buffer()
         while True:
-            data = self._receive()
+            data = self._receive(buffer)
             size += len(data)
             if size > LIMIT:
                 raise OSError(EFBIG, f"more than {LIMIT:,} bytes")
@@ -121,15 +135,15 @@ class Socket:
             if time.monotonic() > until:
                 raise TimeoutError(ETIMEDOUT, os.strerror(ETIMEDOUT).lower())
 
-    def _receive(self) -> bytes:
+    def _receive(self, buffer: bytearray) -> bytes:
         """Receive one datagram of the kernel's; what anybody else sends (its port is not 0) is none."""
         try:
-            size, sender = self._socket.recvfrom_into(self._buffer, 0, socket.MSG_TRUNC)
+            size, sender = self._socket.recvfrom_into(buffer, 0, socket.MSG_TRUNC)
         except BlockingIOError as error:
             raise TimeoutError(ETIMEDOUT, os.strerror(ETIMEDOUT).lower()) from error
         if size > _BUFFER:
             raise OSError(EMSGSIZE, f"a message of {size:,} bytes")
-        return bytes(memoryview(self._buffer)[:size]) if sender[0] == 0 else b""
+        return bytes(memoryview(buffer)[:size]) if sender[0] == 0 else b""
 
 
 def messages(data: bytes, sequence: int, payloads: list[bytes]) -> tuple[int, bool]:
@@ -144,39 +158,50 @@ def messages(data: bytes, sequence: int, payloads: list[bytes]) -> tuple[int, bo
         if end - at < _HEAD_BYTES:
             raise MalformedError("cut short in a message's head")
         length, kind, flag, number = _HEAD.unpack_from(data, at)
-        if length < _HEAD_BYTES or at + length > end:
+        after = at + length
+        if length < _HEAD_BYTES or after > end:
             raise MalformedError(f"a message of {length} bytes where {end - at} are left")
-        payload = data[at + _HEAD_BYTES : at + length]
-        at += (length + 3) & ~3
-        if number != sequence:
-            continue  # the rest of an answer that was given up
-        flags |= flag
-        if kind in {_ERROR, _DONE}:
-            code = int.from_bytes(payload[:4], NATIVE, signed=True)
-            if code < 0:
-                code = min(-code, _MAX_ERRNO)
-                raise OSError(code, os.strerror(code).lower())
-            return flags, True
-        payloads.append(payload)
+        if number == sequence:  # else the rest of an answer that was given up
+            flags |= flag
+            if kind in _LAST:
+                _raise(int.from_bytes(data[at + _HEAD_BYTES : at + _HEAD_BYTES + 4], NATIVE, signed=True))
+                return flags, True
+            payloads.append(data[at + _HEAD_BYTES : after])
+        at = (after + 3) & ~3
     return flags, False
 
 
-def attributes(data: bytes, at: int = 0) -> list[tuple[int, bytes]]:
-    """Split the attributes that stand in `data` from `at` on, into types and values. Raises MalformedError."""
+def _raise(code: int) -> None:
+    if code < 0:
+        code = min(-code, _MAX_ERRNO)
+        raise OSError(code, os.strerror(code).lower())
+
+
+def attributes(data: bytes, at: int = 0) -> list[tuple[int, int, int]]:
+    """Split the attributes that stand in `data` from `at` on: type, and where the value begins and ends.
+
+    Raises MalformedError.
+    """
     found = []
-    end = len(data)
-    while at < end:
-        if end - at < _ATTRIBUTE_BYTES:
+    size = len(data)
+    while at < size:
+        if size - at < ATTRIBUTE.size:
             raise MalformedError("cut short in an attribute's head")
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE_BYTES or at + length > end:
-            raise MalformedError(f"an attribute of {length} bytes where {end - at} are left")
-        found.append((kind & _KIND, data[at + _ATTRIBUTE_BYTES : at + length]))
-        at += (length + 3) & ~3
+        length, kind = ATTRIBUTE.unpack_from(data, at)
+        end = at + length
+        if length < ATTRIBUTE.size or end > size:
+            raise MalformedError(f"an attribute of {length} bytes where {size - at} are left")
+        found.append((kind & KIND, at + 4, end))
+        at = (end + 3) & ~3
     return found
 
 
-def head(layout: Struct, data: bytes) -> tuple[int, ...]:
+def values(data: bytes, at: int = 0) -> dict[int, bytes]:
+    """Give the values of the attributes that stand in `data` from `at` on, by type. Raises MalformedError."""
+    return {kind: data[start:end] for kind, start, end in attributes(data, at)}
+
+
+def head(layout: Struct, data: bytes) -> tuple[Any, ...]:
     """Unpack the fixed head of a payload. Raises MalformedError."""
     if len(data) < layout.size:
         raise MalformedError(f"a payload of {len(data)} bytes where its head takes {layout.size}")

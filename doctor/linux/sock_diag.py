@@ -1,43 +1,72 @@
-"""Listening sockets of the calling thread's namespace, a line each in the words of `ss -Htulne`.
+"""Who listens in a network namespace: TCP in LISTEN and UDP without a peer, in the words of `ss -Htulne`.
 
-Asking loads inet_diag, tcp_diag and udp_diag where they are modules: the caller sees to it that they are there.
-Source: sock_diag(7), kernel `include/uapi/linux/inet_diag.h`.
+One dump of sock_diag(7) for each protocol and family; a line a socket, single spaces, sorted:
+
+    tcp LISTEN 0 128 127.0.0.1:2024 0.0.0.0:* uid:33 ino:1684 sk:12fe
+    udp UNCONN 0 0 [fe80::1]%eth0:546 [::]:* ino:1720 sk:2003 v6only:1
+
+Asking loads the modules inet_diag, tcp_diag and udp_diag where they are not there yet: whoever calls looks first.
 """
 
 from __future__ import annotations
 
 import socket
-import struct
+from struct import Struct, pack
 
-from doctor.linux.netlink import NETLINK_SOCK_DIAG, Netlink
+from doctor.linux import netlink
+from doctor.linux.attributes import address
+from doctor.linux.netlink import head, values
 
 _BY_FAMILY = 20
-_LISTEN, _ALL = 1 << 10, 0xFFFFFFFF
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "[::]"}  # noqa: S104 - what ss prints
+_PROTOCOLS = (("tcp", socket.IPPROTO_TCP, 10, "LISTEN"), ("udp", socket.IPPROTO_UDP, 7, "UNCONN"))
+_V6ONLY = 11
+_ANY = "0.0.0.0"  # noqa: S104 - nothing is bound
+
+# family, state, source port, source, index, cookie low and high, received, sent, uid, inode
+_MESSAGE = Struct("=BBxx2s2x16s16xIII4xIIII")
 
 
 def listeners(timeout: float) -> bytes:
-    """Give TCP sockets that listen and UDP sockets that are bound. Raises OSError."""
-    lines = []
-    with Netlink(NETLINK_SOCK_DIAG, timeout) as asked:
-        for name, protocol, states in (("udp", socket.IPPROTO_UDP, _ALL), ("tcp", socket.IPPROTO_TCP, _LISTEN)):
+    """Give the listening sockets of the calling thread's namespace. Raises OSError, within `timeout` seconds each."""
+    found = []
+    with netlink.Socket(netlink.SOCK_DIAG, timeout) as diag:
+        for name, protocol, state, word in _PROTOCOLS:
             for family in (socket.AF_INET, socket.AF_INET6):
-                body = struct.pack("=BBBBI48x", family, protocol, 0, 0, states)
-                lines += [_line(name, payload) for _, payload in asked.dump(_BY_FAMILY, body) if len(payload) >= 72]  # noqa: PLR2004 - struct inet_diag_msg
-    return "".join(lines).encode()
+                request = pack("=BBBBI48x", family, protocol, 0, 0, 1 << state)
+                answer = diag.dump(_BY_FAMILY, request, f"SOCK_DIAG_BY_FAMILY {name}")
+                found += [(name, *read_socket(payload, f"{name} {word}")) for payload in answer]
+    return "".join(f"{line}\n" for _, _, line in sorted(found)).encode()
 
 
-def _line(name: str, payload: bytes) -> str:
-    family = payload[0]
-    here, there = struct.unpack_from(">HH", payload, 4)
-    size = 4 if family == socket.AF_INET else 16
-    local = socket.inet_ntop(family, payload[8 : 8 + size])
-    remote = socket.inet_ntop(family, payload[24 : 24 + size])
-    index, low, high = struct.unpack_from("=III", payload, 40)
-    _, received, sent, uid, inode = struct.unpack_from("=IIIII", payload, 52)
-    state = "LISTEN" if name == "tcp" else "ESTAB" if there else "UNCONN"
-    device = f"%{index}" if index else ""
-    shown = f"[{local}]{device}" if family == socket.AF_INET6 else local + device
-    peer = f"{f'[{remote}]' if family == socket.AF_INET6 else remote}:{there or '*'}"
-    owner = f" uid:{uid}" if uid else ""
-    return f"{name} {state} {received} {sent} {shown}:{here} {peer}{owner} ino:{inode} sk:{high << 32 | low:x}\n"
+def read_socket(payload: bytes, start: str) -> tuple[int, str]:
+    """Decode one struct inet_diag_msg: its port, and its line. Raises MalformedError."""
+    family, _, port, source, index, low, high, received, sent, uid, inode = head(_MESSAGE, payload)
+    six = family == socket.AF_INET6
+    extra = values(payload, _MESSAGE.size)
+    only = extra.get(_V6ONLY)
+    wild = six and only is not None and not any(only)
+    local = _spell(source, six=six, wild=wild)
+    zone = f"%{_device(index)}" if index else ""
+    peer = "*" if wild else "[::]" if six else _ANY
+    number = int.from_bytes(port, "big")
+    parts = [start, str(received), str(sent), f"{local}{zone}:{number}", f"{peer}:*"]
+    if uid:
+        parts.append(f"uid:{uid}")
+    parts += [f"ino:{inode}", f"sk:{high << 32 | low:x}"]
+    if only is not None:
+        parts.append(f"v6only:{1 if any(only) else 0}")
+    return number, " ".join(parts)
+
+
+def _spell(source: bytes, *, six: bool, wild: bool) -> str:
+    """Spell a local address; `*` listens on every address of both families."""
+    if not six:
+        return address(source[:4])
+    return "*" if wild and not any(source) else f"[{address(source)}]"
+
+
+def _device(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"if{index}"

@@ -32,6 +32,9 @@ _SLICE = 0.01
 _LAST = 0.25
 """Seconds that a killed child has to go before it is abandoned."""
 
+_STDERR = 2
+
+_running: set[int] = set()
 _abandoned: deque[int] = deque()
 
 
@@ -81,6 +84,12 @@ def run(
     return Completed(126, b"", why, "denied", time.monotonic() - begun)
 
 
+def kill_all() -> None:
+    """Kill every command that still runs: whoever waits for it, on another thread, has been given up."""
+    for leader in list(_running):
+        _kill(leader)
+
+
 def _find(name: str) -> tuple[str, int]:
     """Look a command up as execvp(3) does; gives its path, or an empty one and the errno that says why not.
 
@@ -112,12 +121,13 @@ class _Child:
         self._poll = select.poll()
         ours: list[int] = []
         try:
-            source = _input(stdin)
+            source = _above(_input(stdin))
             ours.append(source)
             actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, source, 0)]
             for number, parts in enumerate(self.kept, 1):
                 reading, writing = os.pipe()
                 self._open[reading] = parts
+                writing = _above(writing)
                 ours.append(writing)
                 actions.append((os.POSIX_SPAWN_DUP2, writing, number))
             self.pid = os.posix_spawn(
@@ -137,6 +147,7 @@ class _Child:
         finally:
             for handle in ours:
                 os.close(handle)
+        _running.add(self.pid)
         for handle in self._open:
             self._poll.register(handle, select.POLLIN)
         try:
@@ -156,7 +167,7 @@ class _Child:
                 return "truncated"
             if ended:
                 # The group goes first: nobody writes any more, and what is in the pipes is all there is.
-                self._kill()
+                _kill(self.pid)
                 return "ok" if self._drain() else "truncated"
         return "timeout"
 
@@ -190,16 +201,9 @@ class _Child:
         except ChildProcessError:
             return True
 
-    def _kill(self) -> None:
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            # Nobody is left, or all that are changed their user.
-            return
-
     def end(self) -> int:
         """Kill what runs, close everything, reap; gives the exit status as `Completed` has it."""
-        self._kill()
+        _kill(self.pid)
         for handle in self._open:
             self._poll.unregister(handle)
             os.close(handle)
@@ -212,6 +216,7 @@ class _Child:
             self._poll.poll((left if self._pidfd >= 0 else min(left, _SLICE)) * 1000)
         if self._pidfd >= 0:
             os.close(self._pidfd)
+        _running.discard(self.pid)  # first: what is reaped may be given to another process
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -220,6 +225,13 @@ class _Child:
             _abandoned.append(self.pid)
             return -signal.SIGKILL
         return os.waitstatus_to_exitcode(status)
+
+
+def _kill(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # nobody is left, or all that are changed their user
 
 
 def _input(data: bytes) -> int:
@@ -235,6 +247,18 @@ def _input(data: bytes) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _above(handle: int) -> int:
+    """Move a descriptor away from 0, 1 and 2, where it is when ours were closed: there the child's would overwrite it."""
+    if handle > _STDERR:
+        return handle
+    import fcntl
+
+    try:
+        return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    finally:
+        os.close(handle)
 
 
 def _reap_abandoned() -> None:

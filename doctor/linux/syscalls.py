@@ -46,19 +46,19 @@ def _failed(path: str | None = None) -> OSError:
 
 
 def setns(handle: int, kind: int) -> None:
-    """Move the calling thread into the namespace that `handle` is open on; `kind` is its CLONE_NEW*. See setns(2)."""
+    """Move the calling thread into the namespace that `handle` is open on; `kind` is its CLONE_NEW* (man 2 setns)."""
     if _libc().setns(handle, kind) != 0:
         raise _failed()
 
 
 def unshare(kinds: int) -> None:
-    """Give the calling thread new namespaces of its own, CLONE_NEW* ored. See unshare(2)."""
+    """Give the calling thread new namespaces of its own, CLONE_NEW* ored (man 2 unshare)."""
     if _libc().unshare(kinds) != 0:
         raise _failed()
 
 
 def statfs_type(path: str) -> int:
-    """Tell the magic number of the file system that `path` is on. See statfs(2), f_type.
+    """Tell the magic number of the file system that `path` is on. f_type of statfs(2).
 
     It is the first word of the structure, a long everywhere but on s390. A network file system may block.
     """

@@ -1,0 +1,3 @@
+"""Cases: mini-snapshots as data, see README.md."""
+
+from __future__ import annotations

@@ -62,15 +62,16 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Edit(Struct, frozen=True, forbid_unknown_fields=True):
-    """A small change of a record's text: one of `replace` (and `with`), `remove` (whole lines), `append`.
+    """A small change of a record's text: one of `replace` (and `with`), `remove` (whole lines), `insert`, `append`.
 
-    `times` is how often the text must stand there.
+    `insert` puts lines behind the first one, `append` at the end. `times` is how often a text must stand there.
     """
 
     record: str
     replace: str = ""
     by: str = field(default="", name="with")
     remove: str = ""
+    insert: str = ""
     append: str = ""
     times: int = 1
 
@@ -121,7 +122,13 @@ class Case(Struct, frozen=True):
 
 _KINDS: dict[str, Kind] = {"tail": "file", "list": "tree"}
 _SOURCES = {source.name: source for source in (*SOURCES, VERSION)}
-_PREFIXES: dict[str, Kind] = {"api/": "api", "netns/": "netns", "proc/": "tree", "run/": "tree", "engine/places": "kernel"}
+_PREFIXES: dict[str, Kind] = {
+    "api/": "api",
+    "netns/": "netns",
+    "proc/": "tree",
+    "run/": "tree",
+    "engine/places": "kernel",
+}
 
 
 def _kind(name: str) -> Kind:
@@ -134,7 +141,8 @@ def _kind(name: str) -> Kind:
 def _target(name: str) -> str:
     source = _SOURCES.get(name)
     if source is None:
-        return name.removeprefix("files")
+        name = name.removeprefix("files").replace("store/containers/", f"{PLACES.data_root}/containers/")
+        return f"{PLACES.exec_root}/netns" if name.startswith("run/netns") else name
     target = source.target
     for word, value in PLACES.names.items():
         target = target.replace("{" + word + "}", value)
@@ -208,9 +216,12 @@ class _StrictMeta(Meta, frozen=True, forbid_unknown_fields=True):
 
 def _edited(record: Record, edit: Edit) -> bytes:
     text = record.text
-    given = [one for one in (edit.replace, edit.remove, edit.append) if one]
+    given = [one for one in (edit.replace, edit.remove, edit.insert, edit.append) if one]
     if len(given) != 1:
-        raise CaseError(f"edit of {record.name}: one of replace, remove and append")
+        raise CaseError(f"edit of {record.name}: one of replace, remove, insert and append")
+    if edit.insert:
+        first, _, rest = text.partition("\n")
+        return f"{first}\n{edit.insert.rstrip()}\n{rest}".encode()
     if edit.append:
         return (text + edit.append).encode()
     if edit.remove:
@@ -223,6 +234,14 @@ def _edited(record: Record, edit: Edit) -> bytes:
     if found != edit.times:
         raise CaseError(f"edit of {record.name}: {given[0]!r} stands there {found} times, not {edit.times}")
     return text.encode()
+
+
+def snapshot(path: Path) -> Snapshot:
+    """Read a file that expects nothing: evidence alone. Raises CaseError."""
+    file = _read(path)
+    if file.expect:
+        raise CaseError(f"{path.name}: what is expected stands beside it")
+    return _lay(_base(file.base), file)
 
 
 def load(path: Path) -> Case:

@@ -130,7 +130,8 @@ class Namer:
             name = next(key for key, value in CONTAINERS.items() if value == mark)
             named[layer] = (f"d{mark[1]}" * 32, name.upper())
             named[layer + "-init"] = (f"d{mark[1]}" * 32 + "-init", name.upper() + "INIT")
-        for entry in re.findall(r"^([0-9a-f]{64}(?:-init)?)/link\tf\t[\d.]+\t(\w{26})", self.text("store/overlay2"), re.M):
+        pattern = r"^([0-9a-f]{64}(?:-init)?)/link\tf\t[\d.]+\t(\w{26})"
+        for entry in re.findall(pattern, self.text("store/overlay2"), re.MULTILINE):
             stand_in, link = named[entry[0]]
             self.words[entry[0].removesuffix("-init")] = stand_in.removesuffix("-init")
             self.words[entry[1]] = link.ljust(26, "A")
@@ -147,7 +148,7 @@ class Namer:
             elif name == "docker-proxy":
                 self.pids[pid], proxy = proxy, proxy + 1
             elif name.startswith("containerd-shim"):
-                container = re.search(rf"^{pid}/cmdline\t.*-id\0([0-9a-f]+)", self.text("proc/processes"), re.M)
+                container = re.search(rf"^{pid}/cmdline\t.*-id\0([0-9a-f]+)", self.text("proc/processes"), re.MULTILINE)
                 assert container
                 mark = self.words[container[1]][1]
                 self.pids[pid] = 210 + int(mark)
@@ -173,8 +174,12 @@ class Namer:
         """Put the stand-ins into a text; longer names first."""
         for held in (self.words, self.macs):
             pattern = "|".join(map(re.escape, sorted(held, key=len, reverse=True)))
-            text = re.sub(pattern, lambda match, held=held: held[match[0]], text)
+            text = re.sub(pattern, _looked_up(held), text)
         return text
+
+
+def _looked_up(names: dict[str, str]) -> Callable[[re.Match[str]], str]:
+    return lambda match: names[match[0]]
 
 
 def _pick(data: Any, keys: dict[str, Any]) -> Any:
@@ -188,10 +193,9 @@ def _pick(data: Any, keys: dict[str, Any]) -> Any:
     }
 
 
-_END = dict.fromkeys(
-    "NetworkID EndpointID Gateway IPAddress IPPrefixLen IPv6Gateway GlobalIPv6Address MacAddress".split()
+_STATE = dict.fromkeys(
+    ("Status", "Running", "Paused", "Restarting", "OOMKilled", "Dead", "Pid", "ExitCode", "StartedAt", "FinishedAt")
 )
-_STATE = dict.fromkeys("Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt".split())
 _INSPECT: dict[str, Any] = {
     **dict.fromkeys(("Id", "ID", "Name", "Image")),
     "State": _STATE,
@@ -240,7 +244,7 @@ class Cutter:
     def records(self) -> Iterator[dict[str, Any]]:
         """Give the records of the base, in the order of the file."""
         plain = (
-            *("engine/daemon.json", "host/init"),
+            *("engine/daemon.json", "engine/version", "host/init"),
             *("files/etc/default/docker", "files/etc/nftables.conf"),
             *("files/proc/sys/net/ipv4/ip_forward", "api/ping", "store/repositories.json"),
         )
@@ -359,7 +363,7 @@ class Cutter:
     def _stat(self, content: str, ticks: int) -> str:
         name = content[content.find("(") + 1 : content.rfind(")")]
         rest = content[content.rfind(")") + 2 :].split(" ")
-        pid, parent = (self.namer.pids.get(int(number), 1) for number in (content.split(" ")[0], rest[1]))
+        pid, parent = (self.namer.pids.get(int(number), 1) for number in (content.partition(" ")[0], rest[1]))
         state = "S" if rest[0] == "R" else rest[0]
         head = f"{pid} ({name}) {state} {parent if pid > 1 else 0} {pid} {pid}"
         return f"{head} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0\\n"

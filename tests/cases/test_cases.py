@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from doctor.assess import assess
@@ -13,16 +15,20 @@ from doctor.reports.words import step_lines
 from tests.cases import casefile
 from tests.cases.casefile import CaseError, Expect
 
+if TYPE_CHECKING:
+    from doctor.snapshot import Snapshot
+
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("*[0-9][0-9][0-9]/*.toml"))
 BASES = sorted(path.stem for path in (HERE / "base").glob("*.toml"))
 REGISTRY = load_registry(plugins=False)
 
 
-def judge(snapshot: casefile.Snapshot) -> Report:
+def judge(snapshot: Snapshot) -> Report:
     """Run every check. What must hold of any snapshot: no fault of doctor, and citations that can be looked up."""
     report = assess(snapshot, REGISTRY, REGISTRY.checks.values())
     assert report.faults == ()
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
     for one in report.findings:
         for cited in one.evidence:
             lines = snapshot.records[cited.record].text.count("\n") + 1
@@ -106,15 +112,17 @@ WRONG = {
     "unknown key": ('# A key is misspelt.\nbases = "x"\n', "bases"),
     "name and outcome": ('# Silent, and fails.\n[expect]\noutcome = "fail"\n', "cannot expect fail"),
     "edit of nothing": (
-        '# An edit that changes nothing.\nbase = "healthy-28"\n'
-        '[[edit]]\nrecord = "api/ping"\nreplace = "NO"\n[expect]\noutcome = "pass"\n',
+        '# An edit that changes nothing.\n[[edit]]\nrecord = "engine/places"\nreplace = "NO"\n[expect]\noutcome = "pass"\n',
         "stands there 0 times",
     ),
     "edit of no record": (
         '# An edit of what is not there.\n[[edit]]\nrecord = "api/pong"\nappend = "x"\n[expect]\noutcome = "pass"\n',
         "no record api/pong",
     ),
-    "removes nothing": ('# Removes nothing.\nremove = ["api/pong"]\n[expect]\noutcome = "pass"\n', "no record api/pong"),
+    "removes nothing": (
+        '# Removes nothing.\nremove = ["api/pong"]\n[expect]\noutcome = "pass"\n',
+        "no record api/pong",
+    ),
 }
 
 

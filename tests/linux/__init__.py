@@ -1,1 +1,1 @@
-"""Tests of doctor.linux: with iproute2 as the independent reader."""
+"""Tests of doctor.linux, with iproute2 and pyroute2 as independent readers of the same namespaces."""

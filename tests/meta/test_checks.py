@@ -126,5 +126,6 @@ def test_every_proof_has_a_fault() -> None:
     """tests/engine/test_faults.py is marked with exactly the codes that its table of faults makes true."""
     from tests.engine import test_faults
 
-    (mark,) = [one for one in test_faults.test_fault_is_named_and_healed.pytestmark if one.name == "proves"]
+    marks: list[pytest.Mark] = vars(test_faults.test_fault_is_named_and_healed)["pytestmark"]
+    (mark,) = [one for one in marks if one.name == "proves"]
     assert set(mark.args) == {fault.code for fault in FAULTS}

@@ -41,7 +41,7 @@ def test_the_guide_leads_to_a_check(tmp_path: Path) -> None:
         before = path.read_text(encoding="utf-8")
         if how != "file":
             assert before.count(f"{anchor}\n") == 1, f"{target} has no line {anchor!r}"
-        after = {"file": text, "before": f"{text}{anchor}\n", "after": f"{anchor}\n{text}"}[how]
+        after = {"file": text, "before": f"{text}\n\n{anchor}\n", "after": f"{anchor}\n{text}"}[how]
         path.write_text(after if how == "file" else before.replace(f"{anchor}\n", after), encoding="utf-8")
         written += 1
     assert written == len(re.findall(r"^<!-- ", guide, re.MULTILINE))

@@ -1,0 +1,104 @@
+"""Captured text → the fact beside it: `tests/facts/<fact>/<name>.toml` holds records, `<name>.json` what is made of them.
+
+A file gives records as a case does (`tests/cases/README.md`), over a shared base or none; the fact is named by the folder.
+`pytest tests/facts --update-golden` writes the expected facts anew: read the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from doctor.examine import Facts
+from doctor.facts.bootrules import BootRules
+from doctor.facts.clock import Clock
+from doctor.facts.config import ConfigFile, Options
+from doctor.facts.containers import Containers
+from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.links import Links, Namespaces, Routes
+from doctor.facts.networks import Networks
+from doctor.facts.processes import Processes
+from doctor.facts.rules import Firewall
+from doctor.facts.sandboxes import Sandboxes
+from doctor.facts.store import Overlay, Owners
+from doctor.facts.sysctls import Sysctls
+from doctor.model import Citation
+from doctor.places import Places
+from doctor.registry import load
+from doctor.snapshot import EvidenceMissing
+from tests.cases import casefile
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.glob("*/*.toml"))
+REGISTRY = load(plugins=False)
+
+FACTS: dict[str, type] = {
+    "bootrules": BootRules,
+    "clock": Clock,
+    "config": ConfigFile,
+    "containers": Containers,
+    "daemon": Daemon,
+    "lifecycle": Lifecycle,
+    "links": Links,
+    "log": DaemonLog,
+    "namespaces": Namespaces,
+    "networks": Networks,
+    "options": Options,
+    "overlay": Overlay,
+    "owners": Owners,
+    "places": Places,
+    "processes": Processes,
+    "routes": Routes,
+    "rules": Firewall,
+    "sandboxes": Sandboxes,
+    "sysctls": Sysctls,
+}
+
+
+def plain(value: Any, seen: dict[int, str]) -> Any:
+    """Turn a fact into JSON: keys become text, sets sorted lists, a citation `record:line excerpt (place)`.
+
+    What was printed before, under a name of its own, is `see NAME`: an index holds the very same.
+    """
+    if isinstance(value, Citation):
+        return f"{value.record}:{value.line} {value.excerpt} ({value.place})"
+    if isinstance(value, msgspec.Struct):
+        if id(value) in seen:
+            return f"see {seen[id(value)]}"
+        held = msgspec.structs.asdict(value)
+        if "name" in held:
+            seen[id(value)] = held["name"]
+        return plain(held, seen)
+    if isinstance(value, dict):
+        return {" ".join(key) if isinstance(key, tuple) else str(key): plain(one, seen) for key, one in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple | list):
+        return [plain(one, seen) for one in value]
+    return value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_fact(path: Path, request: pytest.FixtureRequest) -> None:
+    """A parser makes of the text exactly the fact beside it; evidence that is missing is named as it says."""
+    facts = Facts(REGISTRY, casefile.snapshot(path))
+    try:
+        found = plain(facts.get(FACTS[path.parent.name]), {})
+    except EvidenceMissing as missing:
+        found = {"missing": str(missing)}
+    expected = path.with_suffix(".json")
+    if request.config.getoption("--update-golden"):
+        expected.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert json.loads(expected.read_text(encoding="utf-8")) == found
+
+
+def test_every_fact_is_tested() -> None:
+    """Each fact has a folder, and each file what is expected of it."""
+    assert set(FACTS.values()) == set(REGISTRY.facts)
+    assert {path.parent.name for path in FILES} == set(FACTS)
+    assert sorted(path.with_suffix(".json") for path in FILES) == sorted(HERE.glob("*/*.json"))
