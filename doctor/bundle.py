@@ -132,7 +132,7 @@ def write(snapshot: Snapshot, path: str) -> Written:
     A link at the path is replaced and not followed; what is there and no file is left alone (EOPNOTSUPP).
     """
     data = pack(snapshot)
-    if path in {"-", "/dev/stdout"}:
+    if path == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 def run() -> NoReturn:
     """Run the command line on sys.argv and leave; threads that hang in a system call are left behind."""
+    gc.disable()  # a run is over before a cycle matters, and looking for some takes a tenth of it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # text streams of the interpreter
     code = _run(sys.argv[1:])

@@ -639,10 +639,10 @@ def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:
     uname = os.uname()
     local = time.localtime(wall)
     uid = os.geteuid()
+    # First: without it nothing else in a bundle that was cut short could be read rightly.
+    places = Record("engine/places", "kernel", "the running daemon", data=msgspec.json.encode(run.places))
+    run.records[places.name] = places
     records = {record.name: record for record in run.redactor.finish(_in_order(run.records))}
-    records["engine/places"] = Record(
-        "engine/places", "kernel", "the running daemon", data=msgspec.json.encode(run.places)
-    )
     meta = Meta(
         doctor=__version__,
         hostname=uname.nodename,
@@ -659,7 +659,7 @@ def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:
 
 def _in_order(records: dict[str, Record]) -> list[Record]:
     """Give the records in the order of the table, so that secrets are numbered alike in every run."""
-    place = {source.name: number for number, source in enumerate(sources.SOURCES)}
+    place = {source.name: number for number, source in enumerate(sources.SOURCES, 1)} | {"engine/places": 0}
     return sorted(records.values(), key=lambda record: (place.get(record.name, len(place)), record.name))
 
 

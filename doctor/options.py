@@ -280,7 +280,7 @@ def write_bundle(snapshot: Snapshot, path: str) -> int:
     out.write(
         f"{path}: {written.records} pieces of evidence, {kilobytes:,} KB, mode 0600, in {snapshot.meta.seconds:.1f} s\n"
     )
-    out.write(f"  {removed_text(snapshot.removed)}\n")
+    out.write(f"  removed: {removed_text(snapshot.removed)}\n")
     out.write("  in it: names of containers, images and networks, addresses, rules, log lines\n")
     out.write("  tar -tf FILE to look inside\n".replace("FILE", path))
     missing = [one for one in snapshot.records.values() if one.status in {"timeout", "denied", "failed"}]

@@ -122,11 +122,12 @@ _KEY_OWNERS = frozenset(
     b"root rsa secret sendgrid service session shared sign signing ssh storage stripe unseal user write".split()
 )
 _ABOUT = frozenset(
-    b"age algo algorithm attempts audience count dir directory disabled driver enable enabled endpoint endpoints env error "
-    b"errors exp expiration expires expiry failures field file files format header helper helpers hint host interval issuer "
-    b"kind len length lifetime limit manager max method min mode name names parallelism path paths plugin plugins policy port "
-    b"prefix prompt provider realm region required retries rotation scope scopes server service size sock state status stdin "
-    b"store suffix timeout ttl type uri url version".split()
+    b"age algo algorithm attempts audience count dir directory disabled driver enable enabled endpoint "
+    b"endpoints env error errors exp expiration expires expiry failures field file files format header helper "
+    b"helpers hint history host interval issuer kind len length lifetime limit manager max method min mode "
+    b"name names parallelism path paths plugin plugins policy port prefix prompt provider realm region "
+    b"required reset retries rotation scope scopes server service size sock state status stdin store suffix "
+    b"timeout ttl type uri url version".split()
 )
 """A name that ends so speaks about a secret: TOKEN_TTL, passwordFile, credsStore."""
 _PUBLIC = frozenset(b"gpg gpgkey pgp public pub pubkey fingerprint known".split())
@@ -449,8 +450,8 @@ class _Span(NamedTuple):
 _TAIL = rb"[a-z0-9_.\-]{0,24}+"
 _SEPARATOR = (
     rb"(?=[\s\"'`\\)\]=:>,%])((?:\\{0,8}[\"'][ ]?,?[ ]?\\{0,8}\"?|[ \t]{0,4}\r?\n[ \t]{1,32})value\\{0,8}\"?[ ]?[:=][ ]?"
-    rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|<-|==?|:|%3[ad])[ \t]{0,8}"
-    rb"|\\{0,8}[\"']?,?[ \t]{1,4}(?:(?:is|was|set to)(?::[ ]?|[ ]))?\\{0,8}"
+    rb"|\\{0,8}[\"'`]?\)?\]?[ \t]{0,8}(?:=>|:=|<-|==?|:|%3[ad])[ \t]{0,8}+"
+    rb"|\\{0,8}[\"']?,?[ \t]{1,4}+(?:(?:is|was|set to)(?::[ ]?|[ ]))?\\{0,8}"
     rb"|>)(?!\xc2\xab)"
 )
 """Words that names of secrets hold are followed by the rest of the name, and by what separates it from a value."""
@@ -953,6 +954,8 @@ class Redactor:
             return self.token(value, "environment", strong=level == _STRONG)
         if _URL.match(value):
             return self._env_urls(name, value)
+        if bare.startswith(b"DOCKER") and (_ANY_PATH.match(value) or _NUMBER.match(value)):
+            return value
         if _SHORT.match(value):
             return WITHHELD
         tokens = _COUNTED.findall(self.text(value, "environment"))
@@ -1029,8 +1032,6 @@ class Redactor:
             kind = "build argument"
         for part in _secrets_in(args):
             arg = args[part.word]
-            if _TOKEN.search(arg):
-                continue
             if part.environment:
                 news[part.word] = arg[: part.start] + self.env(arg[part.start :])
             else:
@@ -1207,11 +1208,8 @@ class Redactor:
             return [], len(data)
         for login in search.logins:
             self.learn_login(login)
-        spans = search.spans
-        if _GUILLEMET in data:  # what a token stands in was judged before
-            tokens = [match.span() for match in _TOKEN.finditer(data)]
-            spans = [span for span in spans if not any(start < span.end and span.start < end for start, end in tokens)]
-        return _merged(spans), search.limit
+        spans = _merged(search.spans)
+        return (_tokenless(data, spans) if _GUILLEMET in data else spans), search.limit
 
 
 class _Fields:
@@ -1431,6 +1429,8 @@ class _Search:
         level = _level(name)
         if level == _WEAK and name.lower() in {b"key", b"keys"} and data[begin - 1 : begin] == b" ":
             level = _level(data[self._back(begin - 1, _NAME_CHARS) : match.start(group)])
+        if level == _WEAK and name.lower() in {b"key", b"keys"} and data[begin - 1 : begin] not in {b"?", b"&"}:
+            return end  # of a map, a snapshot, a header: `key=moby/12/...`
         relation = _relation(match[group]) if level else ""
         if relation == "blank" and level == _STRONG and data[end - 1 : end + 1].strip() in _QUOTES:
             # `using password 'x'`, `define("DB_PASSWORD", "x")`; not `secret "x" not found`
@@ -1603,7 +1603,7 @@ class _Search:
         value = self.data[start:stop]
         if _trivial(value) or _PATH.match(value) or value.startswith(b"//"):
             return False
-        if relation == "blank" and value.startswith(b"-"):
+        if relation == "blank" and value.startswith((b"-", b"=", b":")):
             return False
         if level == _WEAK:
             return _random(value) or (name.endswith(b"-auth") and b":" in value and not _ADDRESS.match(value))
@@ -1616,6 +1616,8 @@ class _Search:
             return not _WORDLIKE.match(value)
         if relation != "colon" or quoted:
             return True
+        if value.startswith(b"/") and self.data[start - 1 : start] == b":":
+            return False  # a volume: `auth-token:/data:rw`
         if _STATIC.match(value) or self.data[begin - 1 : begin] == b"/" or (value.isdigit() and not password):
             return False
         return (
@@ -1751,6 +1753,8 @@ def _secrets_in(args: list[bytes]) -> Iterator[_Part]:
         yield _Part(len(args) - 1, 0, len(args[-1]))
     for number, arg in enumerate(args):
         want, wanted = wanted, ""
+        if _GUILLEMET in arg and _TOKEN.search(arg):
+            continue
         if want == "second":
             wanted = "next"
             continue
@@ -1811,7 +1815,7 @@ def _named_part(number: int, arg: bytes) -> _Part | None:
     """Judge `name=value` and `--name=value`."""
     name, _, value = arg.partition(b"=")
     level = _level(name) if len(name) <= _LONG else _PLAIN
-    if not value or not level or _trivial(value) or _PATH.match(value):
+    if not value or not level or _trivial(value) or _PATH.match(value) or (value.isdigit() and len(value) < _PIN):
         return None
     start = len(name) + 1
     quoted = _quoted(value)
@@ -1872,6 +1876,17 @@ def _merged(spans: list[_Span]) -> list[_Span]:
             if span.end > out[-1].end:
                 out[-1] = out[-1]._replace(end=span.end)
         else:
+            out.append(span)
+    return out
+
+
+def _tokenless(data: bytes, spans: list[_Span]) -> list[_Span]:
+    """Leave out what a token stands in: it was judged before."""
+    tokens = [match.span() for match in _TOKEN.finditer(data)]
+    out = []
+    for span in spans:
+        at = bisect_right(tokens, (span.end, -1)) - 1
+        if at < 0 or tokens[at][1] <= span.start:
             out.append(span)
     return out
 

@@ -11,24 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, field
 
-from doctor.linux.trees import escape, tree_line
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = [
-    "FORMAT",
-    "EvidenceMissing",
-    "Meta",
-    "Record",
-    "Snapshot",
-    "TreeEntry",
-    "escape",
-    "need",
-    "tree_entries",
-    "tree_line",
-    "unescape",
-]
 
 FORMAT = 1
 """Version of the bundle. Readers accept every older format for ever."""
@@ -83,6 +67,18 @@ class TreeEntry(Struct, frozen=True):
     mtime: float
     content: str
     line: int
+
+
+def escape(text: str) -> str:
+    """Make text fit into one field of one line of a tree record; `unescape` is the inverse."""
+    if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
+        return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return text
+
+
+def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
+    """Print one entry of a tree record, newline included (`doctor.linux.trees`, a program of its own, does the same)."""
+    return f"{escape(path)}\t{kind}\t{mtime:.3f}\t{escape(content)}\n"
 
 
 _UNESCAPED = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}

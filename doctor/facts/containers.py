@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from doctor.facts import UNDECODABLE
 from doctor.facts.clock import epoch
 from doctor.facts.processes import Processes
 from doctor.model import Citation
@@ -161,7 +162,7 @@ def _listing(record: Record) -> dict[str, tuple[str, str, Any]]:
     """Read a list of containers: id → name, state, network settings. Raises EvidenceMissing for what is none."""
     try:
         found = msgspec.json.decode(record.data, type=list[_Listed])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise EvidenceMissing("API", f"/containers: {error}") from error
     return {one.Id: ((one.Names or [one.Id[:12]])[0].lstrip("/"), one.State, one.NetworkSettings) for one in found}
 
@@ -243,7 +244,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         raw = msgspec.json.decode(record.data, type=_Inspect)
         if host_config is not None and host_config.readable:
             raw.HostConfig = msgspec.json.decode(host_config.data, type=_HostConfig)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
     settings = raw.NetworkSettings
     name = raw.Name.lstrip("/") or identity[:12]

@@ -7,12 +7,13 @@ import re
 import msgspec
 from msgspec import Struct
 
+from doctor.facts import UNDECODABLE
 from doctor.facts.clock import epoch
 from doctor.facts.processes import Process, Processes
 from doctor.model import Citation
 from doctor.places import Places
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Snapshot
+from doctor.snapshot import EvidenceMissing, Snapshot, need
 
 
 class Daemon(Struct, frozen=True):
@@ -53,10 +54,10 @@ class Daemon(Struct, frozen=True):
 @fact
 def places(snapshot: Snapshot) -> Places:
     """Read where the collector found the daemon."""
-    record = snapshot.get("engine/places")
+    record = need(snapshot, "engine/places", "daemon")
     try:
         return msgspec.json.decode(record.data, type=Places)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise EvidenceMissing("daemon", f"engine/places: {error}") from error
 
 
@@ -94,7 +95,7 @@ def _version(snapshot: Snapshot) -> str:
     """Read the version from the API, else from `dockerd --version`; empty when neither can be had."""
     try:
         named = msgspec.json.decode(snapshot.get("api/version").data, type=_Version).Version
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         named = ""
     if not named:
         match = re.search(r"version (\d+\.\d+\.[^\s,]+)", snapshot.get("engine/version").text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from doctor.facts import UNDECODABLE
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot, tree_entries
@@ -139,7 +140,7 @@ def _rows(record: Record, kind: type[_Row]) -> Iterator[tuple[int, _Row]]:
             elif line.startswith(b"[") and len(line) > 1:
                 for one in msgspec.json.decode(line, type=list[kind]):  # type: ignore[valid-type]  # given at run time
                     yield number, one
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             continue
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from doctor.facts import UNDECODABLE
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, need
@@ -79,7 +80,7 @@ def networks(snapshot: Snapshot) -> Networks:
     record = need(snapshot, "api/networks", "API")
     try:
         raw = msgspec.json.decode(record.data, type=list[_Network])
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise EvidenceMissing("API", f"/networks: {error}") from error
     found = []
     for one in sorted(raw, key=lambda network: network.Name):

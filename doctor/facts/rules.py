@@ -16,6 +16,7 @@ import shlex
 import msgspec
 from msgspec import Struct
 
+from doctor.facts import UNDECODABLE
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot
@@ -201,7 +202,7 @@ def _nft_tables(record: Record) -> tuple[str, ...]:
     """Give the tables that are not iptables-nft's own (those are read through the savers)."""
     try:
         listed = msgspec.json.decode(record.data, type=_Ruleset)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return ()
     own = {"filter", "nat", "mangle", "raw", "security"}
     names = [one.table for one in listed.nftables if one.table is not None]

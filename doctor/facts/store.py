@@ -12,6 +12,7 @@ from hashlib import sha256
 import msgspec
 from msgspec import Struct, field
 
+from doctor.facts import UNDECODABLE
 from doctor.facts.containers import Containers
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, tree_entries
@@ -97,7 +98,7 @@ class _Info(Struct):
 def _driver(snapshot: Snapshot) -> str:
     try:
         return msgspec.json.decode(snapshot.get("api/info").data, type=_Info).Driver
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return ""
 
 
@@ -149,7 +150,7 @@ def _images(snapshot: Snapshot) -> list[Image]:
     names: dict[str, list[str]] = {}
     try:
         listed = msgspec.json.decode(snapshot.get("store/repositories.json").data, type=_Repositories)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         listed = _Repositories()
     for tags in listed.Repositories.values():
         for name, identity in tags.items():
@@ -160,7 +161,7 @@ def _images(snapshot: Snapshot) -> list[Image]:
         identity = "sha256:" + record.name.rpartition("/")[2]
         try:
             config = msgspec.json.decode(record.data, type=_ImageConfig)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             continue
         called = tuple(sorted(names.get(identity, ()))) or (identity[7:19],)
         found.append(Image(identity, called, chain_ids(config.rootfs.diff_ids)))

@@ -7,6 +7,7 @@ import os
 import tarfile
 import zlib
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
@@ -84,7 +85,7 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0
     return made
 
 
-def archive(*members: tuple[str, bytes] | tarfile.TarInfo, form: int = tarfile.USTAR_FORMAT) -> bytes:
+def archive(*members: tuple[str, bytes] | tarfile.TarInfo, form: Literal[0, 1, 2] = tarfile.USTAR_FORMAT) -> bytes:
     """Make a plain tar with the standard library, which is nobody's idea of how we read."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,12 +35,8 @@ addr add 203.0.113.1/24 dev v1p scope link valid_lft 400000 preferred_lft 300000
 addr add 2001:db8::1/64 dev br0
 addr add 2001:db8:1::1/64 dev v1p nodad valid_lft 400000 preferred_lft 0
 addr add 2001:db8:2::1 peer 2001:db8:2::2/128 dev v1p noprefixroute
-link add vx0 type vxlan id 42 dev br0 dstport 4789 group 239.1.1.1 ttl 5
-link add vx1 type vxlan id 43 dstport 4790 remote 2001:db8::9 local 2001:db8::1 nolearning
-link add mv0 link v1p type macvlan mode bridge
 link add down0 type veth peer name down1
 link set down0 up
-tuntap add tap0 mode tap
 route add blackhole 10.66.0.0/16
 route add unreachable 10.67.0.0/16 metric 7
 route add prohibit 10.68.0.0/16 table 100
@@ -68,16 +66,33 @@ neigh add 192.0.2.78 dev br0 nud failed
 neigh add 2001:db8::77 lladdr 02:00:00:00:00:07 dev br0 router nud permanent
 neigh add 192.0.2.79 lladdr 02:00:00:00:00:09 dev br0 nud noarp
 """
-"""A namespace with one of everything that this kernel has, and documentation addresses."""
+"""A namespace with one of everything, and documentation addresses."""
+
+KINDS = """
+link add vx0 type vxlan id 42 dev br0 dstport 4789 group 239.1.1.1 ttl 5
+link add vx1 type vxlan id 43 dstport 4790 remote 2001:db8::9 local 2001:db8::1 nolearning
+link add mv0 link v1p type macvlan mode bridge
+link add iv0 link v1p type ipvlan mode l3
+link add v1p.5 link v1p type vlan id 5
+link add dummy0 type dummy
+tuntap add tap0 mode tap
+"""
+"""Kinds of links that a kernel may lack: those it has are compared."""
 
 
 QUIET = 5
 """Looks without a difference, a tenth of a second apart."""
 
 
+def _need_ip() -> None:
+    if not shutil.which("ip"):
+        pytest.skip("needs ip (apt-get install iproute2)")
+
+
 @pytest.fixture(scope="session")
 def far() -> Iterator[Space]:
     """Give the namespace at the other end of a veth pair."""
+    _need_ip()
     with space() as made:
         yield made
 
@@ -87,6 +102,9 @@ def crowded(far: Space) -> Iterator[Space]:
     """Give a namespace with many links, addresses, routes, rules and neighbours."""
     with space() as made:
         made.ip(*CROWDED.format(far=far.path).strip().split("\n"))
+        for line in KINDS.strip().split("\n"):
+            with suppress(AssertionError):
+                made.ip(line)
         far.ip("link set e0 up", "addr add 192.0.2.3/24 dev e0", "route add default via 192.0.2.1")
         made.ip("nexthop add id 5 via 192.0.2.5 dev br0", "route add 10.75.0.0/16 nhid 5")
         made.run("ip", "link", "set", "v1p", "alias", 'a "quoted" alias')
@@ -108,5 +126,6 @@ def _settle(*spaces: Space) -> None:
 @pytest.fixture
 def bare() -> Iterator[Space]:
     """Give a namespace with nothing but `lo`."""
+    _need_ip()
     with space() as made:
         yield made
