@@ -324,11 +324,11 @@ _TO_UNESCAPE = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _FROM = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _NEEDLESS = re.compile(rb"\\(?:/|u00(?!22|26|3[cCeE]|5[cC])[2-7][0-9a-fA-F])")
 _BACKSLASHES = re.compile(rb"(?:\\\\)++|" + _NEEDLESS.pattern)
-_ITEM = re.compile(rb'\s*,?\s*"([^"\\]*)(["\\]|\Z)')
-_PAIR = re.compile(rb'\s*,?\s*"([^"\\]*+(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(?:"([^"\\]*+)(["\\]|\Z))?')
+_ITEM = re.compile(rb'\s*,?\s*"([^"\\\n]*)(["\\\n]|\Z)')
+_PAIR = re.compile(rb'\s*,?\s*"([^"\\]*+(?:\\.[^"\\]{0,256}){0,64})"\s*:\s*(?:"([^"\\\n]*+)(["\\\n]|\Z))?')
 _KEYS = re.compile(rb'"([^"\\]*)"\s*:')
 _SCALAR = re.compile(rb"[A-Za-z0-9.+\-]+")
-_LITERAL = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+){0,200}"')
+_LITERAL = re.compile(rb'[^"\\\n]*+(?:\\.[^"\\\n]*+){0,200}"')
 _UNESCAPED_QUOTE = re.compile(rb'(?<!\\)(?:\\\\){0,4096}"')
 _FEW = 32
 
@@ -378,20 +378,22 @@ def _backslashes(data: bytes, start: int, end: int) -> int:
 
 
 def _literal_end(data: bytes, position: int) -> int:
-    """Find the quote that ends the JSON string whose content starts at `position`; the end when there is none."""
+    """Find the quote that ends the JSON string whose content starts at `position`; the end of the line if there is none."""
     simple = _LITERAL.match(data, position)
     if simple:
         return simple.end() - 1
+    line = data.find(b"\n", position)
+    stop = line if line >= 0 else len(data)
     start = position
     for _ in range(_FEW):
-        end = data.find(b'"', position)
+        end = data.find(b'"', position, stop)
         if end < 0:
-            return len(data)
+            return stop
         if _backslashes(data, start, end) % 2 == 0:
             return end
         position = end + 1
-    found = _UNESCAPED_QUOTE.search(data, position)
-    return found.end() - 1 if found else len(data)
+    found = _UNESCAPED_QUOTE.search(data, position, stop)
+    return found.end() - 1 if found else stop
 
 
 def _literal_start(data: bytes, position: int) -> int:
@@ -1437,6 +1439,9 @@ class _Search:
             relation = "said" if b"," in match[group] or b"pass" in name.lower() else ""
         if not relation or (relation == "blank" and not self._takes_a_word(name, begin)):
             return end
+        first = data[end : end + 1]
+        if first in _QUOTES and first not in match[group] and (self.json or data[begin - 1 : begin] == first):
+            return end  # "password=" is all there is in the string
         if relation == "element":
             element = _ELEMENT.match(data, end) if data[begin - 1 : begin] == b"<" else None
             start, stop, quoted = (*element.span(), True) if element else (end, end, True)
@@ -1451,9 +1456,10 @@ class _Search:
             if data[start : start + 1] == b"\\":
                 self.spans.append(_Span(start, start, self.kind))  # the string must be unescaped to be read
             return end
-        if stop - start <= _LONG and not self._secret(name, level, relation, start, stop, begin, quoted=quoted):
-            return end
         bare = not quoted and _CLOSED_KEY.match(match[group]) is not None
+        closed = quoted or bare
+        if stop - start <= _LONG and not self._secret(name, level, relation, start, stop, begin, quoted=closed):
+            return end
         kind = "proxy password" if b"proxy" in name.lower() else self.kind
         self.spans.append(_Span(start, stop, kind, strong=level == _STRONG, bare=bare))
         return stop

@@ -166,6 +166,17 @@ def _decoded(data: bytes) -> tuple[str, SyntaxFault | None]:
         return data.decode("utf-8", "replace"), SyntaxFault(line, column, error.start, what)
 
 
+def _whole(value: Any) -> Any:
+    r"""Put U+FFFD for each half of a surrogate pair (`"\ud800"`), as Go's decoder does: no report could print it."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return value
+
+
 @fact
 def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
     """Parse daemon.json as this generation of dockerd does (seen on 20.10.24, 26.1.5 and 28.5.2).
@@ -184,6 +195,7 @@ def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
     found = None
     if wrong is None:
         found, wrong = _strict(text if old else text.rstrip(), first_only=old)
+        found = _whole(found) if "\\u" in text else found
     return ConfigFile(
         record.target,
         exists=True,

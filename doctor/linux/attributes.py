@@ -10,27 +10,35 @@ from __future__ import annotations
 
 import socket
 from struct import error
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
-from doctor.linux.netlink import ATTRIBUTE, KIND, NATIVE, MalformedError
+from doctor.linux.netlink import ATTRIBUTE, ATTRIBUTE_BYTES, KIND, NATIVE, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     Shower = Callable[[bytes], str]
-    Table = Mapping[int, Shower | Literal["raw"] | None]
+    Table = Mapping[int, Shower | None]
 
-
-RAW: Final = "raw"
 
 IPV4_BYTES = 4
 IPV6_BYTES = 16
 
-_SHORT = 8
-"""Bytes of an attribute that holds a number, head included."""
+_SHORT = 12
+"""Bytes of an attribute that holds a number or a short name, head included."""
 
 _MEMORY = 4096
 """Texts of numbers that a reader remembers: the links of 200 namespaces have few different ones."""
+
+
+def RAW(value: bytes) -> str:  # noqa: N802 - a mark in tables; its function is never called
+    """Mark a type whose value is handed to whoever reads."""
+    return value.hex()
+
+
+def _unnamed(value: bytes) -> str:
+    """Mark a type that a table does not name."""
+    return value.hex()
 
 
 class Reader:
@@ -49,6 +57,7 @@ class Reader:
         parts: list[str] = []
         raw: dict[int, bytes] = {}
         rest: dict[int, str] = {}
+        table = self._table
         memory = self._memory
         unpack = ATTRIBUTE.unpack_from
         size = len(data)
@@ -58,29 +67,29 @@ class Reader:
             except error as cause:
                 raise MalformedError("cut short in an attribute's head") from cause
             end = at + length
-            if length < ATTRIBUTE.size or end > size:
+            if length < ATTRIBUTE_BYTES or end > size:
                 raise MalformedError(f"an attribute of {length} bytes where {size - at} are left")
-            text = memory.get(data[at:end]) if length <= _SHORT else None
-            if text is None:
-                text = self._show(kind & KIND, data[at:end], raw, rest)
-            if text:
-                parts.append(text)
+            kind &= KIND
+            shower = table.get(kind, _unnamed)
+            if shower is RAW:
+                raw[kind] = data[at + ATTRIBUTE_BYTES : end]
+            elif shower is not None:
+                text = memory.get(data[at:end]) if length <= _SHORT else None
+                if text is None:
+                    text = self._show(shower, kind, data[at:end], rest)
+                if text:
+                    parts.append(text)
             at = (end + 3) & ~3
         if rest:
             parts.append('"nla":{' + ",".join(f'"{kind}":"{value}"' for kind, value in rest.items()) + "}")
         return parts, raw
 
-    def _show(self, kind: int, attribute: bytes, raw: dict[int, bytes], rest: dict[int, str]) -> str:
-        value = attribute[ATTRIBUTE.size :]
-        try:
-            shower = self._table[kind]
-        except KeyError:
+    def _show(self, shower: Shower, kind: int, attribute: bytes, rest: dict[int, str]) -> str:
+        value = attribute[ATTRIBUTE_BYTES:]
+        if shower is _unnamed:
             rest[kind] = f"{rest[kind]} {value.hex()}" if kind in rest else value.hex()
             return ""
-        if shower == RAW:
-            raw[kind] = value
-            return ""
-        text = shower(value) if shower is not None else ""
+        text = shower(value)
         if len(attribute) <= _SHORT:
             if len(self._memory) >= _MEMORY:
                 self._memory.clear()

@@ -375,7 +375,10 @@ _LINKS = Reader({**_LINK_TABLE, 18: _linkinfo, 43: _xdp, 52: _aliases})
 
 
 class Link(NamedTuple):
-    """One link: `text` is what can be said of it alone. `link` and `master` are -1, `netnsid` is None where not told."""
+    """One link: `text` is what can be said of it alone. `link` and `master` are -1, `netnsid` is None where not told.
+
+    `name`, `flag_words` and `text` are JSON.
+    """
 
     ifindex: int
     flags: int
@@ -402,7 +405,7 @@ def read_link(payload: bytes) -> Link:
     return Link(
         ifindex,
         flags,
-        string(raw.get(_NAME, b"")),
+        quoted(string(raw.get(_NAME, b""))),
         _flag_words(flags),
         ",".join(front + parts),
         unsigned(raw[_LINK]) if _LINK in raw else -1,
@@ -434,20 +437,20 @@ def show_link(link: Link, addresses: list[str], links: dict[int, Link]) -> str:
         elif link.link == 0:
             parts.append('"link":null')
         else:
-            parts.append(f'"link":{quoted(device(link.link, links))}')
+            parts.append(f'"link":{device(link.link, links)}')
             other = links.get(link.link)
             if other is not None and not other.flags & UP:
                 words = f'{words},"M-DOWN"' if words else '"M-DOWN"'
-    parts.append(f'"ifname":{quoted(link.name)},"flags":[{words}]')
+    parts.append(f'"ifname":{link.name},"flags":[{words}]')
     if link.master >= 0:
-        parts.append(f'"master":{quoted(device(link.master, links))}')
+        parts.append(f'"master":{device(link.master, links)}')
     return f'{{{",".join(parts)},{link.text},"addr_info":[{",".join(addresses)}]}}'
 
 
 def device(index: int, links: dict[int, Link]) -> str:
-    """Name a link of this namespace; one that came while we read is called as ip calls it."""
+    """Name a link of this namespace, as JSON; one that came while we read is called as ip calls it."""
     found = links.get(index)
-    return found.name if found is not None else f"if{index}"
+    return found.name if found is not None else f'"if{index}"'
 
 
 # Addresses

@@ -26,6 +26,7 @@ NATIVE: Final = byteorder
 
 _HEAD = Struct("=IHHI")
 ATTRIBUTE = Struct("=HH")
+ATTRIBUTE_BYTES = 4
 _HEAD_BYTES = 16
 KIND = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
@@ -185,13 +186,13 @@ def attributes(data: bytes, at: int = 0) -> list[tuple[int, int, int]]:
     found = []
     size = len(data)
     while at < size:
-        if size - at < ATTRIBUTE.size:
+        if size - at < ATTRIBUTE_BYTES:
             raise MalformedError("cut short in an attribute's head")
         length, kind = ATTRIBUTE.unpack_from(data, at)
         end = at + length
-        if length < ATTRIBUTE.size or end > size:
+        if length < ATTRIBUTE_BYTES or end > size:
             raise MalformedError(f"an attribute of {length} bytes where {size - at} are left")
-        found.append((kind & KIND, at + 4, end))
+        found.append((kind & KIND, at + ATTRIBUTE_BYTES, end))
         at = (end + 3) & ~3
     return found
 

@@ -210,16 +210,17 @@ def read_route(payload: bytes) -> Route | None:
 
 def show_route(route: Route, links: dict[int, Link]) -> str:
     """Show a route as an object; `links` are all of its namespace, by index."""
-    ways = ",".join(f"{{{show_hop(way, links)}}}" for way in route.ways)
-    more = f',"nexthops":[{ways}]' if ways else ""
-    return f"{{{show_hop(route.way, links)}{more}}}"
+    way = show_hop(route.way, links)
+    if not route.ways:
+        return f"{{{way}}}"
+    return f'{{{way},"nexthops":[{",".join(f"{{{show_hop(one, links)}}}" for one in route.ways)}]}}'
 
 
 def show_hop(hop: Hop, links: dict[int, Link]) -> str:
     """Put the name of the device into what was made ready."""
     if hop.ifindex < 0:
         return f"{hop.before},{hop.after}"
-    where = f'"dev":{quoted(device(hop.ifindex, links))}'
+    where = f'"dev":{device(hop.ifindex, links)}'
     return f"{hop.before},{where},{hop.after}" if hop.before else f"{where},{hop.after}"
 
 

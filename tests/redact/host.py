@@ -100,7 +100,17 @@ class Maker:
 
     def host_config(self) -> dict[str, Any]:
         """Give a HostConfig."""
-        lists = ("CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt")
+        lists = (
+            "CapAdd",
+            "CapDrop",
+            "Dns",
+            "DnsOptions",
+            "DnsSearch",
+            "ExtraHosts",
+            "GroupAdd",
+            "Links",
+            "SecurityOpt",
+        )
         numbers = ("BlkioWeight", "CpuCount", "CpuPercent", "CpuPeriod", "CpuQuota", "CpuShares", "Memory", "NanoCpus")
         return {
             "Binds": ["/srv/data:/data:rw", "/run/secrets/db_password:/run/secrets/db_password:ro"],
@@ -138,7 +148,10 @@ class Maker:
             "Tty": False,
             "Env": self.env(name),
             "Cmd": ["gunicorn", "--bind", "0.0.0.0:8080", "--workers", "4", "shop.wsgi"],
-            "Healthcheck": {"Test": ["CMD-SHELL", "curl -fsS http://localhost:8080/health || exit 1"], "Interval": 30000000000},
+            "Healthcheck": {
+                "Test": ["CMD-SHELL", "curl -fsS http://localhost:8080/health || exit 1"],
+                "Interval": 30000000000,
+            },
             "Image": image,
             "Volumes": None,
             "WorkingDir": "/srv",
@@ -292,24 +305,18 @@ class Maker:
 
     def log(self, lines: int) -> bytes:
         """Give a log as dockerd writes it."""
+        templates = (
+            'level=info msg="ignoring event" container={0} module=libcontainerd namespace=moby topic=/tasks/delete',
+            'level=warning msg="cleaning up after shim disconnected" id={0} namespace=moby',
+            'level=error msg="Handler for GET /v1.47/containers/{1}/json returned error: No such container: {1}"',
+            'level=info msg="Container failed to exit within 10s of signal 15 - using the force" container={0}',
+            'level=warning msg="Error getting v2 registry: Get \\"https://registry.example.com:5000/v2/\\": dial tcp"',
+        )
         out = []
         for number in range(lines):
             when = f"2026-11-24T08:{number // 60 % 60:02d}:{number % 60:02d}.123456789Z"
-            out.append(
-                self.random.choice(
-                    (
-                        f'time="{when}" level=info msg="ignoring event" container={self.hex()} module=libcontainerd '
-                        'namespace=moby topic=/tasks/delete type="*events.TaskDelete"',
-                        f'time="{when}" level=warning msg="cleaning up after shim disconnected" id={self.hex()} namespace=moby',
-                        f'time="{when}" level=error msg="Handler for GET /v1.47/containers/{self.hex(12)}/json returned '
-                        f'error: No such container: {self.hex(12)}"',
-                        f'time="{when}" level=info msg="Container failed to exit within 10s of signal 15 - using the force" '
-                        f"container={self.hex()}",
-                        f'time="{when}" level=warning msg="Error getting v2 registry: Get \\"https://registry.example.com:5000/'
-                        'v2/\\": dial tcp: lookup registry.example.com on 127.0.0.53:53: server misbehaving"',
-                    )
-                )
-            )
+            line = self.random.choice(templates).format(self.hex(), self.hex(12))
+            out.append(f'time="{when}" {line}')
         return "\n".join([*out, ""]).encode()
 
     def links(self, count: int) -> bytes:
@@ -327,7 +334,11 @@ class Maker:
                     "link_type": "ether",
                     "address": "be:ef:" + ":".join(self.hex(2) for _ in range(4)),
                     "link_netnsid": number,
-                    "linkinfo": {"info_kind": "veth", "info_slave_kind": "bridge", "info_slave_data": {"hairpin": False}},
+                    "linkinfo": {
+                        "info_kind": "veth",
+                        "info_slave_kind": "bridge",
+                        "info_slave_data": {"hairpin": False},
+                    },
                 }
                 for number in range(count)
             ]
