@@ -149,6 +149,7 @@ class Collector:
         early = [one for one in table if one.kind in {"file", "tail", "list", "tree"} and one.area != "store"]
         for source in early:
             files.add(source.name, self._target(source), source.seconds, self._read(source))
+        files.add(sources.KERNEL_LOG.name, sources.KERNEL_LOG.target, 1.0, self._kernel_log)
         files.add("proc/processes", "/proc", 3.0, self._processes)
         files.add("run/netns", self.places.exec_root + "/netns", 1.0, lambda: self._sandboxes("run/netns"))
         files.add("netns/index", "/proc/*/ns/net", 1.0, self._namespaces)
@@ -378,6 +379,17 @@ class Collector:
                     name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
                 )
                 self._file(source, source.name, f"{folder}/{container}/{name}")
+
+    def _kernel_log(self) -> None:
+        source = sources.KERNEL_LOG
+        start = time.perf_counter()
+        try:
+            data = self.host.kernel_log()
+        except OSError as error:
+            self._failed(source.name, "kernel", source.target, error, _since(start))
+            return
+        kept = b"\n".join(line for line in data.split(b"\n") if _wanted(line, source.keep))[-source.limit :]
+        self._keep(source.name, "kernel", source.target, kept, source.scrub, ms=_since(start))
 
     # Processes and namespaces
 

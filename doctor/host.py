@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
-from doctor.linux import spawn, trees
+from doctor.linux import spawn, syscalls, trees
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 20
@@ -55,6 +55,9 @@ class Host(Protocol):
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
+
+    def kernel_log(self) -> bytes:
+        """Give the kernel's log as it stands; reading it changes nothing. Raises OSError."""
 
     def end(self) -> None:
         """Kill what `run` started and what nobody waits for any more."""
@@ -139,6 +142,10 @@ class LocalHost:
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=limit)
+
+    def kernel_log(self) -> bytes:
+        """See `Host.kernel_log`."""
+        return syscalls.klogctl_read()
 
     def end(self) -> None:
         """See `Host.end`."""

@@ -488,6 +488,7 @@ _NAME_CHARS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.
 _NAME_LONGEST = 48
 _BARE = re.compile(rb"[^\s\"'`<>|,;&()\[\]{}\\\x00-\x1f\x7f]*")
 _ON = re.compile(rb"[,;&()\[\]{}](?![\s\"'`,;&()\[\]{}<>|\\]|\Z|[\w.\-]{1,32}[=:])|\\(?![nrtu\"'\\])")
+_UNESCAPED = re.compile(rb"(?<!\\)\"")
 _OPENING = re.compile(rb"\\{0,8}[\"'`]")
 _SCHEME = re.compile(rb"(?i)(bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)[ +]+")
 _ANY_SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9\-]{1,20})[ +]+(?=[^\s\"']{6})")
@@ -1440,7 +1441,7 @@ class _Search:
         if not relation or (relation == "blank" and not self._takes_a_word(name, begin)):
             return end
         first = data[end : end + 1]
-        if first in _QUOTES and first not in match[group] and (self.json or data[begin - 1 : begin] == first):
+        if first in _QUOTES and first not in match[group] and data[begin - 1 : begin] == first:
             return end  # "password=" is all there is in the string
         if relation == "element":
             element = _ELEMENT.match(data, end) if data[begin - 1 : begin] == b"<" else None
@@ -1452,8 +1453,11 @@ class _Search:
             )
             if scheme or (level and data[begin - 1 : begin] in {b"?", b"&"}):
                 level = _STRONG  # a header with its scheme, a signed URL
+        if self.json and not _UNESCAPED.search(match[group]):
+            within = _literal_end(data, match.start())  # the string that the name stands in has the value, too
+            start, stop = min(start, within), min(stop, within)
         if start == stop:
-            if data[start : start + 1] == b"\\":
+            if b"\\" in data[end : start + 1]:
                 self.spans.append(_Span(start, start, self.kind))  # the string must be unescaped to be read
             return end
         bare = not quoted and _CLOSED_KEY.match(match[group]) is not None

@@ -80,6 +80,8 @@ DAEMON: tuple[Source, ...] = (
     Source(name="host/init", kind="file", target="/proc/1/comm", limit=64),
     Source(name="engine/pidfile", kind="file", target="{pidfile}", limit=64),
     Source(name="engine/init-pid", kind="file", target="/run/docker-ssd.pid", limit=64),
+    Source(name="engine/containerd", kind="list", target="/run/containerd"),
+    Source(name="engine/containerd-own", kind="list", target="{exec_root}/containerd"),
     Source(name="engine/init-script", kind="file", target="/etc/init.d/docker", limit=1 << 16),
     Source(name="engine/log", kind="tail", target="{log}", limit=1 << 19, scrub="text", area="the log of dockerd"),
 )
@@ -190,6 +192,32 @@ STORE: tuple[Source, ...] = (
     Source(name="store/network-db", kind="tree", target="{data_root}/network/files", members=("@?",), area="store"),
     Source(name="store/swarm", kind="tree", target="{data_root}/swarm", members=("@?",), area="store"),
 )
+
+KERNEL_LOG = Source(
+    name="host/kernel-log",
+    kind="file",
+    target="the kernel's log (syslog(2))",
+    limit=1 << 16,
+    keep=(
+        "docker",
+        "veth",
+        "br-",
+        "overlay",
+        "unregister_netdevice",
+        "nf_conntrack",
+        "out of memory",
+        "oom",
+        "hung_task",
+        "blocked for more than",
+        "i/o error",
+        "ext4-fs",
+        "xfs",
+        "btrfs",
+        "segfault",
+        "neighbour",
+    ),
+)
+"""Read by a system call: it is no file. Lines that concern containers, for dates and for what the disk said."""
 
 CONTAINER_FILES = (
     ("config.v2.json", "inspect"),

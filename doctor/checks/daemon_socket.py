@@ -71,7 +71,9 @@ def daemon_does_not_answer(
     if daemon.answer == "denied":
         yield Unknown("dockerd", f"API: {daemon.why}")
         return
-    if daemon.pid:
+    if daemon.pid and daemon.answer in {"absent", "failed"}:
+        yield _unreachable(daemon, containers, lifecycle)
+    elif daemon.pid:
         yield _hangs(daemon, containers, lifecycle)
     elif daemon.answer in {"absent", "failed", "timeout"}:
         yield _dead(daemon, containers, log, lifecycle)
@@ -86,6 +88,25 @@ def _works(containers: Containers) -> tuple[Effect, ...]:
     if len(running) == 1:
         return (Effect(f"the container {running[0]} runs, as it was started"),)
     return (Effect(f"the {len(running)} containers run, as they were started"),)
+
+
+def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:
+    """It runs, and nobody can ask it: the socket was removed, or another file stands in its place."""
+    socket = daemon.address.removeprefix("unix://")
+    gone = daemon.answer == "absent"
+    return Finding(
+        subject="dockerd",
+        title=f"dockerd runs, but its socket {'is gone' if gone else 'cannot be asked'}: {socket}",
+        message=f"dockerd (pid {daemon.pid}) runs, and nobody can ask it: {daemon.why}",
+        evidence=(
+            Citation("api/ping", 0, daemon.why, socket),
+            Citation("proc/processes", daemon.line, " ".join(daemon.argv), f"/proc/{daemon.pid}/cmdline"),
+        ),
+        remedy=lifecycle.remedy("let it make its socket again"),
+        hits=(Effect("every docker command fails; whatever else speaks to the socket (CI, monitoring) does too"),),
+        works=_works(containers),
+        excluded=(Excluded("DMN018", f"pid {daemon.pid} is this dockerd"),),
+    )
 
 
 def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:

@@ -206,6 +206,7 @@ FAULTS = (
     ),
     Fault("DMN016", "stopped-by-signal", lambda h: h.sh(f"kill -STOP {h.dockerd_pid()}"), answers),
     Fault("DMN016", "killed", _kill_daemon, answers),
+    Fault("DMN016", "socket-removed", lambda h: h.sh("rm /run/docker.sock"), answers),
     Fault("DMN016", "stopped", lambda h: h.stop_dockerd(), answers),
     Fault("NET009", "down", lambda h: h.sh("ip link set docker0 down"), flows),
     Fault("NET009", "deleted", lambda h: h.sh(f"ip link del {_bridge(h)}"), flows, ("NET010", "NET012")),

@@ -48,7 +48,7 @@ def test_shrapnel(text: str, how: str) -> None:
     """Pieces of every pattern in any order: it ends, lines stay lines, and JSON stays JSON."""
     data = text.encode()
     out, _ = Redactor().scrub(data, how)
-    if b"PRIVATE KEY" not in data:
+    if b"PRIVATE KEY" not in data and how not in {"environ", "cmdline"}:
         assert out.count(b"\n") == data.count(b"\n")
     if how == "inspect":
         try:
