@@ -782,6 +782,7 @@ class Redactor:
         self._final: dict[int, int] = {}
         self._kinds: dict[int, str] = {}
         self._envs: dict[bytes, bytes] = {}
+        self._instructions: dict[bytes, bytes] = {}
         self._texts: dict[tuple[str, bytes], bytes] = {}
         self.fields: dict[tuple[int, str, bytes], tuple[int, list[tuple[int, int, bytes]]]] = {}
         """What was decided about fields: where they end, and their edits, both counted from their start."""
@@ -1046,6 +1047,15 @@ class Redactor:
                 news[number] = self.text(old, kind)
         return news
 
+    def instruction(self, text: bytes) -> bytes:
+        """Scrub one line of an image's history; images that were built on one another share many."""
+        new = self._instructions.get(text)
+        if new is None:
+            if len(self._instructions) > _MEMO:
+                self._instructions.clear()
+            new = self._instructions[text] = self.history(text, "image history")
+        return new
+
     def history(self, text: bytes, kind: str) -> bytes:
         """Scrub one line of an image's history or one instruction of ONBUILD."""
         nop = _NOP.match(text)
@@ -1199,10 +1209,11 @@ class Redactor:
         """Find secrets by pattern; give them in order, and where the search was given up (normally the end)."""
         search: _Search | None = None
         for rule in _RULES if everything else _RULES_OF_JSON:
-            if rule.needs and rule.needs not in data:
+            pattern, reads, _, _, needs = rule
+            if needs and needs not in data:
                 continue
-            where = low if rule.reads == "low" else data
-            match = rule.pattern.search(where)
+            where = low if reads == "low" else data
+            match = pattern.search(where)
             if match is not None:
                 if search is None:
                     search = _Search(data, low, kind, json=not everything)
@@ -1322,8 +1333,10 @@ class _Fields:
     def _string(self, start: int, *, instruction: bool) -> int:
         """Judge an instruction of an image's history; withhold the content of a swarm config."""
         end = _literal_end(self.data, start + 1)
-        old = _json_unescape(self.data[start + 1 : end])
-        self._put(start + 1, end, old, self.redactor.history(old, "image history") if instruction else WITHHELD)
+        literal = self.data[start + 1 : end]
+        old = _json_unescape(literal)
+        new = self.redactor.instruction(old) if instruction else WITHHELD
+        self._put(start + 1, end, old, new)
         return end + 1
 
     def _array(self, position: int, what: int, kind: str) -> int:
@@ -1393,6 +1406,7 @@ class _Search:
         self.data = data
         self.low = low
         self.json = json
+        self.string = (0, 0)
         self.kind = kind
         self.spans: list[_Span] = []
         self.logins: list[bytes] = []
@@ -1416,6 +1430,14 @@ class _Search:
         """Find where the word starts that reaches to here."""
         start = max(0, position - _NAME_LONGEST)
         return start + len(self.data[start:position].rstrip(chars))
+
+    def _string_end(self, position: int) -> int:
+        """Find the end of the JSON string around here; once for a string, however many candidates are in it."""
+        start, end = self.string
+        if not start <= position < end:
+            end = _literal_end(self.data, position)
+            self.string = (position, end)
+        return end
 
     def _add(self, start: int, end: int, kind: str = "", *, strong: bool = True) -> None:
         if start < end:
@@ -1454,7 +1476,7 @@ class _Search:
             if scheme or (level and data[begin - 1 : begin] in {b"?", b"&"}):
                 level = _STRONG  # a header with its scheme, a signed URL
         if self.json and not _UNESCAPED.search(match[group]):
-            within = _literal_end(data, match.start())  # the string that the name stands in has the value, too
+            within = self._string_end(match.start())  # the string that the name stands in has the value, too
             start, stop = min(start, within), min(stop, within)
         if start == stop:
             if b"\\" in data[end : start + 1]:

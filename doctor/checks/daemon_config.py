@@ -14,6 +14,7 @@ from doctor.facts.config import ConfigFile, Options, SyntaxFault, check_text
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.model import (
+    Citation,
     Edit,
     EditKey,
     Effect,
@@ -77,7 +78,7 @@ def _cure(daemon: Daemon, lifecycle: Lifecycle, *edits: Step) -> Remedy:
     return Remedy("mend the file, then start dockerd", (*edits, *lifecycle.start))
 
 
-def _last_words(log: DaemonLog, *words: str) -> tuple:  # type: ignore[type-arg]
+def _last_words(log: DaemonLog, *words: str) -> tuple[Citation, ...]:
     fatal = log.fatal
     return (fatal.cited,) if fatal and any(word in fatal.text for word in words) else ()
 

@@ -56,17 +56,17 @@ LINES = [
 
 
 @pytest.mark.parametrize("how", ["text", "inspect", "tree"])
-def test_a_megabyte_of_anything(how: str) -> None:
+def test_half_a_megabyte_of_anything(how: str) -> None:
     """One line of nothing but the start of a pattern: linear, or withheld."""
     slow = []
     for piece in LINES:
-        data = piece.encode() * (MB // len(piece.encode()))
+        data = piece.encode() * (MB // 2 // len(piece.encode()))
         if how == "inspect" and piece not in {"[", "{"}:
             data = b'{"x":"' + data + b'@"}'
         begin = time.process_time()
         Redactor().scrub(data, how)
         spent = time.process_time() - begin
-        if spent > 1.0:
+        if spent > 0.8:
             slow.append((piece, round(spent, 1)))
     assert not slow
 
