@@ -175,5 +175,5 @@ def _backend(firewall: object, places: object) -> str:
 def _storage(snapshot: Snapshot) -> str:
     try:
         return msgspec.json.decode(snapshot.get("api/info").data, type=_Info).Driver
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "overlay2" if snapshot.get("store/overlay2").readable else ""

@@ -55,6 +55,7 @@ class Job:
         self.work = work
         self.begun = 0.0
         self.abandoned = False
+        self.fault: Callable[[Job, Exception], None] | None = None
 
 
 class Lane:
@@ -66,12 +67,15 @@ class Lane:
         self.threads = threads
         self.jobs: deque[Job] = deque()
         self.busy: dict[int, Job] = {}
+        self.fault: Callable[[Job, Exception], None] | None = None
         self.started = False
         self._serial = 0
 
     def add(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
         """Queue a job."""
-        self.jobs.append(Job(name, target, seconds, work))
+        job = Job(name, target, seconds, work)
+        job.fault = self.fault
+        self.jobs.append(job)
 
     def start(self, wake: threading.Condition) -> None:
         """Start the lane's threads."""
@@ -93,7 +97,11 @@ class Lane:
             job.begun = time.monotonic()
             self.busy[serial] = job
             _working.job = job
-            job.work()
+            try:
+                job.work()
+            except Exception as error:  # noqa: BLE001 - one source's fault must not cost the others
+                if job.fault is not None:
+                    job.fault(job, error)
             if job.abandoned:
                 return  # another thread has this one's place
             self.busy.pop(serial, None)
@@ -139,6 +147,8 @@ class Collector:
     def run(self) -> None:
         """Fill `records`; returns when all is read or the deadline is near."""
         table = (*sources.SOURCES, *self.extra)
+        for lane in self.lanes.values():
+            lane.fault = self._fault
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
         store = self.lanes["store"]
         store.add("store/listed", "the first list", 1.0, self._await_list)
@@ -227,6 +237,10 @@ class Collector:
                 self.records.setdefault(job.name, Record(job.name, "file", job.target, "not-run", why=why))
 
     # Records
+
+    def _fault(self, job: Job, error: Exception) -> None:
+        why = f"fault in doctor itself: {type(error).__name__}: {error}"
+        self._put(Record(job.name, "file", job.target, "failed", why=why))
 
     def _put(self, record: Record) -> None:
         self.records[record.name] = record

@@ -1,7 +1,8 @@
 """From findings to causes: which finding explains which, in what order to read them, and in what order to cure.
 
 A check declares the codes that its finding explains. A finding that another one explains is a consequence, no cause;
-one cause may explain many findings, and two that explain each other are two causes. Pure: report in, report out.
+one cause may explain many findings, and two that explain each other are two causes. None explains what is graver
+than itself, or what concerns another network. Pure: report in, report out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from doctor.model import Diagnosis, Reported, Severity
+from doctor.model import Diagnosis, Excluded, Reported, Severity
 
 if TYPE_CHECKING:
     from doctor.registry import Registry
@@ -19,18 +20,20 @@ if TYPE_CHECKING:
 def diagnose(findings: tuple[Reported, ...], registry: Registry) -> tuple[Diagnosis, ...]:
     """Group findings into causes, most important first. Info findings and ignored ones are no causes."""
     judged = [one for one in findings if one.severity is not Severity.INFO and not one.ignored]
-    by_code: dict[str, list[Reported]] = {}
-    for one in judged:
-        by_code.setdefault(one.code, []).append(one)
-    explains = {code: _reach(code, registry) & by_code.keys() for code in by_code}
-    roots = [code for code in by_code if not any(code in explains[other] and other != code for other in by_code)]
-    causes: list[Diagnosis] = []
-    for code in roots:
-        explained = tuple(one for other in sorted(explains[code] - {code}) for one in by_code[other])
-        causes += [_cause(root, explained) for root in by_code[code]]
-    causes.sort(
-        key=lambda cause: (-cause.severity.rank, -len(cause.consequences), _restarts(cause), cause.code, cause.root)
-    )
+    reach = {code: _reach(code, registry) for code in {one.code for one in judged}}
+
+    def explains(cause: Reported, other: Reported) -> bool:
+        """Whether one finding explains another: it may, it is as grave, it is about the same, and not the reverse."""
+        return (
+            other.code in reach[cause.code]
+            and cause.code not in reach[other.code]
+            and cause.severity.rank >= other.severity.rank
+            and (not cause.scope or not other.scope or cause.scope == other.scope)
+        )
+
+    roots = [one for one in judged if not any(explains(other, one) for other in judged)]
+    causes = [_cause(root, tuple(one for one in judged if explains(root, one)), registry) for root in roots]
+    causes.sort(key=lambda one: (-one.severity.rank, -len(one.consequences), _restarts(one), one.code, one.root))
     return tuple(_ordered(causes, registry))
 
 
@@ -47,7 +50,7 @@ def _reach(code: str, registry: Registry) -> set[str]:
     return seen - {code}
 
 
-def _cause(root: Reported, explained: tuple[Reported, ...]) -> Diagnosis:
+def _cause(root: Reported, explained: tuple[Reported, ...], registry: Registry) -> Diagnosis:
     fired = {one.code for one in explained} | {root.code}
     return Diagnosis(
         code=root.code,
@@ -59,7 +62,12 @@ def _cause(root: Reported, explained: tuple[Reported, ...]) -> Diagnosis:
         works=root.works,
         evidence=root.evidence,
         since=root.since,
-        excluded=tuple(one for one in root.excluded if one.rival not in fired),
+        # A rival without a page is no help to a reader: what rules it out is.
+        excluded=tuple(
+            one if one.rival in registry.checks else Excluded("", one.fact)
+            for one in root.excluded
+            if one.rival not in fired
+        ),
         cure_after=(),
         remedy=root.remedy,
     )

@@ -138,6 +138,7 @@ def _report(check: Check, one: Finding) -> Reported:
         works=one.works,
         excluded=one.excluded,
         since=one.since,
+        scope=one.scope,
     )
 
 

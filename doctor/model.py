@@ -59,7 +59,7 @@ class Effect(Struct, frozen=True):
 
 
 class Excluded(Struct, frozen=True):
-    """A rival explanation and the fact that rules it out; `rival` is a code of the catalogue."""
+    """A rival explanation and the fact that rules it out; `rival` is a code, empty in a diagnosis where it has no page."""
 
     rival: str
     fact: str
@@ -160,6 +160,8 @@ class Finding(Struct, frozen=True):
     works: tuple[Effect, ...] = ()
     excluded: tuple[Excluded, ...] = ()
     since: Since | None = None
+    scope: str = ""
+    """What it is about (a network), where a finding explains others of the same scope only; empty: of any."""
 
 
 class Unknown(Struct, frozen=True):
@@ -207,6 +209,7 @@ class Reported(Struct, frozen=True):
     works: tuple[Effect, ...]
     excluded: tuple[Excluded, ...]
     since: Since | None
+    scope: str = ""
     ignored: str = ""
     """The reason an `--ignore` gave; an ignored finding is listed, and counts for nothing."""
 

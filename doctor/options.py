@@ -259,7 +259,8 @@ def _write_file(path: str, render: Callable[[TextIO], None]) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as out:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as out:
             render(out)
         temporary.replace(target)
     finally:

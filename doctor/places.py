@@ -92,7 +92,9 @@ def find(host: Host, environ: dict[str, str]) -> Places:
     data_root = settings.get("data-root") or settings.get("graph")
     if not isinstance(data_root, str):
         data_root = SNAP_DATA if snap else rootless if "--rootless" in argv else OPTIONS["data-root"].default
-    address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), running=bool(pid))
+    runtime = environ.get("XDG_RUNTIME_DIR", "") if "--rootless" in argv else ""
+    usual = f"unix://{runtime}/docker.sock" if runtime else "unix:///run/docker.sock"
+    address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), usual, running=bool(pid))
     exec_root = setting("exec-root")
     return Places(
         pid=pid,
@@ -132,11 +134,21 @@ def _running(host: Host) -> tuple[int, tuple[str, ...]]:
             group = host.read(f"/proc/{pid}/cgroup", 1 << 14)[0]
         except OSError:
             continue
+        if _elsewhere(host, pid):
+            continue
         if argv and b"/docker/" not in group and b"/docker-" not in group and b"kubepods" not in group:
             candidates.append((int(pid), argv))
             if int(pid) == named:
                 break
     return candidates[0] if candidates else (0, ())
+
+
+def _elsewhere(host: Host, pid: str) -> bool:
+    """Whether a process lives in another pid namespace than we do: a daemon inside some container or other host."""
+    try:
+        return host.readlink(f"/proc/{pid}/ns/pid") != host.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False  # without the right to look, believe
 
 
 def _settings(host: Host, path: str) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def _settings(host: Host, path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _address(hosts: object, docker_host: str, *, running: bool) -> str:
+def _address(hosts: object, docker_host: str, usual: str, *, running: bool) -> str:
     listed = [one for one in hosts if isinstance(one, str)] if isinstance(hosts, list) else []
     for one in listed:
         if one.startswith("unix://"):
@@ -157,7 +169,7 @@ def _address(hosts: object, docker_host: str, *, running: bool) -> str:
         return listed[0]
     if docker_host.startswith("unix://") and not running:
         return docker_host
-    return "unix:///run/docker.sock"
+    return usual
 
 
 def _log(host: Host, pid: int) -> str:

@@ -1,7 +1,7 @@
 """One pass over /proc: who runs, in which network namespace; in full only for the engine and its containers.
 
 The text is a tree record (`doctor.snapshot.TreeEntry`) whose paths are those below /proc. Of a process that is no part
-of Docker only `stat` and `ns/net` are kept: what else runs on the host is nobody's business.
+of Docker only `stat`, without its name, and `ns/net` are kept: what else runs on the host is nobody's business.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def scan(host: Host, scrub: Callable[[bytes, str], tuple[bytes, int]]) -> str:
             group = host.read(f"/proc/{pid}/cgroup", 1 << 14)[0]
         except OSError:
             continue
-        lines.append(_line(f"{pid}/stat", stat))
-        lines.append(_link(host, pid, "net"))
         name = stat[stat.find(b"(") + 1 : stat.rfind(b")")].decode("utf-8", "replace")
-        if not (name in ENGINE or name.startswith("containerd-shim") or _CONTAINER.search(group)):
+        ours = name in ENGINE or name.startswith("containerd-shim") or _CONTAINER.search(group)
+        lines.append(_line(f"{pid}/stat", stat if ours else pid.encode() + b" (-" + stat[stat.rfind(b")") :]))
+        lines.append(_link(host, pid, "net"))
+        if not ours:
             continue
         lines.append(_line(f"{pid}/cgroup", group))
         try:

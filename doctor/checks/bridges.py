@@ -102,6 +102,7 @@ def bridge_missing_or_down(
             command = Command(("ip", "link", "set", network.bridge, "up"))
             yield Finding(
                 subject=network.name,
+                scope=network.name,
                 title=f"bridge {network.bridge} of network {network.name} is down",
                 message=f"bridge {network.bridge} of network {network.name} is down with"
                 f" {len(users)} running container{'s' if len(users) > 1 else ''} attached",
@@ -155,6 +156,7 @@ def _gone(network: Network, users: list[Container], links: Links, ends: list[str
         steps.append(Command(("ip", "link", "set", end, "up")))
     return Finding(
         subject=network.name,
+        scope=network.name,
         title=f"bridge {bridge} of network {network.name} does not exist",
         message=f"bridge {bridge} of network {network.name} does not exist; {len(users)} running containers use it",
         evidence=(network.cited, Citation(links.cited.record, 0, f"no link {bridge} among {len(links.all)}", "links")),
@@ -173,6 +175,7 @@ def _impostor(network: Network, users: list[Container], link: Link, lifecycle: L
     kind = link.kind or "plain"
     return Finding(
         subject=network.name,
+        scope=network.name,
         title=f"{network.bridge} is no bridge but a {kind} link",
         message=f"{network.bridge}, which network {network.name} calls its bridge, is a {kind} link",
         evidence=(link.cited, network.cited),
@@ -201,7 +204,7 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
     docker network inspect NAME -f '{{json .IPAM.Config}}'
     ## Cure
     Put the address back; nothing stops. If it goes again, systemd-networkd or NetworkManager
-    manages the bridge (NET057).
+    manages the bridge.
     ## Looks like
     NET009 (the bridge is gone or down), NET034 (forwarding off: the gateway answers)
     ## Limits
@@ -227,6 +230,7 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
             steps += [Command(("ip", "address", "del", str(one), "dev", network.bridge)) for one in same]
             yield Finding(
                 subject=f"{network.name}:{wanted.ip}",
+                scope=network.name,
                 title=f"gateway {wanted.ip} of network {network.name} is not on {network.bridge}",
                 message=f"gateway {gateway} of network {network.name} is not on {network.bridge}, which holds {has}",
                 evidence=(link.cited, network.cited),

@@ -103,7 +103,7 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     DMN003 (an option both in the file and on the command line: the file is JSON then)
     ## Limits
     `--validate` came with 23. 20.10 refuses an empty file and takes what follows the object,
-    later ones do the opposite. Keys that Docker does not know are DMN002.
+    later ones do the opposite. Keys that Docker does not know are not judged.
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
     """
@@ -281,7 +281,7 @@ def option_in_file_and_flag(
     Keep one of the two. To keep the file: a systemd drop-in with an empty `ExecStart=`
     and then the command without the flag; or take the flag out of /etc/default/docker.
     ## Looks like
-    DMN001 (the file is no JSON at all), DMN002 (a key that Docker does not know)
+    DMN001 (the file is no JSON at all)
     ## Limits
     What an outside supervisor would add to the next start is seen only where it is
     systemd or the init script. `runtimes` may stand in both: Docker merges them.

@@ -57,7 +57,7 @@ def daemon_does_not_answer(
     whoever must explain the hang and stops nothing; then restart, with its price. State D:
     the disk first, a restart hangs too. Not running: read its last words, then start it.
     ## Looks like
-    DMN001 and DMN003 (it cannot start), DMN018 (stale pid file)
+    DMN001 and DMN003 (it cannot start)
     ## Limits
     Without the right to open the socket this is unknown, not a finding.
     ## References
@@ -70,6 +70,9 @@ def daemon_does_not_answer(
         return
     if daemon.answer == "denied":
         yield Unknown("dockerd", f"API: {daemon.why}")
+        return
+    if daemon.why.startswith("HTTP "):
+        yield Unknown("dockerd", f"API: it answers {daemon.why}")
         return
     if daemon.pid and daemon.answer in {"absent", "failed"}:
         yield _unreachable(daemon, containers, lifecycle)
@@ -105,7 +108,6 @@ def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -
         remedy=lifecycle.remedy("let it make its socket again"),
         hits=(Effect("every docker command fails; whatever else speaks to the socket (CI, monitoring) does too"),),
         works=_works(containers),
-        excluded=(Excluded("DMN018", f"pid {daemon.pid} is this dockerd"),),
     )
 
 
@@ -144,9 +146,7 @@ def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Find
             notes=("kill -USR1 writes goroutine-stacks-*.log below /run/docker, for whoever must explain the hang",),
         )
     known = STATES.get(state, "")
-    excluded = [Excluded("DMN018", f"pid {pid} is this dockerd")]
-    if state != "D":
-        excluded.append(Excluded("STO009", "no thread waits for disk"))
+    excluded = (Excluded("STO009", "no thread waits for disk"),) if daemon.threads and state != "D" else ()
     return Finding(
         subject="dockerd",
         title="dockerd does not answer" + (f": {known}" if known else ""),
@@ -155,7 +155,7 @@ def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Find
         remedy=remedy,
         hits=(Effect("every docker command hangs; no health checks, no restarts after a crash"),),
         works=_works(containers),
-        excluded=tuple(excluded),
+        excluded=excluded,
     )
 
 

@@ -57,9 +57,9 @@ def engine_chains_missing(
     A restart of Docker writes the rules anew; without live-restore it stops every container.
     For good: let the other firewall remove only its own tables.
     ## Looks like
-    NET017 (iptables switched off on purpose), NET031 (rules in the other back end)
+    iptables switched off on purpose; rules in the other back end (nft and legacy)
     ## Limits
-    Judged by chains only; one missing rule among others is NET020 and NET022 to NET026. With
+    Judged by chains only; one missing rule among others is not told. With
     iptables=false in force, or the nftables back end of 29, this does not apply.
     ## References
     moby libnetwork/drivers/bridge, moby issue 12294, iptables(8), nft(8)

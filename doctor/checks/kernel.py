@@ -60,7 +60,7 @@ def forwarding_off(
     sysctl -w net.ipv4.ip_forward=1, then the file that set it. The host then routes for its
     neighbours too: with policy ACCEPT of FORWARD, before Docker 28, unpublished ports are open.
     ## Looks like
-    NET035 (policy DROP), NET025 (no MASQUERADE), NET051 (a foreign nft chain)
+    policy DROP of FORWARD, no MASQUERADE (NET021), a foreign nft chain
     ## Limits
     IPv6 is judged only where a network has it. Interfaces that no default route and no
     network uses are not judged.

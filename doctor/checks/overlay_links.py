@@ -43,7 +43,7 @@ def short_link_missing(overlay: Overlay, owners: Owners, containers: Containers,
     Make the link again; it heals at once, dockerd running. docker pull and docker load do
     not: they say that the layer already exists.
     ## Looks like
-    LAY001 (the link file itself is damaged), LAY006 (the content is gone)
+    a damaged link file; content that is gone
     ## Limits
     Layers that no image and no container uses (build cache, leftovers) are not judged.
     ## References

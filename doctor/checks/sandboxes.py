@@ -38,7 +38,7 @@ def sandbox_file_leaked(
     Unmount and remove what belongs to nobody: nothing stops. A running container whose
     mount is gone gets it back by mounting its namespace there again.
     ## Looks like
-    NSP007 (a shim without a container)
+    a shim without a container
     ## Limits
     Files of Swarm (ingress_sbox, lb_*, 1-*) and `default` belong to no container by design.
     While containers come and go, one without an owner younger than a minute is not judged, and

@@ -31,7 +31,7 @@ def veth_off_the_bridge(
     Put the link back: `ip link set VETH master BRIDGE`, or set the end up; nothing stops.
     An end that is gone comes back only with a restart of the container.
     ## Looks like
-    NET009 (the whole bridge), NET013 (the container's address)
+    NET009 (the whole bridge), NET010 (its address)
     ## Limits
     Networks of other drivers than bridge, and containers that share another's namespace,
     are judged where the namespace is. Who took the link off the bridge is not recorded.
@@ -183,6 +183,7 @@ def _finding(
     ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
     return Finding(
         subject=f"{container.name}:{network.name}",
+        scope=network.name,
         title=title,
         message=message,
         evidence=evidence,

@@ -58,6 +58,10 @@ OPTIONS: dict[str, Option] = {
             "validate=false",
             "bridge-accept-fwmark=false",
             "allow-direct-routing=false",
+            "rootless=false",
+            "cri-containerd=false",
+            "help=false",
+            "version=false",
         ),
         *_table(
             "string",

@@ -21,6 +21,7 @@ from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
 
 RECORD = "engine/daemon.json"
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class SyntaxFault(Struct, frozen=True):
@@ -45,12 +46,13 @@ class ConfigFile(Struct, frozen=True):
     """Why the file, which is there, could not be read; then nothing is known of it."""
 
     def line_of(self, key: str) -> int:
-        """Give the line that a top-level key stands in, 0 when it does not."""
-        found = None
-        for match in re.finditer(rf'"{re.escape(key)}"\s*:', self.text):
-            found = match
-            break
-        return self.text.count("\n", 0, found.start()) + 1 if found else 0
+        """Give the line that a key stands in, one of the top level first; 0 when it does not."""
+        matches = list(re.finditer(rf'"{re.escape(key)}"\s*:', self.text))
+        for match in matches:
+            before = _STRING.sub("", self.text[: match.start()])
+            if before.count("{") - before.count("}") == 1 and before.count("[") == before.count("]"):
+                return self.text.count("\n", 0, match.start()) + 1
+        return self.text.count("\n", 0, matches[0].start()) + 1 if matches else 0
 
     def cite(self, line: int) -> Citation:
         """Cite one line of the file, or the file as a whole with line 0."""

@@ -227,19 +227,23 @@ def sort_findings(report: Report) -> Findings:
         entries.setdefault(finding.id, entry)
     told = set[str]()
     parts: dict[Severity, list[Entry]] = {severity: [] for severity in Severity}
-    for diagnosis in report.diagnoses:
-        root = entries.get(diagnosis.root)
+    for number, diagnosis in enumerate(report.diagnoses, 1):
+        # A report that was tampered with may name one finding twice; a page has it, and its anchor, once.
+        root = entries.get(diagnosis.root) if diagnosis.root not in told else None
+        told.add(diagnosis.root)
         below = [each for each in dict.fromkeys(diagnosis.consequences) if each not in told and each in entries]
-        told.update(below, (diagnosis.root,))
-        anchor = root.anchor if root else f"c-{len(told)}"
+        told.update(below)
+        anchor = root.anchor if root else f"c-{number}"
         entry = Entry(anchor, diagnosis, root.finding if root else None, tuple(entries[each] for each in below))
         parts[diagnosis.severity].append(entry)
     found, parts[Severity.ERROR] = parts[Severity.ERROR], []
     ignored: list[Entry] = []
     for entry, finding in zip(alone, report.findings, strict=True):
+        if finding.id in told and entries[finding.id] is entry:
+            continue
         if finding.ignored:
             ignored.append(entry)
-        elif finding.id not in told or entries[finding.id] is not entry:
+        else:
             parts[finding.severity].append(entry)
     return Findings(
         causes=tuple(found),

@@ -179,7 +179,11 @@ class _Text:
         yield from self._part("why", self._evidence(cause.evidence))
         if cause.since:
             yield from self._part("since", iter(self._wrap(words.safe(words.since(cause.since, self.report.host)))))
-        rivals = (line for one in cause.excluded for line in self._wrap(words.safe(f"{one.rival}: {one.fact}")))
+        rivals = (
+            line
+            for one in cause.excluded
+            for line in self._wrap(words.safe(f"{one.rival}: {one.fact}" if one.rival else one.fact))
+        )
         yield from self._part("not", rivals)
         yield from self._part("cure", self._cure(cause))
         yield from self._part("then", iter([f"doctor check --only {cause.code}"]))
