@@ -333,12 +333,16 @@ class Collector:
             return
         lines = []
         for name in names:
+            if source is sources.STORE_LAST:  # 3,000 names, of which only the names are wanted
+                lines.append(tree_line(_text(name), "?", 0.0))
+                continue
             try:
                 about = self.host.lstat(f"{path}/{name}")
             except OSError:
                 continue
-            lines.append(tree_line(name, _letter(about.st_mode), about.st_mtime, str(about.st_size)))
-        self._keep(source.name, "tree", path, "".join(lines).encode(), "tree", ms=_since(start))
+            lines.append(tree_line(_text(name), _letter(about.st_mode), about.st_mtime, str(about.st_size)))
+        how = "none" if source is sources.STORE_LAST else "tree"
+        self._keep(source.name, "tree", path, "".join(lines).encode(), how, ms=_since(start))
 
     def _tree(self, source: Source, root: str) -> None:
         start = time.perf_counter()
