@@ -148,6 +148,10 @@ def _host_ends(
 
 def _gone(network: Network, users: list[Container], links: Links, ends: list[str]) -> Finding:
     bridge = network.bridge
+    wanted = set(gateways(network, users))
+    renamed = next((one for one in links.all if one.kind == "bridge" and wanted & set(one.addresses)), None)
+    if renamed is not None:
+        return _renamed(network, users, renamed)
     steps: list[Step] = [Command(("ip", "link", "add", bridge, "type", "bridge"))]
     steps += [Command(("ip", "address", "add", address, "dev", bridge)) for address in gateways(network, users)]
     steps.append(Command(("ip", "link", "set", bridge, "up")))
@@ -168,6 +172,35 @@ def _gone(network: Network, users: list[Container], links: Links, ends: list[str
         ),
         severity=Severity.ERROR if users else Severity.WARNING,
         hits=_lost(users),
+    )
+
+
+def _renamed(network: Network, users: list[Container], link: Link) -> Finding:
+    """The bridge is there, with its address and its ports, under a name that no rule and no engine knows."""
+    steps = _rename(link.name, network.bridge)
+    return Finding(
+        subject=network.name,
+        scope=network.name,
+        title=f"bridge {network.bridge} of network {network.name} was renamed to {link.name}",
+        message=f"{link.name} holds the gateway of network {network.name}; {network.bridge}, its bridge, does not exist",
+        evidence=(link.cited, network.cited),
+        remedy=Remedy(
+            "give it its name back",
+            (*steps, *_v6(network)),
+            lasts="until-boot",
+            undo=_rename(network.bridge, link.name),
+        ),
+        severity=Severity.ERROR if users else Severity.WARNING,
+        hits=_lost(users),
+    )
+
+
+def _rename(old: str, new: str) -> tuple[Step, ...]:
+    """Give the steps that rename a link: before Linux 6.0 it has to be down for that."""
+    return (
+        Command(("ip", "link", "set", old, "down")),
+        Command(("ip", "link", "set", old, "name", new)),
+        Command(("ip", "link", "set", new, "up")),
     )
 
 

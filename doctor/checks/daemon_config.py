@@ -75,7 +75,7 @@ def _cure(daemon: Daemon, lifecycle: Lifecycle, *edits: Step) -> Remedy:
     """Mend the file; start dockerd where it is down."""
     if daemon.pid:
         return Remedy("mend the file", edits, notes=("do not restart Docker before that",))
-    return Remedy("mend the file, then start dockerd", (*edits, *lifecycle.start))
+    return lifecycle.starting("mend the file, then start dockerd", (*edits, *lifecycle.start))
 
 
 def _last_words(log: DaemonLog, *words: str) -> tuple[Citation, ...]:

@@ -170,21 +170,12 @@ def _dead(daemon: Daemon, containers: Containers, log: DaemonLog, lifecycle: Lif
         steps = (Note("its last start failed: cure what its log says, then"), *lifecycle.start)
         if fatal.at:
             since = Since(latest=Moment(fatal.at, "its last start failed", fatal.cited))
-    stops = lifecycle.stops
     return Finding(
         subject="dockerd",
         title="dockerd does not run" + (f": {_brief(fatal.text)}" if fatal else ""),
         message="no process dockerd, and nothing answers on its socket" + (f": {fatal.text}" if fatal else ""),
         evidence=tuple(evidence),
-        remedy=Remedy(
-            "start it",
-            steps,
-            # Without live-restore, a dockerd that starts ends the containers it finds running.
-            risk="disruptive" if stops else "safe",
-            stops=stops,
-            stays_down=lifecycle.stays_down,
-            restarts="dockerd",
-        ),
+        remedy=lifecycle.starting("start it", steps),
         hits=(Effect("no docker command works; no health checks, no restarts after a crash"),),
         works=_works(containers),
         since=since,

@@ -43,6 +43,20 @@ class Lifecycle(Struct, frozen=True):
         price = self.price()
         return (f"a restart of Docker heals too, but {price}",) if price else ("a restart of Docker heals too",)
 
+    def starting(self, summary: str, steps: tuple[Step, ...]) -> Remedy:
+        """Make the cure whose steps start a dockerd that is down.
+
+        Without live-restore it ends the containers that outlived the one before: measured on all three engines.
+        """
+        return Remedy(
+            summary,
+            steps,
+            risk="disruptive" if self.stops else "safe",
+            stops=self.stops,
+            stays_down=self.stays_down,
+            restarts="dockerd",
+        )
+
     def remedy(self, summary: str, *first: Step, notes: tuple[str, ...] = ()) -> Remedy:
         """Make the cure that restarts dockerd after the given steps."""
         return Remedy(

@@ -91,10 +91,6 @@ class Namespace(Struct, frozen=True):
         """Give the link of that name."""
         return next((one for one in self.links if one.name == name), None)
 
-    def indexed(self, index: int) -> Link | None:
-        """Give the link of that ifindex."""
-        return next((one for one in self.links if one.index == index), None)
-
 
 class Links(Struct, frozen=True):
     """Links of the host."""

@@ -155,6 +155,11 @@ def _unmount_sandbox(host: EngineHost) -> None:
     host.sh(f"umount {key}")
 
 
+def _rename_bridge(host: EngineHost) -> None:
+    bridge = _bridge(host)
+    host.sh(f"ip link set {bridge} down; ip link set {bridge} name other0; ip link set other0 up")
+
+
 def _wrong_gateway(host: EngineHost) -> None:
     bridge = _bridge(host)
     host.sh(f"ip addr del 10.7.0.1/24 dev {bridge}; ip addr add 10.7.0.9/24 dev {bridge}")
@@ -171,6 +176,12 @@ def _kill_daemon(host: EngineHost) -> None:
         time.sleep(0.01)
 
 
+def _broken_then_killed(host: EngineHost) -> None:
+    """Containers outlive a dockerd that is killed, and end when the next one starts."""
+    host.write("/etc/docker/daemon.json", '{\n  "debug": true,\n}\n')
+    _kill_daemon(host)
+
+
 FAULTS = (
     Fault("DMN001", "trailing-comma", lambda h: _refused(h, '{\n  "debug": true,\n}\n'), answers, ("DMN016",)),
     Fault("DMN001", "wrong-type", lambda h: _refused(h, '{\n  "debug": "true"\n}\n'), answers, ("DMN016",)),
@@ -182,6 +193,7 @@ FAULTS = (
         reloads,
         warning=True,
     ),
+    Fault("DMN001", "killed", _broken_then_killed, answers, ("DMN016",)),
     Fault(
         "DMN003",
         "hosts",
@@ -210,6 +222,7 @@ FAULTS = (
     Fault("DMN016", "stopped", lambda h: h.stop_dockerd(), answers),
     Fault("NET009", "down", lambda h: h.sh("ip link set docker0 down"), flows),
     Fault("NET009", "deleted", lambda h: h.sh(f"ip link del {_bridge(h)}"), flows, ("NET010", "NET012")),
+    Fault("NET009", "renamed", _rename_bridge, flows, ("NET012",)),
     Fault("NET010", "address-gone", lambda h: h.sh("ip addr del 172.17.0.1/16 dev docker0"), flows),
     Fault("NET010", "other-address", _wrong_gateway, flows),
     Fault("NET012", "off-the-bridge", lambda h: h.sh(f"ip link set {_veth(h, 'web')} nomaster"), flows),
