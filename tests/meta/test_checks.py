@@ -13,7 +13,6 @@ import pytest
 
 from doctor import checks
 from doctor.registry import AREAS, HEADINGS, Check, load, sections
-from tests.engine.faults import FAULTS
 from tests.meta.repository import ROOT, texts
 
 if TYPE_CHECKING:
@@ -119,12 +118,3 @@ def test_every_code_is_proved() -> None:
     assert CHECKS.keys() - proved == set(listed["codes"])
     assert len(listed["codes"]) == listed["at_most"]
     assert all(reason.strip() for reason in listed["codes"].values())
-
-
-def test_every_proof_has_a_fault() -> None:
-    """tests/engine/test_faults.py is marked with exactly the codes that its table of faults makes true."""
-    from tests.engine import test_faults
-
-    marks: list[pytest.Mark] = vars(test_faults.test_fault_is_named_and_healed)["pytestmark"]
-    (mark,) = [one for one in marks if one.name == "proves"]
-    assert set(mark.args) == {fault.code for fault in FAULTS}
