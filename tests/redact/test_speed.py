@@ -13,6 +13,8 @@ from doctor.redact import Redactor, leaks
 from doctor.snapshot import Record
 from tests.redact.host import Maker, dump
 
+pytestmark = pytest.mark.slow
+
 MB = 1_000_000
 
 
