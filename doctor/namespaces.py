@@ -172,6 +172,8 @@ class _Reader:
             self.failed(f"netns/{self.name}/iptables", "netns", self.path, error, (time.perf_counter() - start) * 1000)
             return
         families = {family for family, _ in tables}
+        if "ip" not in families:  # that there are none is known, too: what leads 127.0.0.11 to Docker's DNS was flushed
+            self.keep(f"netns/{self.name}/iptables", "netns", "iptables-nft-save", b"", "none")
         for family, program, record in (("ip", "iptables", "iptables"), ("ip6", "ip6tables", "ip6tables")):
             argv = (f"{program}-nft-save",)
             if family not in families or argv[0] in self.stuck:

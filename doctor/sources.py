@@ -115,6 +115,7 @@ HOST: tuple[Source, ...] = (
         skip="veth",
         area="sysctls",
     ),
+    *_files("/proc/sys/net/ipv4/ip_nonlocal_bind", "/proc/sys/net/ipv6/ip_nonlocal_bind", area="sysctls"),
     *_files("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/ip_local_port_range", area="sysctls"),
     *_files("/proc/sys/net/netfilter/nf_conntrack_count", "/proc/sys/net/netfilter/nf_conntrack_max", area="sysctls"),
     *_files("/proc/net/stat/nf_conntrack", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names", area="firewall"),

@@ -6,9 +6,11 @@ MODULES = (
     "bridges",
     "daemon_config",
     "daemon_socket",
+    "docker_proxy",
     "engine_rules",
     "kernel",
     "overlay_links",
+    "published_ports",
     "sandboxes",
     "veth",
 )

@@ -20,6 +20,11 @@ from doctor.snapshot import EvidenceMissing, Record, Snapshot
 LATE = 60.0
 """Seconds by which a process may seem to have started before its container did: clocks drift, a pid reused does not."""
 
+SHARED_KERNEL = frozenset(
+    {"", "runc", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "crun", "nvidia", "youki"}
+)
+"""Runtimes whose containers are processes of the host; of any other (gVisor, Kata) nothing of the kind is known."""
+
 
 class _Endpoint(Struct):
     NetworkID: str = ""
@@ -52,6 +57,7 @@ class _State(Struct):
     Status: str = ""
     Pid: int = 0
     StartedAt: str = ""
+    Error: str = ""
 
 
 class _Policy(Struct):
@@ -62,11 +68,24 @@ class _HostConfig(Struct):
     NetworkMode: str = ""
     RestartPolicy: _Policy = field(default_factory=_Policy)
     AutoRemove: bool = False
+    PortBindings: dict[str, list[_Binding] | None] | None = None
+    Links: list[str] | None = None
+    Dns: list[str] | None = None
+    Privileged: bool = False
+    CapAdd: list[str] | None = None
+    Runtime: str = ""
 
 
 class _Config(Struct):
     Image: str = ""
     Labels: dict[str, str] | None = None
+    Hostname: str = ""
+
+
+class _Mount(Struct):
+    Type: str = ""
+    Source: str = ""
+    Destination: str = ""
 
 
 class _Inspect(Struct):
@@ -80,6 +99,8 @@ class _Inspect(Struct):
     Config: _Config = field(default_factory=_Config)
     HostConfig: _HostConfig = field(default_factory=_HostConfig)
     NetworkSettings: _Settings = field(default_factory=_Settings)
+    Mounts: list[_Mount] | None = None
+    MountPoints: dict[str, _Mount | None] | None = None
 
 
 class Endpoint(Struct, frozen=True):
@@ -104,6 +125,30 @@ class Port(Struct, frozen=True):
     host_ip: str
 
 
+class Asked(Struct, frozen=True):
+    """What a container was created with.
+
+    `ports` are the published ports as asked for (no port: any; no address: all of them, or the network's default).
+    `links` are (target, alias) of --link on the default bridge, by the engine's names; only the API tells them.
+    `binds` are (path on the host, path in the container) of bind mounts. `error` is why its last start failed.
+    """
+
+    ports: tuple[Port, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    privileged: bool = False
+    capabilities: tuple[str, ...] = ()
+    binds: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
+    runtime: str = ""
+    error: str = ""
+
+    @property
+    def own_kernel(self) -> bool:
+        """Whether its runtime may bring a kernel or network stack of its own, in which the host's tools see nothing."""
+        return self.runtime not in SHARED_KERNEL
+
+
 class Container(Struct, frozen=True):
     """One container. `name` is what a person calls it (Compose: `project/service`), `engine_name` what docker does.
 
@@ -126,6 +171,7 @@ class Container(Struct, frozen=True):
     image_id: str
     network_mode: str
     cited: Citation
+    asked: Asked
 
     @property
     def stays_down(self) -> bool:
@@ -278,6 +324,24 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         image_id=raw.Image,
         network_mode=raw.HostConfig.NetworkMode,
         cited=Citation(record.name, 1, f"{name} pid {raw.State.Pid}", f"container {name}"),
+        asked=_asked(raw),
+    )
+
+
+def _asked(raw: _Inspect) -> Asked:
+    held = raw.HostConfig
+    mounts = raw.Mounts or [one for one in (raw.MountPoints or {}).values() if one is not None]
+    links = (one.partition(":") for one in held.Links or ())
+    return Asked(
+        ports=_ports(held.PortBindings) if held.PortBindings else (),
+        links=tuple((target.lstrip("/"), alias.rpartition("/")[2]) for target, _, alias in links),
+        dns=tuple(held.Dns or ()),
+        privileged=held.Privileged,
+        capabilities=tuple(held.CapAdd or ()),
+        binds=tuple((one.Source, one.Destination) for one in mounts if one.Type == "bind"),
+        hostname=raw.Config.Hostname,
+        runtime=held.Runtime,
+        error=raw.State.Error,
     )
 
 

@@ -69,6 +69,11 @@ def sysctls(snapshot: Snapshot) -> Sysctls:
                 values[f"{family}/conf/{entry.path}"] = Value(text, Citation(tree.name, entry.line, text, place))
     if not values:
         raise EvidenceMissing("sysctls", record.why or record.status)
+    for family in ("ipv4", "ipv6"):
+        bind = snapshot.get(f"files/proc/sys/net/{family}/ip_nonlocal_bind")
+        if bind.readable:
+            text = bind.text.strip()
+            values[f"{family}/ip_nonlocal_bind"] = Value(text, Citation(bind.name, 1, text, bind.target))
     return Sysctls(values, _files(snapshot))
 
 

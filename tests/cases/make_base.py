@@ -209,13 +209,30 @@ def _pick(data: Any, keys: dict[str, Any]) -> Any:
 
 
 _STATE = dict.fromkeys(
-    ("Status", "Running", "Paused", "Restarting", "OOMKilled", "Dead", "Pid", "ExitCode", "StartedAt", "FinishedAt")
+    (
+        "Status",
+        "Running",
+        "Paused",
+        "Restarting",
+        "OOMKilled",
+        "Dead",
+        "Pid",
+        "ExitCode",
+        "StartedAt",
+        "FinishedAt",
+        "Error",
+    )
 )
 _INSPECT: dict[str, Any] = {
     **dict.fromkeys(("Id", "ID", "Name", "Image")),
     "State": _STATE,
-    "HostConfig": dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
-    "Config": dict.fromkeys(("Image", "Labels")),
+    "HostConfig": {
+        **dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
+        **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime")),
+    },
+    "Config": dict.fromkeys(("Image", "Labels", "Hostname")),
+    "Mounts": None,
+    "MountPoints": None,
     "NetworkSettings": dict.fromkeys(("SandboxID", "SandboxKey", "Ports", "Networks")),
 }
 _LISTED: dict[str, Any] = dict.fromkeys(("Id", "Names", "Image", "State", "NetworkSettings"))
@@ -262,6 +279,7 @@ class Cutter:
             *("engine/daemon.json", "engine/version", "host/init"),
             *("files/etc/default/docker", "files/etc/nftables.conf"),
             *("files/proc/sys/net/ipv4/ip_forward", "api/ping", "store/repositories.json"),
+            *("files/etc/resolv.conf", "files/run/systemd/resolve/resolv.conf", "host/groups"),
         )
         tables: list[tuple[Callable[[str], str], tuple[str, ...]]] = [
             (self._as_it_is, plain),
@@ -273,6 +291,11 @@ class Cutter:
             (self._processes, ("proc/processes",)),
             (self._as_it_is, ("run/netns",)),
             (self._index, ("netns/index",)),
+            (self._listeners, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/listeners", name))),
+            (self._inner, tuple(name for name in self.snapshot.records if re.match(r"netns/\d+/iptables", name))),
+            (self._as_it_is, self._of_containers("resolv.conf")),
+            (self._as_it_is, self._of_containers("hosts")),
+            (self._as_it_is, self._of_containers("hostname")),
             (self._links, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/links", name))),
             (self._routes, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/routes", name))),
             (self._rules, ("net/iptables-nft", "net/ip6tables-nft", "net/iptables-legacy", "net/ip6tables-legacy")),
@@ -394,6 +417,23 @@ class Cutter:
         for one in found:
             one["addr_info"] = [held for held in one["addr_info"] if held["local"] != "::1" and held["scope"] != "link"]
         return _rows(found)
+
+    def _listeners(self, text: str) -> str:
+        """Leave out the numbers that no check reads; the ports of dockerd's DNS have names of their own."""
+        words = (re.sub(r" (ino|sk):\w+", "", line) for line in text.split("\n") if line)
+        return "".join(sorted(f"{self._resolver(line)}\n" for line in words))
+
+    def _inner(self, text: str) -> str:
+        return self._resolver(self._rules(text))
+
+    @staticmethod
+    def _resolver(text: str) -> str:
+        """Give dockerd's DNS the ports 40053 for udp and 40054 for tcp, wherever they stand."""
+        lines = []
+        for line in text.split("\n"):
+            port = "40053" if line.startswith("udp ") or " -p udp " in line else "40054"
+            lines.append(re.sub(r"(?<=127\.0\.0\.11:)\d+|(?<=--sport )\d+", port, line))
+        return "\n".join(lines)
 
     @staticmethod
     def _routes(text: str) -> str:

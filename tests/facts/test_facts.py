@@ -19,12 +19,15 @@ from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
+from doctor.facts.proxies import Proxies
 from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
+from doctor.facts.sockets import Sockets
 from doctor.facts.store import Overlay, Owners
 from doctor.facts.sysctls import Sysctls
 from doctor.model import Citation
@@ -43,6 +46,7 @@ FACTS: dict[str, type] = {
     "config": ConfigFile,
     "containers": Containers,
     "daemon": Daemon,
+    "innerrules": InnerRules,
     "lifecycle": Lifecycle,
     "links": Links,
     "log": DaemonLog,
@@ -53,9 +57,11 @@ FACTS: dict[str, type] = {
     "owners": Owners,
     "places": Places,
     "processes": Processes,
+    "proxies": Proxies,
     "routes": Routes,
     "rules": Firewall,
     "sandboxes": Sandboxes,
+    "sockets": Sockets,
     "sysctls": Sysctls,
 }
 

@@ -1,0 +1,433 @@
+"""Published ports: is the port of the host to be had, is its address here, and does anybody in the container listen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from doctor.facts.clock import Clock
+from doctor.facts.config import Options
+from doctor.facts.containers import Container, Containers, Port
+from doctor.facts.daemon import Daemon
+from doctor.facts.embedded_dns import InnerRules
+from doctor.facts.links import Links, Routes
+from doctor.facts.proxies import Proxies, Proxy
+from doctor.facts.sockets import Listener, Sockets
+from doctor.facts.sysctls import Sysctls
+from doctor.model import (
+    Citation,
+    Command,
+    Effect,
+    Excluded,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Unknown,
+    Yield,
+)
+from doctor.registry import check
+
+STARTING = 30.0
+"""Seconds within which a container may still be on its way to listening."""
+
+_BUSY = ("port is already allocated", "address already in use")
+_NOT_HERE = "cannot assign requested address"
+
+
+def served(proxy: Proxy, container: Container) -> bool:
+    """Whether a docker-proxy is the one of some published port of a container."""
+    return any(
+        (port.protocol, port.host, port.container) == (proxy.protocol, proxy.host, proxy.container)
+        for port in container.ports
+    )
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two addresses of published ports cannot be had at once; an empty one is any of IPv4."""
+    first, second = one or "0.0.0.0", other or "0.0.0.0"  # noqa: S104 - nothing is bound
+    if (":" in first) != (":" in second):
+        return False
+    return first == second or "0.0.0.0" in {first, second} or "::" in {first, second}  # noqa: S104 - as above
+
+
+def spelled(port: Port) -> str:
+    """Spell the host's side of a published port: 8080, 127.0.0.1:8080, 53/udp."""
+    address = "" if port.host_ip in {"", "0.0.0.0", "::"} else f"{port.host_ip}:"  # noqa: S104 - nothing is bound
+    if ":" in port.host_ip and address:
+        address = f"[{port.host_ip}]:"
+    return f"{address}{port.host}" + ("" if port.protocol == "tcp" else f"/{port.protocol}")
+
+
+def rootless(daemon: Daemon) -> bool:
+    """Whether dockerd runs without root: its ports and proxies are in a namespace of its own."""
+    return "--rootless" in daemon.argv or daemon.address.startswith("unix:///run/user/")
+
+
+@check("NET037", Severity.ERROR)
+def port_taken(
+    containers: Containers, sockets: Sockets, proxies: Proxies, options: Options, daemon: Daemon
+) -> Iterator[Yield]:
+    """A port that a container wants to publish is held by somebody else.
+
+    ## What it is
+    A port and address of the host can be listened on once. dockerd refuses to start a
+    container whose published port is held by a process of the host or another container.
+    ## What you see
+    "address already in use" (a process holds it) or "port is already allocated" (Docker
+    itself gave it away) when the container starts; then it stays down.
+    ## By hand
+    docker inspect NAME -f '{{.State.Error}} {{json .HostConfig.PortBindings}}'
+    ss -ltnp
+    ## Cure
+    Decide who keeps the port: stop the other one, or publish another port by making the
+    container anew. Then docker start NAME. Only a person can decide that.
+    ## Looks like
+    NET038 (a docker-proxy without its container holds it), NET059 (no such address here)
+    ## Limits
+    A stopped container is judged by why its last start failed, and only while the port is
+    still held. Whose process it is, is not read: ss -ltnp as root says so.
+    ## References
+    bind(2), moby libnetwork/portallocator, libnetwork/drivers/bridge/port_mapping_linux.go
+    """
+    if rootless(daemon):
+        yield NotApplicable("dockerd runs rootless: its ports are in a namespace of its own")
+        return
+    if sockets.missing:
+        yield Unknown("host", f"listeners of the host: {sockets.missing}")
+        return
+    for container in containers.all:
+        if not container.running and any(words in container.asked.error for words in _BUSY):
+            yield from _kept_down(container, containers, sockets, proxies)
+    if options.known("userland-proxy") and options.on("userland-proxy"):
+        for container in containers.running:
+            yield from _captured(container, sockets, proxies)
+
+
+def _kept_down(container: Container, containers: Containers, sockets: Sockets, proxies: Proxies) -> Iterator[Finding]:
+    wanted = {spelled(port): port for port in container.asked.ports}
+    for port in wanted.values():
+        holder = next(
+            (
+                (one, held)
+                for one in containers.running
+                for held in one.ports
+                if (held.host, held.protocol) == (port.host, port.protocol) and overlap(held.host_ip, port.host_ip)
+            ),
+            None,
+        )
+        if holder is not None:
+            other, held = holder
+            fact = Citation(
+                other.cited.record, 1, f"{spelled(held)} -> {held.container}", f"container {other.engine_name}"
+            )
+            yield _taken(
+                container,
+                port,
+                f"container {other.name} publishes it",
+                fact,
+                (Note(f"decide: stop {other.engine_name}, or make {container.engine_name} anew with another port"),),
+            )
+            continue
+        left = next(
+            (
+                one
+                for one in proxies.all
+                if (one.host, one.protocol) == (port.host, port.protocol) and overlap(one.host_ip, port.host_ip)
+            ),
+            None,
+        )
+        if left is not None:
+            fact = left.cited
+            yield _taken(
+                container,
+                port,
+                f"docker-proxy (pid {left.pid}) holds it for no container",
+                fact,
+                (Command(("kill", str(left.pid))), Command(("docker", "start", container.engine_name))),
+            )
+            continue
+        listener = _listener(port, sockets)
+        if listener is not None:
+            yield _taken(
+                container,
+                port,
+                f"a process of the host (uid {listener.uid}) listens on {listener.address}:{listener.port}",
+                listener.cited,
+                (
+                    Command(("ss", "-Hlnp", f"--{port.protocol}", f"sport = :{port.host}")),
+                    Note(f"decide: stop that process and start {container.engine_name}, or publish another port"),
+                ),
+            )
+
+
+def _listener(port: Port, sockets: Sockets) -> Listener | None:
+    return next(
+        (
+            one
+            for one in sockets.host
+            if (one.port, one.protocol) == (port.host, port.protocol) and one.overlaps(port.host_ip)
+        ),
+        None,
+    )
+
+
+def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tuple[Command | Note, ...]) -> Finding:
+    said = container.asked.error
+    error = Citation(
+        container.cited.record, 1, said.rpartition("): ")[2] or said, f"State.Error of {container.engine_name}"
+    )
+    return Finding(
+        subject=f"{container.name}:{spelled(port)}",
+        title=f"{container.name} does not start: port {spelled(port)} is taken",
+        message=f"{container.name} wants port {spelled(port)}, and {who}",
+        evidence=(error, fact),
+        remedy=Remedy("decide who keeps the port", tuple(steps)),
+        hits=(Effect(f"{container.name} is down, and stays down"),),
+        excluded=(Excluded("NET059", f"the address is one of this host's: {port.host_ip or 'any'}"),),
+    )
+
+
+def _captured(container: Container, sockets: Sockets, proxies: Proxies) -> Iterator[Finding]:
+    """A running container's port is listened on by a process that is no docker-proxy: it got in while none was there."""
+    seen: set[str] = set()
+    for port in container.ports:
+        listener = captor(port, container, sockets, proxies)
+        if listener is None or spelled(port) in seen:
+            continue
+        seen.add(spelled(port))
+        yield Finding(
+            subject=f"{container.name}:{spelled(port)}",
+            title=f"port {spelled(port)} of {container.name} is held by another process",
+            message=f"{container.name} publishes {spelled(port)}, and a process of the host (uid {listener.uid}), no"
+            f" docker-proxy, listens on {listener.address}:{listener.port}",
+            evidence=(listener.cited, container.cited),
+            remedy=Remedy(
+                "find that process and end it, then restart the container",
+                (
+                    Command(("ss", "-Hlnp", f"--{port.protocol}", f"sport = :{port.host}")),
+                    Note(f"stop that process; then docker restart {container.engine_name} makes the docker-proxy anew"),
+                ),
+            ),
+            hits=(
+                Effect(f"from this host, {port.host} is that process, not {container.name}; it will not start again"),
+            ),
+            works=(Effect(f"from outside, as long as the rules lead to {container.name}"),),
+        )
+
+
+def captor(port: Port, container: Container, sockets: Sockets, proxies: Proxies) -> Listener | None:
+    """Give the socket that stands where the docker-proxy of a running container's port should be, if there is one."""
+    if any(served(one, container) and one.host == port.host and one.protocol == port.protocol for one in proxies.all):
+        return None
+    if any(one.host == port.host and one.protocol == port.protocol for one in proxies.all):
+        return None  # a proxy of some other container or of none: NET038
+    return _listener(port, sockets)
+
+
+@check("NET059", Severity.ERROR)
+def publish_address_not_here(
+    containers: Containers, links: Links, routes: Routes, sysctls: Sysctls, daemon: Daemon
+) -> Iterator[Yield]:
+    """A container publishes a port on an address that this host does not have.
+
+    ## What it is
+    `-p ADDRESS:PORT:PORT` listens on one address of the host. It has to be there when the
+    container starts, and while it runs: a new lease or a moved virtual address takes it away.
+    ## What you see
+    "cannot assign requested address", and the container stays down; or it runs, and the
+    port is reached by nobody.
+    ## By hand
+    ip -br address
+    docker inspect NAME -f '{{.State.Error}} {{json .HostConfig.PortBindings}}'
+    ## Cure
+    Give the host the address back, or make the container anew with an address that it
+    has. A virtual address that comes and goes: net.ipv4.ip_nonlocal_bind=1.
+    ## Looks like
+    NET037 (the port is taken), NET026 (the rule is missing)
+    ## Limits
+    With ip_nonlocal_bind on, an address that is elsewhere is meant to be: not judged.
+    ## References
+    bind(2), ip(7) ip_nonlocal_bind
+    """
+    if rootless(daemon):
+        yield NotApplicable("dockerd runs rootless: its ports are in a namespace of its own")
+        return
+    if not containers.all:
+        yield NotApplicable("no container is here")
+    held = {address.partition("/")[0] for link in links.all for address in link.addresses}
+    local = [route.dst for route in routes.all if route.type == "local"]
+    for container in containers.all:
+        failed = not container.running and _NOT_HERE in container.asked.error
+        ports = container.ports if container.running else container.asked.ports if failed else ()
+        for port in {spelled(port): port for port in ports}.values():
+            address = port.host_ip
+            if not address or address in held or _is_local(address, local):
+                continue
+            value = sysctls.values.get(f"ipv{6 if ':' in address else 4}/ip_nonlocal_bind")
+            if container.running and value is not None and value.value == "1":
+                continue
+            yield _not_here(container, port, links, failed=failed)
+
+
+def _is_local(address: str, local: list[str]) -> bool:
+    try:
+        wanted = ip_address(address)
+        if wanted.is_loopback or wanted.is_unspecified:
+            return True
+        return any(wanted in ip_network(net, strict=False) for net in local if (":" in net) == (":" in address))
+    except ValueError:
+        return True  # what cannot be read is not judged
+
+
+def _not_here(container: Container, port: Port, links: Links, *, failed: bool) -> Finding:
+    has = sorted(
+        address.partition("/")[0]
+        for link in links.all
+        for address in link.addresses
+        if link.kind != "bridge" and link.name != "lo" and not address.startswith("fe80:")
+    )
+    where = ", ".join(has) or "no address"
+    if failed:
+        said = container.asked.error.rpartition("): ")[2] or container.asked.error
+        fact = Citation(container.cited.record, 1, said, f"State.Error of {container.engine_name}")
+        hit = f"{container.name} is down, and stays down"
+    else:
+        excerpt = f"{spelled(port)} -> {port.container}"
+        fact = Citation(container.cited.record, 1, excerpt, f"container {container.engine_name}")
+        hit = f"nobody reaches {container.name} by {spelled(port)}; once stopped, it would not start again"
+    again = f"; then docker start {container.engine_name}" if failed else ""
+    return Finding(
+        subject=f"{container.name}:{spelled(port)}",
+        title=f"{container.name} publishes {spelled(port)}: no address of this host",
+        message=f"{container.name} publishes {spelled(port)}, and no link has {port.host_ip}; this host has {where}",
+        evidence=(fact, Citation(links.cited.record, 0, f"{len(links.all)} links, none with {port.host_ip}", "links")),
+        remedy=Remedy(
+            "bring the address back, or publish on another",
+            (
+                Note(
+                    f"give this host {port.host_ip} again, or make {container.engine_name} anew with an address"
+                    f" that it has ({where}){again}"
+                ),
+            ),
+        ),
+        hits=(Effect(hit),),
+        excluded=(Excluded("NET037", "it is not the port that is taken: the address is not here"),),
+    )
+
+
+@check("NET058", Severity.ERROR)
+def nobody_listens(containers: Containers, sockets: Sockets, inner: InnerRules, clock: Clock) -> Iterator[Yield]:
+    """Nobody in the container listens where its published port leads.
+
+    ## What it is
+    A published port leads to one address and port of the container. The application has to
+    listen there: on every address (0.0.0.0, ::), or on that one; 127.0.0.1 is not enough.
+    ## What you see
+    The port is refused from outside, and from this host connects and is reset (docker-proxy
+    accepts first). Inside the container everything seems to work.
+    ## By hand
+    docker inspect NAME -f '{{.State.Pid}} {{json .NetworkSettings.Ports}}'
+    nsenter -t PID -n ss -ltn
+    ## Cure
+    In the application: let it listen on 0.0.0.0, or publish the port that it listens on.
+    Nothing on the host helps.
+    ## Looks like
+    NET026 (the rule is missing), NET038 (the docker-proxy is missing)
+    ## Limits
+    Listening on the wrong address is an error; on another port only, a warning; nothing at
+    all is a note, but for the first 30 s. Not judged: rules inside, other runtimes.
+    ## References
+    ip(7), moby libnetwork/drivers/bridge/port_mapping_linux.go
+    """
+    judged = False
+    for container in containers.running:
+        targets = _targets(container)
+        if not targets or container.asked.own_kernel:
+            continue
+        if container.id in sockets.unread:
+            yield Unknown(container.name, f"listeners: {sockets.unread[container.id]}")
+            continue
+        listeners = sockets.containers.get(container.id)
+        rules = inner.of(sockets.space.get(container.id, ""))
+        if listeners is None or (rules is not None and rules.foreign):
+            continue  # what its own rules do to a packet is not known here
+        judged = True
+        yield from _deaf(container, targets, listeners, clock)
+    if not judged and not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _targets(container: Container) -> list[Port]:
+    """Give one published port for each port of the container."""
+    found: dict[tuple[int, str], Port] = {}
+    for port in container.ports:
+        found.setdefault((port.container, port.protocol), port)
+    return [port for port in found.values() if port.protocol in {"tcp", "udp"}]
+
+
+def _deaf(
+    container: Container, targets: list[Port], listeners: tuple[Listener, ...], clock: Clock
+) -> Iterator[Finding]:
+    addresses = [end.address for end in container.endpoints if end.address]
+    addresses += [end.address6 for end in container.endpoints if end.address6]
+    if not addresses:
+        return
+    idle: list[Port] = []
+    heard = False
+    for port in targets:
+        near = [one for one in listeners if (one.port, one.protocol) == (port.container, port.protocol)]
+        if any(one.takes(address) for one in near for address in addresses):
+            heard = True
+        elif near:
+            yield _wrong_address(container, port, near, addresses[0])
+        elif port.protocol == "tcp":
+            idle.append(port)
+    if clock.collected_at - container.started < STARTING:
+        return
+    others = sorted({one.port for one in listeners if one.protocol == "tcp" and not one.loopback})
+    for port in idle:
+        yield _idle(container, port, [] if heard else others, listeners)
+
+
+def _wrong_address(container: Container, port: Port, near: list[Listener], target: str) -> Finding:
+    there = ", ".join(f"{one.address}:{one.port}" for one in near)
+    return Finding(
+        subject=f"{container.name}:{port.container}/{port.protocol}",
+        title=f"{container.name} listens on {there} only; published is {target}:{port.container}",
+        message=f"{spelled(port)} leads to {target}:{port.container} of {container.name}, which listens on {there} only",
+        evidence=(*(one.cited for one in near), container.cited),
+        remedy=Remedy(
+            "in the application; nothing on the host helps",
+            (
+                Note(
+                    f"let the application in {container.engine_name} listen on 0.0.0.0:{port.container}, not on {there}"
+                ),
+            ),
+        ),
+        hits=(Effect(f"{spelled(port)}: refused from outside; from this host it connects and is reset"),),
+        works=(Effect(f"connections from inside of {container.name}"),),
+    )
+
+
+def _idle(container: Container, port: Port, others: list[int], listeners: tuple[Listener, ...]) -> Finding:
+    tcp = sorted({one.port for one in listeners if one.protocol == "tcp" and one.address != "127.0.0.11"})
+    there = ", ".join(map(str, tcp)) or "no port"
+    record = listeners[0].cited.record if listeners else container.cited.record
+    words = Citation(record, 0, f"listens on {there}", f"listeners of {container.engine_name}")
+    published = spelled(port)
+    note = (
+        f"publish a port that it listens on: -p {port.host}:{others[0]}, by making {container.engine_name} anew"
+        if others
+        else f"see why nothing in {container.engine_name} listens on {port.container}: docker logs {container.engine_name}"
+    )
+    return Finding(
+        subject=f"{container.name}:{port.container}/{port.protocol}",
+        title=f"nothing in {container.name} listens on {port.container}, which {published} leads to",
+        message=f"{published} leads to port {port.container} of {container.name}, which listens on {there}",
+        evidence=(words, container.cited),
+        remedy=Remedy("publish the port that it listens on, or let it listen", (Note(note),)),
+        severity=Severity.WARNING if others else Severity.INFO,
+        hits=(Effect(f"{published}: refused from outside; from this host it connects and is reset"),),
+    )
