@@ -245,7 +245,7 @@ def publish_address_not_here(
     Give the host the address back, or make the container anew with an address that it
     has. A virtual address that comes and goes: net.ipv4.ip_nonlocal_bind=1.
     ## Looks like
-    NET037 (the port is taken), NET026 (the rule is missing)
+    NET037 (the port is taken), NET021 (the rules are gone)
     ## Limits
     With ip_nonlocal_bind on, an address that is elsewhere is meant to be: not judged.
     ## References
@@ -334,7 +334,7 @@ def nobody_listens(containers: Containers, sockets: Sockets, inner: InnerRules, 
     In the application: let it listen on 0.0.0.0, or publish the port that it listens on.
     Nothing on the host helps.
     ## Looks like
-    NET026 (the rule is missing), NET038 (the docker-proxy is missing)
+    NET021 (the rules are gone), NET038 (the docker-proxy is missing)
     ## Limits
     Listening on the wrong address is an error; on another port only, a warning; nothing at
     all is a note, but for the first 30 s. Not judged: rules inside, other runtimes.
