@@ -17,7 +17,7 @@ import time
 from collections import deque
 from errno import EACCES, ENOENT, ENOTDIR, EPERM
 from hashlib import sha256
-from stat import S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -160,6 +160,7 @@ class Collector:
         for source in early:
             files.add(source.name, self._target(source), source.seconds, self._read(source))
         files.add(sources.KERNEL_LOG.name, sources.KERNEL_LOG.target, 1.0, self._kernel_log)
+        files.add("engine/paths", "paths of the configuration", 1.0, self._paths)
         files.add("proc/processes", "/proc", 3.0, self._processes)
         files.add("run/netns", self.places.exec_root + "/netns", 1.0, lambda: self._sandboxes("run/netns"))
         files.add("netns/index", "/proc/*/ns/net", 1.0, self._namespaces)
@@ -408,6 +409,22 @@ class Collector:
             return
         kept = b"\n".join(line for line in data.split(b"\n") if _wanted(line, source.keep))[-source.limit :]
         self._keep(source.name, "kernel", source.target, kept, source.scrub, ms=_since(start))
+
+    def _paths(self) -> None:
+        """Look at what the configuration names: its type, mode, owner, group and size, links followed."""
+        start = time.perf_counter()
+        lines = []
+        for path in self.places.paths:
+            try:
+                about = self.host.stat(path)
+            except OSError as error:
+                lines.append(tree_line(_text(path), "-" if error.errno == ENOENT else "!", 0.0, _why(error)))
+                continue
+            letter = "s" if S_ISSOCK(about.st_mode) else _letter(about.st_mode)
+            rights = f"{about.st_mode & 0o7777:04o} {about.st_uid} {about.st_gid} {about.st_size}"
+            lines.append(tree_line(_text(path), letter, about.st_mtime, rights))
+        data = "".join(lines).encode()
+        self._keep("engine/paths", "tree", "paths of the configuration", data, "tree", ms=_since(start))
 
     # Processes and namespaces
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SNAP_CONFIG = "/var/snap/docker/current/config/daemon.json"
 SNAP_DATA = "/var/snap/docker/common/var-lib-docker"
+MAX_PATH = 4096
+MANY_PATHS = 64
+"""Paths of one configuration that are looked at: a bound for a file that means ill."""
 LOGS = (
     "/var/log/docker.log",
     "/var/log/dockerd.log",
@@ -44,6 +47,8 @@ class Places(Struct, frozen=True):
     """What `iptables` stands for here: `iptables-nft` or `iptables-legacy`; empty when there is none."""
     other: str = ""
     """Another engine that is here instead (podman, containerd), for the message when Docker is not."""
+    paths: tuple[str, ...] = ()
+    """What the configuration names, to be looked at: socket, pid file, data root, programs. All absolute."""
 
     @property
     def names(self) -> dict[str, str]:
@@ -109,7 +114,20 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         looked=_looked(host, environ, address, data_root, binary, pid),
         iptables=_iptables(host),
         other=_other(host),
+        paths=_named(host, settings, address, setting("pidfile"), data_root),
     )
+
+
+def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, data_root: str) -> tuple[str, ...]:
+    """Give the paths that the configuration names; of a program without a path, where it is found or would be."""
+    runtimes = settings.get("runtimes")
+    held = runtimes.values() if isinstance(runtimes, dict) else ()
+    programs = [one.get("path") for one in held if isinstance(one, dict)]
+    programs += [settings.get("userland-proxy-path"), settings.get("init-path")]
+    found = [address.removeprefix("unix://"), pidfile.replace("/var/run/", "/run/", 1), data_root]
+    named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
+    found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
+    return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
 
 
 def _running(host: Host) -> tuple[int, tuple[str, ...]]:

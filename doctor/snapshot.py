@@ -58,7 +58,8 @@ class TreeEntry(Struct, frozen=True):
 
     `path` is relative to the record's target. `type` is `f` (content: the text), `l` (the link's target), `d` (a
     directory), `-` (absent), `!` (content: why it could not be read), `o` (any other type: content is its st_mode in
-    octal). Backslash, tab, newline and carriage return are escaped in path and content as `\\ \t \n \r`.
+    octal). In `engine/paths`, `s` is a socket, and the content is mode, owner, group and size.
+    Backslash, tab, newline and carriage return are escaped in path and content as `\\ \t \n \r`.
     `line` counts from 1, for citations.
     """
 

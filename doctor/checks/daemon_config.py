@@ -1,4 +1,4 @@
-"""Would dockerd start with the configuration it has? The file as JSON, and the file against the command line."""
+"""What daemon.json says: is it JSON, are its keys options, does the command line say the same, and is it in force?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from doctor.engine.options import MERGED, OPTIONS, Type
-from doctor.facts.config import ConfigFile, Options, SyntaxFault, check_text
+from doctor.engine.options import (
+    FLAGS,
+    FLAT,
+    LOG_OPTIONS,
+    LOG_OPTIONS_OF_ALL,
+    MERGED,
+    OPTIONS,
+    RELOADED,
+    RENAMED,
+    Release,
+    Type,
+    standing,
+)
+from doctor.facts.config import ConfigFile, Options, Origin, SyntaxFault, check_text
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.networks import Networks
+from doctor.facts.nextstart import NextStart
 from doctor.model import (
-    Citation,
+    Command,
     Edit,
     EditKey,
     Effect,
@@ -48,43 +62,14 @@ _MEMBERS: dict[str, Type] = {
     "default-ulimits": "map",
     "features": "bool",
     "log-opts": "string",
+    "proxies": "string",
     "runtimes": "map",
 }
 """What the values inside a list or an object have to be; in the lists that are not named, strings."""
 
 
-def _down_or_later(daemon: Daemon) -> tuple[Severity, tuple[Effect, ...], tuple[Effect, ...]]:
-    """Give severity, hits and works of a configuration that dockerd refuses."""
-    if daemon.pid:
-        return (
-            Severity.WARNING,
-            (Effect("the next start of dockerd fails: at the latest after the next boot or upgrade"),),
-            (Effect("dockerd runs on with what it read when it started"),),
-        )
-    return Severity.ERROR, (Effect("dockerd does not start: no docker command works"),), ()
-
-
-def _since(config: ConfigFile) -> Since | None:
-    if not config.mtime:
-        return None
-    written = Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0))
-    return Since(latest=written, exact=True)
-
-
-def _cure(daemon: Daemon, lifecycle: Lifecycle, *edits: Step) -> Remedy:
-    """Mend the file; start dockerd where it is down."""
-    if daemon.pid:
-        return Remedy("mend the file", edits, notes=("do not restart Docker before that",))
-    return lifecycle.starting("mend the file, then start dockerd", (*edits, *lifecycle.start))
-
-
-def _last_words(log: DaemonLog, *words: str) -> tuple[Citation, ...]:
-    fatal = log.fatal
-    return (fatal.cited,) if fatal and any(word in fatal.text for word in words) else ()
-
-
 @check("DMN001", Severity.ERROR, explains=("DMN016",), blocks_start=True)
-def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle) -> Iterator[Yield]:
+def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """The daemon cannot read daemon.json: it is no JSON, or a value has the wrong type.
 
     ## What it is
@@ -103,7 +88,7 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     DMN003 (an option both in the file and on the command line: the file is JSON then)
     ## Limits
     `--validate` came with 23. 20.10 refuses an empty file and takes what follows the object,
-    later ones do the opposite. Keys that Docker does not know are not judged.
+    later ones do the opposite. Keys that Docker does not know are DMN002's.
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
     """
@@ -113,7 +98,6 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
     if not config.exists:
         yield NotApplicable(f"there is no {config.path}")
         return
-    severity, hits, works = _down_or_later(daemon)
     wrong = config.fault
     if wrong is not None and _refuses(config.text, daemon.generation):
         place = f"{config.path}:{wrong.line}:{wrong.column}"
@@ -123,28 +107,29 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
             subject=config.path,
             title=f"daemon.json is no JSON: line {wrong.line}: {wrong.what}",
             message=f"{place}: {wrong.what}; dockerd refuses to start with this file",
-            evidence=(config.cite(wrong.line), *_last_words(log, "unable to configure")),
-            remedy=_cure(daemon, lifecycle, *steps),
-            severity=severity,
-            hits=hits,
-            works=works,
+            evidence=(config.cite(wrong.line), *start.words("unable to configure")),
+            remedy=start.cure(*steps),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
             excluded=(Excluded("DMN003", "a text that is no JSON is refused before its keys are compared"),),
-            since=_since(config),
+            since=start.written,
         )
     elif wrong is None and config.data is None and config.text.strip() not in {"", "null"}:
         yield Finding(
             subject=config.path,
             title="daemon.json holds no object",
             message=f"{config.path}: the text is JSON, but no object in {{ }}: dockerd refuses to start with it",
-            evidence=(config.cite(1), *_last_words(log, "unable to configure")),
-            remedy=_cure(daemon, lifecycle, Note(f"put the settings of {config.path} into one object")),
-            severity=severity,
-            hits=hits,
-            works=works,
-            since=_since(config),
+            evidence=(config.cite(1), *start.words("unable to configure")),
+            remedy=start.cure(Note(f"put the settings of {config.path} into one object")),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
+            since=start.written,
         )
     for key, value in (config.data or {}).items():
-        wrong_type = _mistyped(key, value) if key in OPTIONS and value is not None else None
+        known = standing(key, daemon.generation) == "option"
+        wrong_type = _mistyped(key, value) if known and value is not None else None
         if wrong_type is None:
             continue
         line = config.line_of(wrong_type.member) or config.line_of(key)
@@ -158,12 +143,12 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, log: DaemonLog, l
             subject=f"{config.path}:{key}",
             title=f"daemon.json: {said}",
             message=f"{config.path}:{line}: {said}: dockerd refuses to start",
-            evidence=(config.cite(line), *_last_words(log, "cannot unmarshal")),
-            remedy=_cure(daemon, lifecycle, step),
-            severity=severity,
-            hits=hits,
-            works=works,
-            since=_since(config),
+            evidence=(config.cite(line), *start.words("cannot unmarshal")),
+            remedy=start.cure(step),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
+            since=start.written,
         )
 
 
@@ -262,9 +247,184 @@ def _candidates(lines: list[str], wrong: SyntaxFault) -> Iterator[tuple[int, str
     yield here, line[:column].rstrip()
 
 
+@check("DMN002", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def daemon_json_unknown_key(config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+    """daemon.json has a key that is no option of this Docker: it refuses to start, or takes no notice.
+
+    ## What it is
+    Each key has to be an option of this release. dockerd refuses to start with any other,
+    but for the names of its flags: those it accepts, and they set nothing.
+    ## What you see
+    Down: "the following directives don't match any configuration option: KEY" in its log.
+    A flag's name (registry-mirror, host, label): all is well, and it has no effect.
+    ## By hand
+    dockerd --validate --config-file /etc/docker/daemon.json
+    docker info
+    ## Cure
+    Rename the key to the option that was meant (registry-mirrors, hosts, labels); remove
+    one that this release has no more, or not yet.
+    ## Looks like
+    DMN001 (no JSON, or a value of the wrong type), DMN003 (in the file and as a flag)
+    ## Limits
+    `--validate` came with 23. Keys inside builder, features, runtimes and log-opts are not
+    judged here. Of a Docker that is newer than 29.7, a key nobody knows is unknown.
+    ## References
+    dockerd(8), moby daemon/config/config.go findConfigurationConflicts, moby issue 28216
+    """
+    if config.unread:
+        yield Unknown(config.path, config.unread)
+        return
+    if not config.data:
+        yield NotApplicable(f"{config.path} sets nothing")
+        return
+    for key, value in config.data.items():
+        became, named = _judged(key, value, daemon.generation)
+        if became == "unsure":
+            yield Unknown(f"{config.path}:{key}", f"options of Docker {daemon.version}: newer than what is known here")
+        elif became == "unknown":
+            yield _no_option(config, key, named, daemon, start)
+        elif became == "ignored":
+            yield _sets_nothing(config, key, daemon, start)
+
+
+def _judged(key: str, value: object, release: Release) -> tuple[str, tuple[str, ...]]:
+    """Say what dockerd makes of a key, and which names it looked at: of most objects it looks at the members."""
+    if not isinstance(value, dict) or key in FLAT:
+        return standing(key, release), (key,)
+    inside = {name: standing(name, release) for name in value}
+    wrong = tuple(name for name, one in inside.items() if one in {"unknown", "unsure"})
+    if wrong:
+        return inside[wrong[0]], wrong
+    known = standing(key, release)
+    return ("option" if known in {"option", "harmless"} else "ignored"), (key,)
+
+
+def _meant(key: str, release: Release) -> str:
+    """Give the option that was likely meant; empty when none is near."""
+    if key in RENAMED:
+        return RENAMED[key]
+    flag = FLAGS.get(key)
+    if flag is not None and flag.key != key and not flag.flag_only:
+        return flag.key
+    spelled = re.sub(r"(?<=[a-z])([A-Z])", r"-\1", key).replace("_", "-").lower()
+    names = [name for name in OPTIONS if standing(name, release) == "option"]
+    if spelled in names:
+        return spelled
+    if spelled in FLAGS and not FLAGS[spelled].flag_only and FLAGS[spelled].key in names:
+        return FLAGS[spelled].key
+    from difflib import get_close_matches
+
+    near = get_close_matches(spelled, names, n=1, cutoff=0.8)
+    return near[0] if near else ""
+
+
+def _renamed(config: ConfigFile, key: str, meant: str) -> tuple[Step, ...]:
+    """Give the edits that put a key's value where it was meant, and take the key away."""
+    away = EditKey(config.path, "/" + key, None)
+    data = config.data or {}
+    value = data.get(key)
+    if not meant or meant in data or value is None:
+        return (away,)
+    kind: Type = "string" if meant == "default-shm-size" else OPTIONS[meant].type
+    parent = OPTIONS[meant].parent
+    text = json.dumps(value, ensure_ascii=False) if type(value) is _GO_TYPES[kind] else _as_wanted(kind, value)
+    if text is None:
+        return (Note(f"{config.path}: put the value of {key} under {meant}, as {_NAMES[_GO_TYPES[kind]]}"), away)
+    if parent and parent in data:
+        return (Note(f"{config.path}: move {key} into {parent}"), away)
+    return (away, EditKey(config.path, "/" + (parent or meant), f'{{"{meant}": {text}}}' if parent else text))
+
+
+def _no_option(config: ConfigFile, key: str, named: tuple[str, ...], daemon: Daemon, start: NextStart) -> Finding:
+    release = daemon.generation
+    docker = f"Docker {release[0]}.{release[1]}" if release[0] else "any Docker"
+    option = OPTIONS.get(key)
+    line = config.line_of(key)
+    inside = named != (key,)
+    names = ", ".join(named)
+    steps: tuple[Step, ...]
+    moved = _log_option(config, key)
+    meant = "" if moved else _meant(key, release)
+    steps = moved or _renamed(config, key, meant)
+    hint = f"; {meant} is near" if meant else "; it belongs into log-opts" if moved else ""
+    if option is not None and not option.exists(release):
+        gone = (
+            f"is gone since {_dotted(option.until)}"
+            if release >= option.until
+            else f"came with {_dotted(option.since)}"
+        )
+        hint = f"; it {gone}" + (f", and {meant} took its place" if meant else "")
+    what = f"{names} in {key}" if inside else key
+    return Finding(
+        subject=f"{config.path}:{key}",
+        title=f"daemon.json: {what} is no option of {docker}",
+        message=f"{config.path}:{line}: {what} is no option of {docker}{hint}: dockerd refuses to start,"
+        f" the directives don't match any configuration option: {names}",
+        evidence=(config.cite(line), *start.words("don't match any configuration option")),
+        remedy=start.cure(*steps, what=f"call it {meant}" if meant and len(steps) > 1 else "mend the file"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+        excluded=(Excluded("DMN001", f"{config.path} is JSON"),),
+        since=start.written,
+    )
+
+
+def _dotted(release: Release) -> str:
+    return f"{release[0]}.{release[1]}" if release[1] else str(release[0])
+
+
+def _log_option(config: ConfigFile, key: str) -> tuple[Step, ...]:
+    """Give the edits that move `max-size` and the like into log-opts, where they belong."""
+    data = config.data or {}
+    held = data.get("log-opts", {})
+    if key not in LOG_OPTIONS_OF_ALL.union(*LOG_OPTIONS.values()) or not isinstance(held, dict) or key in OPTIONS:
+        return ()
+    text = data[key] if isinstance(data[key], str) else json.dumps(data[key])
+    moved = json.dumps(held | {key: text}, ensure_ascii=False)
+    return (EditKey(config.path, "/" + key, None), EditKey(config.path, "/log-opts", moved))
+
+
+def _sets_nothing(config: ConfigFile, key: str, daemon: Daemon, start: NextStart) -> Finding:
+    """A flag's name as a key: dockerd knows the word, and has no such setting in the file."""
+    meant = _meant(key, daemon.generation)
+    line = config.line_of(key)
+    value = config.cite(line).excerpt.rstrip(",")
+    if key == "validate":
+        return Finding(
+            subject=f"{config.path}:{key}",
+            title="daemon.json: validate lets dockerd check the file, and end",
+            message=f"{config.path}:{line}: with {value}, dockerd says whether the file is in order and ends",
+            evidence=(config.cite(line), *start.words("configuration OK")),
+            remedy=start.cure(EditKey(config.path, "/validate", None)),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
+        )
+    instead = f": the option is {meant}" if meant else ""
+    steps = _renamed(config, key, meant)
+    then: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    if daemon.pid and meant in RELOADED and any(isinstance(one, EditKey) and one.value for one in steps):
+        then = (Command(("kill", "-HUP", str(daemon.pid))),)
+    elif meant and meant not in RELOADED:
+        notes = ("it takes effect with the next start of dockerd",)
+    return Finding(
+        subject=f"{config.path}:{key}",
+        title=f"daemon.json: {key} sets nothing{instead}",
+        message=f"{config.path}:{line}: {value}: {key} is the name of a flag, dockerd accepts it in its file and"
+        f" takes no notice{instead}",
+        evidence=(config.cite(line),),
+        remedy=Remedy(f"call it {meant}" if meant else "take it out", (*steps, *then), notes=notes),
+        severity=Severity.WARNING,
+        hits=(Effect(f"what {key} was to set is not set"),),
+        works=(Effect("every other key of the file"),),
+    )
+
+
 @check("DMN003", Severity.ERROR, explains=("DMN016",), blocks_start=True)
 def option_in_file_and_flag(
-    options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle
+    options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, start: NextStart
 ) -> Iterator[Yield]:
     r"""An option stands both in daemon.json and on dockerd's command line.
 
@@ -297,7 +457,6 @@ def option_in_file_and_flag(
     # What the last start was told counts only where the next one's command line is not known: a unit may have changed.
     told = _conflicts_in(log) if not daemon.pid and not (options.flags_from == "unit" and options.flags) else {}
     both = [key for key in options.file if (key in options.flags or key in told) and key not in MERGED]
-    severity, hits, works = _down_or_later(daemon)
     for key in both:
         in_file = options.file[key]
         flags = options.flags.get(key, ())
@@ -310,13 +469,13 @@ def option_in_file_and_flag(
                 f"{in_file.where} sets {key} to {in_file.value}, the command line has {flag_text}:"
                 f" dockerd refuses to start with both"
             ),
-            evidence=(in_file.cited, *(one.cited for one in flags), *_last_words(log, "both as a flag")),
-            remedy=_cure(daemon, lifecycle, EditKey(config.path, "/" + key, None)),
-            severity=severity,
-            hits=hits,
-            works=works,
+            evidence=(in_file.cited, *(one.cited for one in flags), *start.words("both as a flag")),
+            remedy=start.cure(EditKey(config.path, config.pointer(key), None)),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
             excluded=(Excluded("DMN001", f"{config.path} is JSON"),),
-            since=_since(config) if later or not daemon.pid else None,
+            since=start.written if later or not daemon.pid else None,
         )
 
 
@@ -329,3 +488,166 @@ def _conflicts_in(log: DaemonLog) -> dict[str, str]:
     if fatal is None or "both as a flag and in the configuration file" not in fatal.text:
         return {}
     return {match[1]: match[2] for match in _DIRECTIVE.finditer(fatal.text)}
+
+
+_COMPARED: frozenset[Type] = frozenset({"bool", "string", "number", "list"})
+_NOT_COMPARED = frozenset(
+    {"data-root", "hosts", "default-shm-size", "default-address-pools", "dns", "exec-root", "pidfile"}
+)
+"""Keys that dockerd writes otherwise than they stand in the file, or that another check is about."""
+
+_DEFAULT_TOLD = ("debug", "default-runtime", "experimental", "icc", "insecure-registries", "ip", "ip-masq", "labels")
+_ALWAYS = (*_DEFAULT_TOLD, "live-restore", "log-driver", "mtu", "registry-mirrors")
+"""Keys whose default is known and whose value in force the API tells: compared even where the file does not set them."""
+
+_OF_THE_BRIDGE = {
+    "icc": "com.docker.network.bridge.enable_icc",
+    "ip": "com.docker.network.bridge.host_binding_ipv4",
+    "ip-masq": "com.docker.network.bridge.enable_ip_masquerade",
+    "mtu": "com.docker.network.driver.mtu",
+}
+"""Options of the network `bridge` that say what dockerd was told."""
+
+
+@check("DMN013", Severity.WARNING)
+def daemon_json_not_in_force(
+    options: Options,
+    config: ConfigFile,
+    daemon: Daemon,
+    networks: Networks | None,
+    log: DaemonLog,
+    lifecycle: Lifecycle,
+) -> Iterator[Yield]:
+    """daemon.json was changed after dockerd had read it, and says otherwise than what is in force.
+
+    ## What it is
+    dockerd reads its file when it starts. A reload (SIGHUP) takes a few keys anew (debug,
+    labels, live-restore, mirrors, runtimes, ...); all others wait for the next start.
+    ## What you see
+    An option that is set and has no effect; and one day, after a restart for some other
+    reason, containers that behave differently.
+    ## By hand
+    docker info
+    stat -c %y /etc/docker/daemon.json; ps -o lstart= -p $(pidof dockerd)
+    ## Cure
+    kill -HUP where a reload takes every changed key: nothing stops. Else a restart, with
+    its price; or take the change back.
+    ## Looks like
+    DMN002 (a key that sets nothing at all), DMN003 (the flag would win)
+    ## Limits
+    Compared is what the API tells, and after a reload what dockerd logged of itself. A file
+    that is newer and says the same is no finding, nor one older than the start.
+    ## References
+    dockerd(8), moby daemon/reload.go, moby cmd/dockerd/daemon.go reloadConfig
+    """
+    if config.unread:
+        yield Unknown(config.path, config.unread)
+        return
+    if not daemon.pid or not config.exists:
+        yield NotApplicable("dockerd does not run" if not daemon.pid else f"there is no {config.path}")
+        return
+    if config.data is None or not daemon.started or config.mtime <= daemon.started:
+        return  # DMN001 says the one; a file that is older was read
+    running = options.running | _of_the_bridge(networks)
+    if not running:
+        yield Unknown(config.path, f"API: {daemon.why or 'it does not say what is in force'}")
+        return
+    differ = [
+        (key, running[key])
+        for key in sorted({*options.file, *_ALWAYS})
+        if key in running and _differs(key, options, running[key])
+    ]
+    if differ:
+        yield _stale(differ, options, config, daemon, log, lifecycle)
+
+
+def _of_the_bridge(networks: Networks | None) -> dict[str, Origin]:
+    network = next((one for one in networks.all if one.name == "bridge"), None) if networks else None
+    if network is None:
+        return {}
+    found = {}
+    for key, name in _OF_THE_BRIDGE.items():
+        if name in network.options:
+            cited = structs.replace(network.cited, excerpt=f"{name}: {network.options[name]}")
+            found[key] = Origin(network.options[name], name, "network bridge", cited, "API")
+    return found
+
+
+def _differs(key: str, options: Options, now: Origin) -> bool:
+    """Whether what a start would take is something else than what is in force; secrets that were taken out are not compared."""
+    option = OPTIONS.get(key)
+    told = options.value(key)
+    if option is None or option.type not in _COMPARED or key in _NOT_COMPARED or "\u00ab" in told + now.value:
+        return False
+    if option.type == "list":
+        return _entries(told) != _entries(now.value)
+    return told.lower() != now.value.lower()
+
+
+def _entries(text: str) -> set[str]:
+    return {one.removeprefix("http://").rstrip("/") for one in text.split(",") if one}
+
+
+def _stale(
+    differ: list[tuple[str, Origin]],
+    options: Options,
+    config: ConfigFile,
+    daemon: Daemon,
+    log: DaemonLog,
+    lifecycle: Lifecycle,
+) -> Finding:
+    names = [key for key, _ in differ]
+    said = "; ".join(
+        f"{key} is {_word(now.value)}, a start would make it {_word(options.value(key))}" for key, now in differ
+    )
+    failed = next(
+        (one for one in log.lines if one.at >= config.mtime and "rror reloading configuration" in one.text), None
+    )
+    evidence = []
+    for key, now in differ:
+        origin = options.origin(key)
+        evidence += [origin.cited if origin else config.cite(0), now.cited]
+    reload = Command(("kill", "-HUP", str(daemon.pid)))
+    taken = [key for key in names if key in RELOADED]
+    if len(taken) == len(names):
+        # A reload does not see that a key has gone: it has to be told the default.
+        gone = tuple(
+            EditKey(config.path, f"/{key}", _as_json(key, options.value(key)))
+            for key in names
+            if key not in options.file and key not in options.flags
+        )
+        remedy = Remedy("let dockerd read its file again: nothing stops", (*gone, reload))
+    else:
+        late = ", ".join(key for key in names if key not in RELOADED)
+        also = (f"a reload (kill -HUP {daemon.pid}) takes {', '.join(taken)} at once",) if taken else ()
+        remedy = lifecycle.remedy(
+            f"restart dockerd, a reload does not take {late}; or take the change back", notes=also
+        )
+    return Finding(
+        subject=config.path,
+        title=f"daemon.json is newer than what runs: {', '.join(names)}",
+        message=f"{config.path} was written after dockerd had started: {said}",
+        evidence=(*evidence, *((failed.cited,) if failed else ())),
+        remedy=remedy,
+        hits=(
+            Effect("what the file says is not in force:", tuple(names)),
+            Effect("the next start of dockerd changes it, for whatever reason it comes"),
+        ),
+        works=(Effect("dockerd runs on with what it read when it started"),),
+        since=Since(
+            earliest=Moment(daemon.started, "dockerd started"),
+            latest=Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0)),
+            exact=True,
+        ),
+    )
+
+
+def _word(value: str) -> str:
+    return (value if len(value) <= 60 else value[:57] + "...") or "empty"  # noqa: PLR2004 - of a line
+
+
+def _as_json(key: str, value: str) -> str:
+    kind = OPTIONS[key].type
+    if kind == "list":
+        return json.dumps([one for one in value.split(",") if one])
+    return value if kind in {"bool", "number"} else json.dumps(value)

@@ -1,8 +1,10 @@
-"""The options of dockerd: each key of daemon.json with its flag, its type and its default.
+"""The options of dockerd: key of daemon.json, flag, type, default, accepted values, releases, and what a reload takes.
 
-Source: dockerd(8), moby `cmd/dockerd/config.go` and `daemon/config/config.go`, 20.10 to 28. A list flag has a singular
-name and a plural key (`--host`, `hosts`); dockerd refuses to start when a key stands both in the file and on its
-command line, whatever the values (`findConfigurationConflicts`), except for `runtimes`, which it merges.
+Source: dockerd(8), moby `cmd/dockerd/config.go`, `daemon/config/config.go` and `daemon/reload.go` of 20.10.24 to 29.7.2, and
+20.10.24, 26.1.5 and 28.5.2 themselves. A list flag has a singular name and a plural key (`--host`, `hosts`). dockerd
+refuses to start when a key stands both in the file and on its command line, whatever the values
+(`findConfigurationConflicts`), except for `runtimes`, which it merges. A key that is the name of a flag, but no key of its
+own, is accepted without a word and sets nothing (`"registry-mirror"`: measured on all three).
 """
 
 from __future__ import annotations
@@ -12,24 +14,49 @@ from typing import Literal
 from msgspec import Struct
 
 Type = Literal["bool", "string", "number", "list", "map"]
+Release = tuple[int, int]
+"""Major and minor of a release, (0, 0) for one that is not known."""
+
+NEWEST: Release = (29, 7)
+"""The newest release whose options are known here: a later one may have more."""
 
 
 class Option(Struct, frozen=True):
-    """One option: its key in daemon.json, its long flag without dashes, its type, its default as text."""
+    """One option: its key in daemon.json, its long flag without dashes, its type, its default as text.
+
+    `since` is the first release that has it, `until` the first that has it no more. `parent` is the object in
+    daemon.json that it stands in (`proxies`); `flag_only` is one that is no key of the file.
+    """
 
     key: str
     flag: str
     type: Type
     default: str = ""
+    since: Release = (0, 0)
+    until: Release = (99, 0)
+    parent: str = ""
+    flag_only: bool = False
+
+    def exists(self, release: Release) -> bool:
+        """Whether a release has it; one that is not known has every option."""
+        return release == (0, 0) or self.since <= release < self.until
 
 
-def _table(kind: Type, *rows: str) -> tuple[Option, ...]:
-    """Read rows of `key`, `key=default` or `key flag`."""
+def _release(text: str, otherwise: Release) -> Release:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor or 0)) if major else otherwise
+
+
+def _table(kind: Type, *rows: str, parent: str = "", flag_only: bool = False) -> tuple[Option, ...]:
+    """Read rows of `key`, `key=default` or `key flag`, with `@28.2` (since) or `@-25` (no more in) at the end."""
     options = []
     for row in rows:
-        names, _, default = row.partition("=")
+        words, _, when = row.partition(" @")
+        names, _, default = words.partition("=")
         key, _, flag = names.partition(" ")
-        options.append(Option(key, flag or key, kind, default))
+        since, _, until = when.partition("-")
+        first, last = _release(since, (0, 0)), _release(until, (99, 0))
+        options.append(Option(key, flag or key, kind, default, first, last, parent, flag_only))
     return tuple(options)
 
 
@@ -38,12 +65,14 @@ OPTIONS: dict[str, Option] = {
     for option in (
         *_table(
             "bool",
+            "allow-direct-routing=false @28.2",
+            "cri-containerd=false",
             "debug=false",
             "experimental=false",
             "icc=true",
             "init=false",
             "ip-forward=true",
-            "ip-forward-no-drop=false",
+            "ip-forward-no-drop=false @28",
             "ip-masq=true",
             "ip6tables=true",
             "iptables=true",
@@ -51,29 +80,25 @@ OPTIONS: dict[str, Option] = {
             "live-restore=false",
             "no-new-privileges=false",
             "raw-logs=false",
+            "rootless=false",
             "selinux-enabled=false",
             "tls=false",
             "tlsverify=false",
             "userland-proxy=true",
-            "validate=false",
-            "bridge-accept-fwmark=false",
-            "allow-direct-routing=false",
-            "rootless=false",
-            "cri-containerd=false",
-            "help=false",
-            "version=false",
         ),
+        *_table("bool", "help=false", "restart=true", "validate=false @23", "version=false", flag_only=True),
         *_table(
             "string",
-            "api-cors-header",
+            "api-cors-header @-28",
             "bip",
-            "bip6",
+            "bip6 @28",
             "bridge",
+            "bridge-accept-fwmark @29",
             "cgroup-parent",
-            "config-file=/etc/docker/daemon.json",
+            "cluster-advertise @-24",
+            "cluster-store @-24",
             "containerd",
             "containerd-namespace=moby",
-            "containerd-plugins-namespace=plugins.moby",
             "data-root=/var/lib/docker",
             "default-cgroupns-mode",
             "default-gateway",
@@ -81,22 +106,19 @@ OPTIONS: dict[str, Option] = {
             "default-ipc-mode=private",
             "default-runtime=runc",
             "exec-root=/var/run/docker",
-            "firewall-backend",
+            "firewall-backend @29",
             "fixed-cidr",
             "fixed-cidr-v6",
-            "graph",
+            "graph @-24",
             "group=docker",
             "host-gateway-ip",
-            "http-proxy",
-            "https-proxy",
             "init-path",
             "ip=0.0.0.0",
             "log-driver=json-file",
-            "log-format=text",
+            "log-format=text @25",
             "log-level=info",
             "metrics-addr",
-            "min-api-version",
-            "no-proxy",
+            "min-api-version @29",
             "pidfile=/var/run/docker.pid",
             "seccomp-profile",
             "storage-driver",
@@ -107,32 +129,40 @@ OPTIONS: dict[str, Option] = {
             "userland-proxy-path",
             "userns-remap",
         ),
+        *_table("string", "http-proxy @23", "https-proxy @23", "no-proxy @23", parent="proxies"),
+        *_table(
+            "string",
+            "config-file=/etc/docker/daemon.json",
+            "containerd-plugins-namespace=plugins.moby",
+            flag_only=True,
+        ),
         *_table(
             "number",
             "cpu-rt-period",
             "cpu-rt-runtime",
             "default-shm-size=64M",
+            "default-stop-timeout=10 @29.7",
             "max-concurrent-downloads=3",
             "max-concurrent-uploads=5",
             "max-download-attempts=5",
             "mtu=1500",
             "network-control-plane-mtu=1500",
             "network-diagnostic-port",
-            "oom-score-adjust=-500",
+            "oom-score-adjust=-500 @-26",
             "shutdown-timeout=15",
         ),
         *_table(
             "list",
             "allow-nondistributable-artifacts",
             "authorization-plugins authorization-plugin",
-            "cdi-spec-dirs cdi-spec-dir",
+            "cdi-spec-dirs cdi-spec-dir @25",
             "default-address-pools default-address-pool",
             "dns",
             "dns-opts dns-opt",
             "dns-search",
             "exec-opts exec-opt",
             "hosts host",
-            "host-gateway-ips",
+            "host-gateway-ips @28",
             "insecure-registries insecure-registry",
             "labels label",
             "node-generic-resources node-generic-resource",
@@ -142,11 +172,13 @@ OPTIONS: dict[str, Option] = {
         *_table(
             "map",
             "builder",
-            "default-network-opts default-network-opt",
+            "cluster-store-opts cluster-store-opt @-24",
+            "default-network-opts default-network-opt @24",
             "default-ulimits default-ulimit",
             "features feature",
             "log-opts log-opt",
-            "proxies",
+            "nri-opts @29.2",
+            "proxies @23",
             "runtimes add-runtime",
         ),
     )
@@ -166,8 +198,123 @@ SHORT = {
 
 FLAGS: dict[str, Option] = {option.flag: option for option in OPTIONS.values()}
 
+NO_FLAG = frozenset({"builder", "proxies", "host-gateway-ips", "min-api-version"})
+"""Keys of daemon.json that have no flag of their name."""
+
 MERGED = frozenset({"runtimes"})
 """Keys that may stand in the file and on the command line at once."""
+
+FLAT = frozenset(
+    {
+        *(
+            "builder",
+            "cluster-store-opts",
+            "default-network-opts",
+            "default-ulimits",
+            "features",
+            "log-opts",
+            "nri-opts",
+        ),
+        "runtimes",
+    }
+)
+"""Objects of daemon.json that dockerd takes as a whole; of any other it looks at the members as if they stood at the top."""
+
+RENAMED = {
+    "graph": "data-root",
+    "cluster-store": "",
+    "cluster-advertise": "",
+    "mirror": "registry-mirrors",
+    "mirrors": "registry-mirrors",
+    "nameserver": "dns",
+    "nameservers": "dns",
+    "storage-path": "data-root",
+    "containerd-plugin-namespace": "",
+}
+"""Keys that are no option (any more), and the one that took their place; empty where none did."""
+
+HARMLESS = frozenset({"allow-nondistributable-artifacts", "deprecated-key-path"})
+"""Keys without a meaning any more that dockerd has been told to accept."""
+
+RELOADED = frozenset(
+    {
+        *("debug", "default-cgroupns-mode", "default-ipc-mode", "default-runtime", "default-shm-size", "runtimes"),
+        *("default-stop-timeout", "features", "insecure-registries", "labels", "live-restore", "nri-opts"),
+        *("max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "network-diagnostic-port"),
+        *("registry-mirrors", "shutdown-timeout"),
+    }
+)
+"""Keys that a dockerd which runs takes from the file on SIGHUP; any other needs a restart (moby daemon/reload.go)."""
+
+ENVIRONMENT = {
+    "http-proxy": "HTTP_PROXY",
+    "https-proxy": "HTTPS_PROXY",
+    "no-proxy": "NO_PROXY",
+    "min-api-version": "DOCKER_MIN_API_VERSION",
+    "storage-driver": "DOCKER_DRIVER",
+}
+"""Options that dockerd also takes from its environment, and the variable; a proxy may be in lower case."""
+
+_DEFAULT_BEFORE: dict[str, tuple[Release, str]] = {"ip6tables": ((27, 0), "false")}
+"""Defaults that were others up to a release."""
+
+
+def default(key: str, release: Release) -> str:
+    """Give the default of a key in a release; of today's for one that is not known.
+
+    >>> default("ip6tables", (26, 1)), default("ip6tables", (28, 5))
+    ('false', 'true')
+    """
+    changed, before = _DEFAULT_BEFORE.get(key, ((0, 0), ""))
+    return before if (0, 0) < release < changed else OPTIONS[key].default
+
+
+LOG_LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
+"""In any case of letters; up to 24 `warning` as well (measured: 20.10.24 takes it, 26.1.5 and 28.5.2 refuse it)."""
+
+LOG_FORMATS = ("text", "json")
+
+_CHOSEN = ("env", "env-regex", "labels", "labels-regex")
+LOG_OPTIONS: dict[str, frozenset[str]] = {
+    "json-file": frozenset({"max-file", "max-size", "compress", "tag", *_CHOSEN}),
+    "local": frozenset({"max-file", "max-size", "compress"}),
+    "journald": frozenset({"tag", *_CHOSEN}),
+    "syslog": frozenset(
+        {
+            *("syslog-address", "syslog-facility", "syslog-format", "syslog-tls-ca-cert", "syslog-tls-cert"),
+            *("syslog-tls-key", "syslog-tls-skip-verify", "tag", *_CHOSEN),
+        }
+    ),
+    "gelf": frozenset(
+        {
+            *("gelf-address", "gelf-compression-level", "gelf-compression-type", "gelf-tcp-max-reconnect"),
+            *("gelf-tcp-reconnect-delay", "tag", *_CHOSEN),
+        }
+    ),
+}
+"""The log options that each driver takes, in every release from 20.10 on; drivers of which these differ are left out."""
+
+LOG_OPTIONS_OF_ALL = frozenset({"mode", "max-buffer-size"})
+"""Log options that any driver takes."""
+
+
+def standing(key: str, release: Release) -> Literal["option", "ignored", "harmless", "unknown", "unsure"]:
+    """Say what dockerd makes of a key at the top of daemon.json: it sets something, nothing, or dockerd refuses to start.
+
+    `unsure` is a key that nobody knows, of a release that is newer than this table.
+
+    >>> standing("registry-mirrors", (28, 5)), standing("registry-mirror", (28, 5)), standing("bip6", (26, 1))
+    ('option', 'ignored', 'unknown')
+    """
+    option = OPTIONS.get(key)
+    if option is not None and option.exists(release) and not option.flag_only and not option.parent:
+        return "option"
+    if key in HARMLESS:
+        return "harmless"
+    flag = FLAGS.get(key)
+    if flag is not None and flag.exists(release) and key not in NO_FLAG:
+        return "ignored"
+    return "unsure" if release > NEWEST else "unknown"
 
 
 class Flag(Struct, frozen=True):

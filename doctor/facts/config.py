@@ -1,8 +1,8 @@
 """daemon.json as it stands, and every option with where its value comes from.
 
 `ConfigFile` keeps the text and, where it does not parse, line and column of the fault. `Options` says for each key what
-the file and the command line ask for. What a dead daemon would be started with is read from the unit (systemd) or from
-/etc/default/docker (init script).
+the file, the command line and the environment ask for, and what the API and the last reload say is in force. What a dead
+daemon would be started with is read from the unit (systemd) or from /etc/default/docker (init script).
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import re
 import shlex
 from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, field
 
-from doctor.engine.options import OPTIONS, Flag, parse_flags
-from doctor.facts.daemon import Daemon
+from doctor.engine.options import ENVIRONMENT, FLAT, Flag, Release, default, parse_flags
+from doctor.facts import UNDECODABLE
+from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
@@ -54,6 +56,12 @@ class ConfigFile(Struct, frozen=True):
                 return self.text.count("\n", 0, match.start()) + 1
         return self.text.count("\n", 0, matches[0].start()) + 1 if matches else 0
 
+    def pointer(self, key: str) -> str:
+        """Give the JSON pointer of a key: at the top, or in the object that it stands in."""
+        data = self.data or {}
+        inside = [outer for outer, held in data.items() if isinstance(held, dict) and outer not in FLAT and key in held]
+        return f"/{inside[0]}/{key}" if key not in data and inside else f"/{key}"
+
     def cite(self, line: int) -> Citation:
         """Cite one line of the file, or the file as a whole with line 0."""
         lines = self.text.split("\n")
@@ -62,19 +70,24 @@ class ConfigFile(Struct, frozen=True):
 
 
 class Origin(Struct, frozen=True):
-    """One place that sets an option: the value as text, the words that do, and the citation."""
+    """One place that sets an option: the value as text, the words that do, and the citation.
+
+    `source` is `daemon.json`, `flag`, `environment`, or, for what is in force, `API` or `reload` (the daemon's log).
+    """
 
     value: str
     text: str
     where: str
     cited: Citation
+    source: str = "daemon.json"
 
 
 class Options(Struct, frozen=True):
-    """Per key of daemon.json: what the file sets, and what the command line sets.
+    """Per key of daemon.json: what the file sets, what the command line sets, and what is in force.
 
     `flags_from` says whose command line that is: `running` (of the dockerd that runs), `unit`, `init script`, or empty
-    when nobody knows what the next start will be given.
+    when nobody knows what the next start will be given. `running` is what the API, or the log of the last reload, says
+    of the dockerd that runs; a key that neither tells is not in it.
     """
 
     file: dict[str, Origin]
@@ -82,12 +95,16 @@ class Options(Struct, frozen=True):
     flags_from: str
     unread: str = ""
     """Why daemon.json could not be read; a key that no flag sets is then not known."""
+    environment: dict[str, Origin] = {}
+    running: dict[str, Origin] = {}
+    release: Release = (0, 0)
 
     def value(self, key: str) -> str:
-        """Give the value in force as text: the flag's, else the file's, else the default; lists joined by commas."""
-        if key in self.flags:
+        """Give what a start would take, as text: the flag's, the file's, the environment's, the default; lists by commas."""
+        origin = self.origin(key)
+        if origin is not None and origin.source == "flag":
             return ",".join(one.value for one in self.flags[key])
-        return self.file[key].value if key in self.file else OPTIONS[key].default
+        return origin.value if origin is not None else default(key, self.release)
 
     def known(self, key: str) -> bool:
         """Whether the value in force is known."""
@@ -99,7 +116,11 @@ class Options(Struct, frozen=True):
 
     def origin(self, key: str) -> Origin | None:
         """Give what sets the key, None when it has its default."""
-        return self.flags[key][0] if key in self.flags else self.file.get(key)
+        if key == "storage-driver" and key in self.environment:
+            return self.environment[key]  # DOCKER_DRIVER goes before all (moby daemon/daemon.go)
+        if key in self.flags:
+            return self.flags[key][0]
+        return self.file.get(key) or self.environment.get(key)
 
 
 def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | None]:
@@ -217,17 +238,152 @@ def _as_text(value: Any) -> str:
 
 
 @fact
-def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon) -> Options:
-    """Put the file and the command line side by side."""
+def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon, log: DaemonLog) -> Options:
+    """Put the file, the command line, the environment and what is in force side by side."""
     from_file = {}
-    for key, value in (config.data or {}).items():
+    for key, value in _flattened(config.data or {}).items():
         line = config.line_of(key)
         from_file[key] = Origin(_as_text(value), f'"{key}"', f"{config.path}:{line}", config.cite(line))
     flags, whose = _command_line(snapshot, daemon)
     by_key: dict[str, list[Origin]] = {}
     for flag, cited in flags:
-        by_key.setdefault(flag.key, []).append(Origin(flag.value, flag.text, cited.place, cited))
-    return Options(from_file, {key: tuple(held) for key, held in by_key.items()}, whose, config.unread)
+        by_key.setdefault(flag.key, []).append(Origin(flag.value, flag.text, cited.place, cited, "flag"))
+    return Options(
+        from_file,
+        {key: tuple(held) for key, held in by_key.items()},
+        whose,
+        config.unread,
+        environment=_environment(snapshot, daemon),
+        running=_reloaded(log, daemon) | _asked(snapshot),
+        release=daemon.generation,
+    )
+
+
+def _flattened(data: dict[str, Any]) -> dict[str, Any]:
+    """Give keys and values as dockerd compares them with its flags: members of `proxies` stand for themselves."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found[key] = value
+        if isinstance(value, dict) and key not in FLAT:
+            found |= value
+    return found
+
+
+def _environment(snapshot: Snapshot, daemon: Daemon) -> dict[str, Origin]:
+    """Read what dockerd takes from its environment; of one that does not run nobody knows it."""
+    record = snapshot.get("engine/environ")
+    if not daemon.pid or not record.readable:
+        return {}
+    held = dict(one.split("=", 1) for one in record.text.split("\0") if "=" in one)
+    found = {}
+    for key, variable in ENVIRONMENT.items():
+        name = variable if variable in held else variable.lower()
+        if held.get(name):
+            cited = Citation(record.name, 0, f"{name}={held[name]}", record.target)
+            found[key] = Origin(held[name], name, record.target, cited, "environment")
+    return found
+
+
+class _Index(Struct):
+    Secure: bool = True
+
+
+class _Registries(Struct):
+    InsecureRegistryCIDRs: list[str] | None = None
+    IndexConfigs: dict[str, _Index] | None = None
+    Mirrors: list[str] | None = None
+
+
+class _Info(Struct):
+    """The part of `GET /info` that says what the daemon was told; what an engine does not say stays None."""
+
+    Debug: bool | None = None
+    LiveRestoreEnabled: bool | None = None
+    ExperimentalBuild: bool | None = None
+    LoggingDriver: str | None = None
+    DefaultRuntime: str | None = None
+    DockerRootDir: str | None = None
+    InitBinary: str | None = None
+    Labels: list[str] | None = None
+    RegistryConfig: _Registries = field(default_factory=_Registries)
+
+
+_TOLD = {
+    "debug": "Debug",
+    "live-restore": "LiveRestoreEnabled",
+    "experimental": "ExperimentalBuild",
+    "log-driver": "LoggingDriver",
+    "default-runtime": "DefaultRuntime",
+    "data-root": "DockerRootDir",
+    "labels": "Labels",
+}
+"""Keys of daemon.json and the field of `GET /info` that says what is in force."""
+
+_LOOPBACK = {"127.0.0.0/8", "::1/128"}
+"""Networks that dockerd adds to the insecure registries by itself."""
+
+
+def _asked(snapshot: Snapshot) -> dict[str, Origin]:
+    """Read what the API says is in force."""
+    record = snapshot.get("api/info")
+    if not record.readable:
+        return {}
+    try:
+        info = msgspec.json.decode(record.data, type=_Info)
+    except UNDECODABLE:
+        return {}
+
+    def said(value: Any, name: str) -> Origin:
+        line = record.data.count(b"\n", 0, max(0, record.data.find(f'"{name}":'.encode()))) + 1
+        return Origin(
+            _as_text(value),
+            name,
+            "GET /info",
+            Citation(record.name, line, f"{name}: {_as_text(value)}", "GET /info"),
+            "API",
+        )
+
+    values = {key: (getattr(info, name), name) for key, name in _TOLD.items()}
+    found = {key: said(value, name) for key, (value, name) in values.items() if value is not None}
+    registries = info.RegistryConfig
+    if registries.IndexConfigs is not None:
+        insecure = {name for name, index in registries.IndexConfigs.items() if not index.Secure}
+        insecure |= set(registries.InsecureRegistryCIDRs or ()) - _LOOPBACK
+        found["insecure-registries"] = said(sorted(insecure), "RegistryConfig")
+        found["registry-mirrors"] = said([one.rstrip("/") for one in registries.Mirrors or ()], "RegistryConfig")
+    return found
+
+
+_CONFIG = re.compile(r'Reloaded configuration(?:: |.*? config=")(\{.*\})')
+
+
+def _reloaded(log: DaemonLog, daemon: Daemon) -> dict[str, Origin]:
+    """Read what was in force after the last reload of the dockerd that runs: its log holds all of it."""
+    if not daemon.pid:
+        return {}
+    last = next(
+        (one for one in reversed(log.lines) if "Reloaded configuration" in one.text and one.at >= daemon.started), None
+    )
+    match = _CONFIG.search(last.text) if last else None
+    if last is None or match is None:
+        return {}
+    try:
+        data = msgspec.json.decode(match[1].replace('\\"', '"'))
+    except UNDECODABLE:
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    place = last.cited.place
+    return {
+        key: Origin(
+            _as_text(value),
+            f'"{key}"',
+            place,
+            msgspec.structs.replace(last.cited, excerpt=f"Reloaded configuration: {key} {_as_text(value)}"),
+            "reload",
+        )
+        for key, value in _flattened(data).items()
+    }
 
 
 def _command_line(snapshot: Snapshot, daemon: Daemon) -> tuple[list[tuple[Flag, Citation]], str]:

@@ -114,6 +114,19 @@ def _supervisor(snapshot: Snapshot, process: Process | None) -> str:
     return "init script" if script and snapshot.get("engine/init-pid").text.strip() == str(process.pid) else "hand"
 
 
+_FATAL = (
+    "unable to configure the Docker daemon",
+    "failed to start daemon",
+    "failed to load listener",
+    "unable to parse logging level",  # 20.10
+    "Unable to get the full path to root",
+    "Error during uid lookup",
+    "Error during gid lookup",
+    "Error during groupname lookup",
+)
+"""The beginnings of what dockerd writes last when it does not start; not all of it has a level."""
+
+
 class LogLine(Struct, frozen=True):
     """A line of the daemon's log: when (seconds since the epoch, 0 when it does not say), level, text, citation."""
 
@@ -139,20 +152,28 @@ class DaemonLog(Struct, frozen=True):
         for line in self.lines:
             if "Daemon has completed initialization" in line.text or "API listen on" in line.text:
                 found = None
-            elif any(
-                words in line.text
-                for words in (
-                    "unable to configure the Docker daemon",
-                    "failed to start daemon",
-                    "failed to load listener",
-                )
-            ) or line.level in {"fatal", "panic"}:
+            elif any(words in line.text for words in _FATAL) or line.level in {"fatal", "panic"}:
                 found = line
         return found
 
 
 _TEXT = re.compile(r'time="([^"]+)" level=(\w+) msg="((?:[^"\\]|\\.)*)"(.*)')
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+
+
+class _JsonLine(Struct):
+    """A line of a dockerd with log-format json."""
+
+    level: str
+    msg: str
+    time: str = ""
+
+
+def _json_line(raw: str) -> _JsonLine | None:
+    try:
+        return msgspec.json.decode(raw, type=_JsonLine)
+    except UNDECODABLE:
+        return None
 
 
 @fact
@@ -168,7 +189,11 @@ def daemon_log(snapshot: Snapshot) -> DaemonLog:
         if not raw.strip():
             continue
         match = _TEXT.search(raw)
-        if match:
+        said = _json_line(raw) if match is None and raw.lstrip().startswith("{") else None
+        if said is not None:
+            at = epoch(said.time) or at
+            text, level = said.msg, said.level
+        elif match:
             at = epoch(match[1]) or at
             text = match[3].replace('\\"', '"') + match[4]
             level = match[2]

@@ -23,6 +23,7 @@ from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.networks import Networks
+from doctor.facts.nextstart import NextStart
 from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
 from doctor.facts.rules import Firewall
@@ -52,6 +53,7 @@ FACTS: dict[str, type] = {
     "log": DaemonLog,
     "namespaces": Namespaces,
     "networks": Networks,
+    "nextstart": NextStart,
     "options": Options,
     "overlay": Overlay,
     "owners": Owners,

@@ -31,13 +31,13 @@ def _kill_daemon(host: EngineHost) -> None:
 
 def _broken_then_killed(host: EngineHost) -> None:
     """Containers outlive a dockerd that is killed, and end when the next one starts."""
-    host.write("/etc/docker/daemon.json", '{\n  "debug": true,\n}\n')
+    host.write("/etc/docker/daemon.json", '{\n  "experimental": true,\n}\n')
     _kill_daemon(host)
 
 
 FAULTS = (
-    Fault("DMN001", "trailing-comma", lambda h: _refused(h, '{\n  "debug": true,\n}\n'), answers, ("DMN016",)),
-    Fault("DMN001", "wrong-type", lambda h: _refused(h, '{\n  "debug": "true"\n}\n'), answers, ("DMN016",)),
+    Fault("DMN001", "trailing-comma", lambda h: _refused(h, '{\n  "experimental": true,\n}\n'), answers, ("DMN016",)),
+    Fault("DMN001", "wrong-type", lambda h: _refused(h, '{\n  "experimental": "true"\n}\n'), answers, ("DMN016",)),
     Fault("DMN001", "bracket-open", lambda h: _refused(h, '{\n  "dns": ["192.0.2.1"]\n'), answers, ("DMN016",)),
     Fault(
         "DMN001",

@@ -1,0 +1,60 @@
+"""What a configuration that dockerd refuses means here: it is down because of it, or its next start will fail.
+
+The severity is an error where dockerd does not run, and a warning while it runs on with what it read when it started.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from doctor.facts.config import ConfigFile
+from doctor.facts.daemon import Daemon, DaemonLog, LogLine
+from doctor.facts.lifecycle import Lifecycle
+from doctor.model import Citation, Effect, Moment, Remedy, Severity, Since, Step
+from doctor.registry import fact
+
+
+class NextStart(Struct, frozen=True):
+    """The start that a fault of the configuration has made fail, or will. `fatal` is why the last one failed, if it did."""
+
+    running: bool
+    fatal: LogLine | None
+    written: Since | None
+    lifecycle: Lifecycle
+
+    @property
+    def severity(self) -> Severity:
+        """How grave a fault is that dockerd does not start with."""
+        return Severity.WARNING if self.running else Severity.ERROR
+
+    @property
+    def hits(self) -> tuple[Effect, ...]:
+        """What such a fault does."""
+        if self.running:
+            return (Effect("the next start of dockerd fails: at the latest after the next boot or upgrade"),)
+        return (Effect("dockerd does not start: no docker command works"),)
+
+    @property
+    def works(self) -> tuple[Effect, ...]:
+        """What still works."""
+        return (Effect("dockerd runs on with what it read when it started"),) if self.running else ()
+
+    def cure(self, *edits: Step, what: str = "mend the file") -> Remedy:
+        """Mend it; start dockerd where it is down."""
+        if self.running:
+            return Remedy(what, edits, notes=("do not restart Docker before that",))
+        return self.lifecycle.starting(f"{what}, then start dockerd", (*edits, *self.lifecycle.start))
+
+    def words(self, *parts: str) -> tuple[Citation, ...]:
+        """Cite the last start's reason for failing, where it has one of these words."""
+        return (self.fatal.cited,) if self.fatal and any(part in self.fatal.text for part in parts) else ()
+
+
+@fact
+def next_start(daemon: Daemon, config: ConfigFile, log: DaemonLog, lifecycle: Lifecycle) -> NextStart:
+    """Put together whether dockerd runs, why its last start failed, and when its file was written."""
+    written = None
+    if config.mtime:
+        moment = Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0))
+        written = Since(latest=moment, exact=True)
+    return NextStart(bool(daemon.pid), log.fatal, written, lifecycle)

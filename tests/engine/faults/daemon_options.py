@@ -1,0 +1,69 @@
+"""Faults of what daemon.json says: keys that are none, values that dockerd refuses, and a file that is not in force."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from tests.engine.faults.table import Fault, answers, reloads
+
+if TYPE_CHECKING:
+    from tests.enginehost import EngineHost
+
+FILE = "/etc/docker/daemon.json"
+
+
+# Probes
+
+
+def labels(host: EngineHost) -> object:
+    """The labels of the engine; a reload takes a moment."""
+    time.sleep(0.5)
+    return host.docker("info", "-f", "{{.Labels}}")
+
+
+def in_force(host: EngineHost) -> object:
+    """Whether live-restore and the MTU of the default bridge are as the file says; a reload takes a moment."""
+    time.sleep(0.5)
+    file = json.loads(host.read(FILE)) if host.exists(FILE) else {}
+    restore = host.docker("info", "-f", "{{.LiveRestoreEnabled}}").strip()
+    mtu = host.docker(
+        "network", "inspect", "-f", '{{index .Options "com.docker.network.driver.mtu"}}', "bridge"
+    ).strip()
+    return restore == str(file.get("live-restore", False)).lower(), mtu == str(file.get("mtu", 1500))
+
+
+# What breaks
+
+
+def write(host: EngineHost, **options: object) -> None:
+    """Write daemon.json; dockerd is not told."""
+    host.write(FILE, json.dumps({key.replace("_", "-"): value for key, value in options.items()}, indent=2) + "\n")
+
+
+def refused(host: EngineHost, *args: str, **options: object) -> None:
+    """Stop dockerd, write daemon.json, try to start it."""
+    host.stop_dockerd()
+    write(host, **options)
+    host.start_dockerd(*args, expect_failure=True)
+
+
+def _labelled(host: EngineHost) -> None:
+    write(host, labels=["owner=lab"])
+    reloads(host)
+
+
+def _label_for_labels(host: EngineHost) -> None:
+    write(host, label=["owner=lab"])
+    host.restart_dockerd()
+
+
+FAULTS = (
+    Fault("DMN002", "misspelt", lambda h: refused(h, registry_mirors=["https://mirror.example"]), answers, ("DMN016",)),
+    Fault("DMN002", "log-option-at-the-top", lambda h: refused(h, max_size="10m"), answers, ("DMN016",)),
+    Fault("DMN002", "running", lambda h: write(h, nameserver=["192.0.2.53"]), reloads, level="warning"),
+    Fault("DMN002", "flag-name", _label_for_labels, labels, level="warning", setup=_labelled),
+    Fault("DMN013", "reload", lambda h: write(h, live_restore=True), in_force, level="warning"),
+    Fault("DMN013", "restart", lambda h: write(h, mtu=1400), in_force, level="warning"),
+)
