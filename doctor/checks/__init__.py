@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MODULES = (
+    "addressing",
     "bridges",
     "daemon_config",
     "daemon_socket",
@@ -11,6 +12,7 @@ MODULES = (
     "kernel",
     "overlay_links",
     "published_ports",
+    "routes_mtu",
     "sandboxes",
     "veth",
 )

@@ -1,11 +1,14 @@
-"""The bridge of each network: there, up, a bridge, and holding the address that its containers call their gateway."""
+"""The bridge of each network: there, up, a bridge, holding its gateway, forwarding at once; and bridges of no network."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
+from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
+from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Link, Links, Namespaces
 from doctor.facts.networks import Network, Networks
@@ -13,6 +16,7 @@ from doctor.facts.processes import Processes
 from doctor.model import (
     Citation,
     Command,
+    EditKey,
     Effect,
     Excluded,
     Finding,
@@ -21,6 +25,7 @@ from doctor.model import (
     Remedy,
     Severity,
     Step,
+    Unknown,
     Yield,
 )
 from doctor.registry import check
@@ -296,3 +301,223 @@ def _beyond(users: list[Container]) -> tuple[Effect, ...]:
     many = f"{len(names)} containers would reach nothing beyond their network" if len(names) > 1 else ""
     first = Effect(many, names) if many else Effect(f"{names[0]} would reach nothing beyond its network")
     return (first, Effect("published ports do not reach their container:", ports)) if ports else (first,)
+
+
+_OURS = re.compile(r"br-[0-9a-f]{12}")
+
+
+@check("NET011", Severity.WARNING)
+def bridge_without_network(networks: Networks, links: Links, processes: Processes, daemon: Daemon) -> Iterator[Yield]:
+    """A bridge of Docker's is there, and no network that it belongs to.
+
+    ## What it is
+    Docker names the bridge of a network br- and the first twelve digits of its id. This one is
+    left over: its daemon crashed, or its state was deleted while the bridge stayed.
+    ## What you see
+    Nothing, until a network is made with the same subnet, from a Compose file for example:
+    the kernel then sends its packets to the bridge that was there first.
+    ## By hand
+    docker network ls --no-trunc
+    ip -br addr show type bridge
+    ## Cure
+    Delete the bridge; nothing uses it.
+    ## Looks like
+    NET007 (it already has the addresses of a network), NET009 (a network without its bridge)
+    ## Limits
+    With a second dockerd on the host, or with links on the bridge, this is a note: somebody
+    else may need it.
+    ## References
+    ip-link(8), moby libnetwork/drivers/bridge/bridge_linux.go
+    """
+    if not daemon.answers:
+        yield Unknown("networks", daemon.why or "the daemon does not answer")
+        return
+    known = {network.bridge for network in networks.all}
+    for link in links.all:
+        if link.kind != "bridge" or link.name in known or not _OURS.fullmatch(link.name):
+            continue
+        ports = [one.name for one in links.all if one.master == link.name]
+        foreign = len(processes.named("dockerd")) > 1 or bool(ports)
+        has = ", ".join(held for held in link.addresses if not held.startswith("fe80:")) or "no address"
+        steps: tuple[Step, ...] = (Command(("ip", "link", "del", link.name)),)
+        if foreign:
+            steps = (Note(f"find out who uses {link.name}; if nobody does: ip link del {link.name}"),)
+        undo = (
+            Command(("ip", "link", "add", link.name, "type", "bridge")),
+            *(
+                Command(("ip", "address", "add", held, "dev", link.name))
+                for held in link.addresses
+                if held[:4] != "fe80"
+            ),
+            Command(("ip", "link", "set", link.name, "up")),
+        )
+        used = f"{len(ports)} links are on it" if ports else "no link is on it"
+        yield Finding(
+            subject=link.name,
+            title=f"bridge {link.name} belongs to no network",
+            message=f"{link.name} ({has}) is no network's that the engine knows; {used}",
+            evidence=(link.cited,),
+            remedy=Remedy("delete what is left over", steps, undo=() if foreign else undo),
+            severity=Severity.INFO if foreign else Severity.WARNING,
+            hits=(Effect(f"a network made with the subnet of {has} would get none of its packets"),),
+            works=(Effect("every network that there is"),),
+        )
+
+
+@check("NET055", Severity.WARNING)
+def bridge_holds_ports_back(networks: Networks, links: Links, containers: Containers) -> Iterator[Yield]:
+    """A bridge keeps a port from forwarding: spanning tree (STP) is on, or a port is blocked.
+
+    ## What it is
+    With STP a bridge lets a new port listen and learn before it forwards: 30 seconds by
+    default. Docker leaves STP off; bridges made by hand or by netplan may have it on. Each
+    port also has a state of its own, which anyone can set.
+    ## What you see
+    Containers have no network for their first half minute: DHCP, health checks and start
+    scripts fail, later all is well. A port that stays blocked has none at all.
+    ## By hand
+    ip -d link show BRIDGE
+    bridge link
+    ## Cure
+    Turn STP off where nothing but containers is on the bridge; set the port to forwarding.
+    ## Looks like
+    NET009 (the bridge is down), NET012 (the container is off the bridge)
+    ## Limits
+    With other ports on the bridge STP may be needed against loops: that is a note then.
+    ## References
+    ip-link(8), bridge(8), kernel net/bridge/br_stp.c
+    """
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+        return
+    for network in networks.all:
+        link = links.by_name.get(network.bridge)
+        users = attached(network, containers)
+        if link is None or link.kind != "bridge" or not link.up:
+            continue
+        ports = [one for one in links.all if one.master == network.bridge]
+        if link.learns and users:
+            yield _spanning(network, link, users, alone=all(one.kind == "veth" for one in ports))
+            continue
+        held = [one for one in ports if one.kind == "veth" and one.up and one.port_state in _HELD_BACK]
+        if held and users and not link.learns:
+            yield _blocked(network, held)
+
+
+_HELD_BACK = frozenset({"disabled", "listening", "learning", "blocking"})
+
+
+def _spanning(network: Network, link: Link, users: list[Container], *, alone: bool) -> Finding:
+    names = tuple(one.name for one in users)
+    return Finding(
+        subject=network.name,
+        scope=network.name,
+        title=f"STP is on for {link.name}: a new container waits {link.learns:.0f} s for its network",
+        message=f"{link.name}, the bridge of network {network.name}, has STP on: a port forwards after {link.learns:.0f} s",
+        evidence=(link.cited, network.cited),
+        remedy=Remedy(
+            "turn STP off",
+            (Command(("ip", "link", "set", link.name, "type", "bridge", "stp_state", "0")),),
+            lasts="until-boot",
+            undo=(Command(("ip", "link", "set", link.name, "type", "bridge", "stp_state", "1")),),
+            notes=() if alone else ("other links are on this bridge: STP may keep them from a loop",),
+        ),
+        severity=Severity.WARNING if alone else Severity.INFO,
+        hits=(Effect(f"containers that start on network {network.name} have no network at first"),),
+        works=(Effect("those that have run for a while:", names),),
+    )
+
+
+def _blocked(network: Network, held: list[Link]) -> Finding:
+    states = ", ".join(f"{one.name} {one.port_state}" for one in held)
+    return Finding(
+        subject=network.name,
+        scope=network.name,
+        title=f"{network.bridge} does not forward: {states}",
+        message=f"ports of {network.bridge} (network {network.name}) are kept from forwarding: {states}; STP is off",
+        evidence=tuple(one.cited for one in held[:5]),
+        remedy=Remedy(
+            "let them forward",
+            tuple(Command(("bridge", "link", "set", "dev", one.name, "state", "3")) for one in held),
+            lasts="until-boot",
+        ),
+        severity=Severity.ERROR,
+        hits=(Effect(f"{len(held)} of the containers of network {network.name} would reach nothing, and nobody them"),),
+        works=(Effect(f"the other containers of network {network.name}"),),
+    )
+
+
+@check("NET017", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def icc_off_without_rules(
+    options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle
+) -> Iterator[Yield]:
+    """Containers shall not reach each other (icc), and dockerd may write no rules that see to it.
+
+    ## What it is
+    `icc` false is made of rules of iptables. With `iptables` false dockerd ends at its start;
+    with `ip6tables` false and IPv6 on docker0, from 27 on it does too, and before that
+    containers go on reaching each other over IPv6.
+    ## What you see
+    dockerd running: nothing, until its next start. Down: "You specified --iptables=false with
+    --icc=false" in its log.
+    ## By hand
+    grep -n -e icc -e tables /etc/docker/daemon.json
+    ## Cure
+    Take `iptables` (or `ip6tables`) out of the file, so that dockerd writes its rules; or take
+    `icc` out, where other rules keep containers apart.
+    ## Looks like
+    DMN003 (an option stands in two places), NET001 (another value that is refused)
+    ## Limits
+    Networks of one's own have an option of their own for this, and are not judged.
+    ## References
+    dockerd(8) --icc, moby daemon/daemon_unix.go verifyDaemonSettings
+    """
+    if not options.known("icc") or not options.known("iptables"):
+        yield Unknown("icc", options.unread)
+        return
+    icc = options.origin("icc")
+    if icc is None or options.on("icc"):
+        return
+    v6 = options.on("ipv6") and daemon.generation != (0, 0)
+    for key in ("iptables", *(("ip6tables",) if v6 else ())):
+        origin = options.origin(key)
+        if origin is None or options.on(key):
+            continue
+        refuses = key == "iptables" or daemon.generation >= (27, 0)
+        yield _unenforced(key, (icc, origin), refuses, config, daemon, log, lifecycle)
+        return
+
+
+def _unenforced(
+    key: str,
+    origins: tuple[Origin, Origin],
+    refuses: bool,  # noqa: FBT001 - which of two texts
+    config: ConfigFile,
+    daemon: Daemon,
+    log: DaemonLog,
+    lifecycle: Lifecycle,
+) -> Finding:
+    icc, rules = origins
+    in_file = rules.cited.record == icc.cited.record == "engine/daemon.json"
+    step: Step = EditKey(config.path, f"/{key}", None) if in_file else Note(f"take {rules.text} or {icc.text} away")
+    fatal = log.fatal
+    words = (fatal.cited,) if fatal and "--icc=false" in fatal.text else ()
+    down = refuses and not daemon.pid
+    summary = f"let dockerd write the rules of {key}"
+    if down:
+        remedy = lifecycle.starting(f"{summary}, then start dockerd", (step, *lifecycle.start))
+    else:
+        remedy = Remedy(summary, (step,), notes=("it counts from the next start of dockerd on",))
+    hits = "dockerd does not start: no docker command works" if down else "the next start of dockerd fails"
+    if not refuses:
+        hits = "containers of the default network reach each other over IPv6, although icc is false"
+    return Finding(
+        subject="icc",
+        title=f"icc is false, and so is {key}: " + ("dockerd refuses to start" if refuses else "nothing enforces it"),
+        message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
+        evidence=(icc.cited, rules.cited, *words),
+        remedy=remedy,
+        severity=Severity.ERROR if down else Severity.WARNING,
+        hits=(Effect(hits),),
+        works=() if down else (Effect("dockerd runs on with what it read when it started"),),
+    )

@@ -1,14 +1,28 @@
-"""The link between each container and the bridge of each of its networks."""
+"""The link between each container and the bridge of each of its networks, and the addresses that it has there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_interface
 
 from doctor.facts.containers import Container, Containers, Endpoint
 from doctor.facts.links import Link, Links, Namespace, Namespaces
 from doctor.facts.networks import Network, Networks
 from doctor.facts.processes import Processes
-from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Unknown, Yield
+from doctor.model import (
+    Citation,
+    Command,
+    Effect,
+    Excluded,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Step,
+    Unknown,
+    Yield,
+)
 from doctor.registry import check
 
 
@@ -45,8 +59,7 @@ def veth_off_the_bridge(
         process = processes.by_pid.get(container.pid)
         if process is None:
             continue  # NSP001's question
-        inode = process.namespaces.get("net", "").removeprefix("net:[").rstrip("]")
-        space = namespaces.by_inode.get(inode)
+        space = namespace_of(container, processes, namespaces)
         for end in container.endpoints:
             network = networks.by_id(end.network_id)
             if network is None or not (end.address or end.address6):
@@ -63,23 +76,31 @@ def veth_off_the_bridge(
         yield NotApplicable("no container runs")
 
 
-def _inside(end: Endpoint, space: Namespace) -> Link | None:
+def namespace_of(container: Container, processes: Processes, namespaces: Namespaces) -> Namespace | None:
+    """Give the network namespace of a running container; None where its process is gone or may not be looked into."""
+    process = processes.by_pid.get(container.pid)
+    inode = process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") if process else ""
+    return namespaces.by_inode.get(inode)
+
+
+def inside_of(end: Endpoint, space: Namespace) -> Link | None:
     """Give the container's own end: a veth with its address or its MAC, else any link with the address.
 
     A container may move its address to a bridge of its own (virtual machines do); the veth keeps the MAC.
     """
-    addressed = [link for link in space.links if end.address and end.address in _bare(link)]
+    addressed = [link for link in space.links if end.address and end.address in bare(link)]
     same_mac = [link for link in space.links if end.mac and link.mac == end.mac and link.name != "lo"]
     every = [*addressed, *same_mac]
     return next((link for link in every if link.kind == "veth"), every[0] if every else None)
 
 
-def _bare(link: Link) -> set[str]:
+def bare(link: Link) -> set[str]:
+    """Give the addresses of a link without their prefix lengths."""
     return {held.partition("/")[0] for held in link.addresses}
 
 
 def _judge(container: Container, end: Endpoint, network: Network, space: Namespace, links: Links) -> Finding | None:
-    inside = _inside(end, space)
+    inside = inside_of(end, space)
     bridge = links.by_name.get(network.bridge)
     if inside is None:
         links_there = ", ".join(link.name for link in space.links) or "none"
@@ -194,4 +215,184 @@ def _finding(
         ),
         works=(Effect(f"the other containers of network {network.name}"),) if well else (),
         excluded=(Excluded("NET009", f"{network.bridge} is there, and up"),) if well else (),
+    )
+
+
+@check("NET013", Severity.ERROR)
+def address_not_in_container(
+    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
+) -> Iterator[Yield]:
+    """A container does not hold the address that the engine gave it.
+
+    ## What it is
+    The engine sets the address once, at the start, and goes on sending published ports and
+    names there. Here the container's link is in place and has another address, or none.
+    ## What you see
+    Published ports time out, other containers do not reach it by name; `docker inspect`
+    shows the address as if it were there.
+    ## By hand
+    docker inspect -f '{{json .NetworkSettings.Networks}}' NAME
+    nsenter -t PID -n ip addr
+    ## Cure
+    Put the address back in the container's namespace, and its default route, which goes with
+    the last address. A restart of the container does the same, and stops it.
+    ## Looks like
+    NET012 (the link itself), NET056 (two containers have one address), NET014 (only the route)
+    ## Limits
+    An address that was moved to another link of the same container (virtual machines do so)
+    is in place. IPv6 is not judged: containers may switch it off.
+    ## References
+    ip-address(8), moby libnetwork/osl/interface_linux.go
+    """
+    for container, end, network, space, inside in _ends(containers, networks, namespaces, processes):
+        if space.missing:
+            yield Unknown(container.name, f"network namespaces: {space.missing}")
+            continue
+        if inside is None or inside.kind != "veth" or not inside.up or inside.master or not end.prefix:
+            continue  # NET012's question, or a bridge of the container's own has the address
+        if any(end.address in bare(link) for link in space.links):
+            continue
+        yield _moved(container, end, network, space, inside)
+    if not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _ends(
+    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
+) -> Iterator[tuple[Container, Endpoint, Network, Namespace, Link | None]]:
+    """Give each endpoint with an address of IPv4 whose namespace is known, with the link that it has there."""
+    for container in containers.running:
+        space = namespace_of(container, processes, namespaces)
+        if space is None or container.network_mode == "host" or container.network_mode.startswith("container:"):
+            continue
+        for end in container.endpoints:
+            network = networks.by_id(end.network_id)
+            if network is not None and end.address:
+                yield container, end, network, space, inside_of(end, space)
+
+
+def _moved(container: Container, end: Endpoint, network: Network, space: Namespace, inside: Link) -> Finding:
+    wanted = ip_interface(f"{end.address}/{end.prefix}")
+    others = [held for held in inside.addresses if ":" not in held and ip_interface(held).ip in wanted.network]
+    enter = ("nsenter", "-t", str(container.pid), "-n", "ip")
+    # Without promote_secondaries the first address takes the others along: it goes before ours comes.
+    steps = [Command((*enter, "address", "del", held, "dev", inside.name)) for held in others]
+    steps.append(Command((*enter, "address", "add", str(wanted), "dev", inside.name)))
+    elsewhere = any(
+        route.dst == "default" and ":" not in route.gateway and route.dev != inside.name for route in space.routes
+    )
+    if end.gateway and not elsewhere:
+        steps.append(Command((*enter, "route", "replace", "default", "via", end.gateway, "dev", inside.name)))
+    has = ", ".join(held for held in inside.addresses if not held.startswith("fe80:")) or "no address"
+    ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
+    return Finding(
+        subject=f"{container.name}:{network.name}",
+        scope=network.name,
+        title=f"{container.name} does not have its address {end.address}",
+        message=f"the engine gave {container.name} {wanted} (network {network.name}); {inside.name} has {has}",
+        evidence=(inside.cited, container.cited),
+        remedy=Remedy(
+            "put the address back",
+            tuple(steps),
+            undo=(Command((*enter, "address", "del", str(wanted), "dev", inside.name)),),
+            notes=(f"docker restart {container.engine_name} heals too, and stops it",),
+        ),
+        hits=(
+            Effect(f"nobody would reach {container.name} by name or by {end.address}"),
+            *((Effect("published ports do not reach it:", ports),) if ports else ()),
+        ),
+        works=(Effect(f"the other containers of network {network.name}"),),
+        excluded=(Excluded("NET012", f"{inside.name} is up, and a port of {network.bridge}"),),
+    )
+
+
+@check("NET056", Severity.ERROR, explains=("NET013",))
+def same_address_twice(
+    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
+) -> Iterator[Yield]:
+    """Two containers of one network have the same address, or the same MAC.
+
+    ## What it is
+    On one bridge an address and a MAC have one owner. Two containers with one MAC (given with
+    --mac-address, or copied), or one that took another's address, get each other's packets.
+    ## What you see
+    Answers come now and then, connections are reset, or the wrong container answers; it
+    changes with who spoke last.
+    ## By hand
+    nsenter -t PID -n ip addr
+    bridge fdb show br BRIDGE
+    ## Cure
+    Take the address from the one that the engine did not give it to, or give it its own MAC
+    back; the container runs on.
+    ## Looks like
+    NET013 (an address is gone), NET012 (a link is off the bridge)
+    ## Limits
+    Addresses that containers share by a protocol of their own (VRRP) are not the engine's,
+    and are not judged. Hosts beyond a card on the bridge are not seen.
+    ## References
+    ip-address(8), https://github.com/moby/moby/issues/27404
+    """
+    seen: dict[tuple[str, str], tuple[Container, Endpoint, Link]] = {}
+    ends = []
+    for container, end, network, space, inside in _ends(containers, networks, namespaces, processes):
+        if space.missing:
+            yield Unknown(container.name, f"network namespaces: {space.missing}")
+        elif inside is not None and inside.kind == "veth" and not inside.master:
+            ends.append((container, end, network, inside))
+    owner = {(network.id, end.address): container for container, end, network, _ in ends}
+    for container, end, network, inside in ends:
+        for held in sorted(bare(inside)):
+            other = owner.get((network.id, held))
+            if other is not None and other.pid != container.pid:
+                yield _taken(container, other, network, inside, held)
+        first = seen.setdefault((network.id, inside.mac), (container, end, inside))
+        if first[0] is not container:
+            yield _same_mac(first, (container, end, inside), network)
+    if not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _taken(container: Container, owner: Container, network: Network, inside: Link, held: str) -> Finding:
+    whole = next(one for one in inside.addresses if one.partition("/")[0] == held)
+    enter = ("nsenter", "-t", str(container.pid), "-n", "ip", "address")
+    return Finding(
+        subject=f"{network.name}:{held}",
+        scope=network.name,
+        title=f"{container.name} has taken {held}, which is {owner.name}'s",
+        message=f"{inside.name} of {container.name} has {whole}, the address that the engine gave {owner.name}"
+        f" (network {network.name})",
+        evidence=(inside.cited, owner.cited),
+        remedy=Remedy(
+            "take the address away again",
+            (Command((*enter, "del", whole, "dev", inside.name)),),
+            undo=(Command((*enter, "add", whole, "dev", inside.name)),),
+        ),
+        hits=(Effect(f"packets to {owner.name} reach {container.name} instead, or now the one and now the other"),),
+        works=(Effect(f"the other containers of network {network.name}"),),
+    )
+
+
+def _same_mac(
+    first: tuple[Container, Endpoint, Link], second: tuple[Container, Endpoint, Link], network: Network
+) -> Finding:
+    one, other = first[0].name, second[0].name
+    mac = second[2].mac
+    strangers = [held for held in (first, second) if held[1].mac and held[1].mac.lower() != mac]
+    steps: tuple[Step, ...]
+    undo: tuple[Step, ...] = ()
+    if strangers:
+        container, end, link = strangers[0]
+        enter = ("nsenter", "-t", str(container.pid), "-n", "ip", "link", "set", link.name, "address")
+        steps, undo = (Command((*enter, end.mac)),), (Command((*enter, mac)),)
+    else:
+        steps = (Note(f"make {other} anew without --mac-address {mac}"),)
+    return Finding(
+        subject=f"{network.name}:{mac}",
+        scope=network.name,
+        title=f"{one} and {other} have the same MAC {mac}",
+        message=f"{one} and {other}, both on {network.bridge} (network {network.name}), have the MAC {mac}",
+        evidence=(first[2].cited, second[2].cited),
+        remedy=Remedy("one MAC each", steps, undo=undo),
+        hits=(Effect(f"packets to {one} or {other} reach only the one that spoke last"),),
+        works=(Effect(f"the other containers of network {network.name}"),),
     )

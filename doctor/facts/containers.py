@@ -26,7 +26,13 @@ SHARED_KERNEL = frozenset(
 """Runtimes whose containers are processes of the host; of any other (gVisor, Kata) nothing of the kind is known."""
 
 
+class _Asked(Struct):
+    IPv4Address: str = ""
+    IPv6Address: str = ""
+
+
 class _Endpoint(Struct):
+    IPAMConfig: _Asked | None = None
     NetworkID: str = ""
     EndpointID: str = ""
     Gateway: str = ""
@@ -104,7 +110,10 @@ class _Inspect(Struct):
 
 
 class Endpoint(Struct, frozen=True):
-    """A container's place in one network; addresses are empty strings when it has none."""
+    """A container's place in one network; addresses are empty strings when it has none.
+
+    `static` are the addresses that it was told to have (`--ip`), which it also holds claim to while it is stopped.
+    """
 
     network: str
     network_id: str
@@ -114,6 +123,7 @@ class Endpoint(Struct, frozen=True):
     address6: str
     gateway6: str
     mac: str
+    static: tuple[str, ...] = ()
 
 
 class Port(Struct, frozen=True):
@@ -313,6 +323,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
                 address6=one.GlobalIPv6Address,
                 gateway6=one.IPv6Gateway,
                 mac=one.MacAddress,
+                static=_static(one.IPAMConfig),
             )
             for network, one in (settings.Networks or {}).items()
             if one is not None
@@ -343,6 +354,10 @@ def _asked(raw: _Inspect) -> Asked:
         runtime=held.Runtime,
         error=raw.State.Error,
     )
+
+
+def _static(asked: _Asked | None) -> tuple[str, ...]:
+    return tuple(one for one in (asked.IPv4Address, asked.IPv6Address) if one) if asked else ()
 
 
 def _shown(name: str, labels: dict[str, str]) -> str:

@@ -20,8 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class _Data(Struct):
+    stp_state: int = 0
+    forward_delay: int = 0
+
+
+class _Port(Struct):
+    state: str | int = ""
+
+
 class _Info(Struct):
     info_kind: str = ""
+    info_data: _Data = field(default_factory=_Data)
+    info_slave_data: _Port = field(default_factory=_Port)
 
 
 class _Address(Struct):
@@ -45,7 +56,11 @@ class _Link(Struct):
 
 
 class Link(Struct, frozen=True):
-    """One link. `peer` is the ifindex of the other end of a veth (in its own namespace); addresses have prefixes."""
+    """One link. `peer` is the ifindex of the other end of a veth (in its own namespace); addresses have prefixes.
+
+    `port_state` is the state of a port of a bridge (`forwarding`, `listening`, ...); `learns` the seconds that a bridge
+    with STP keeps a new port from forwarding, 0 without STP.
+    """
 
     name: str
     index: int
@@ -57,18 +72,48 @@ class Link(Struct, frozen=True):
     master: str
     mac: str
     addresses: tuple[str, ...]
+    port_state: str
+    learns: float
     cited: Citation
 
 
 class Route(Struct, frozen=True):
-    """One route: `dst` is `default` or a prefix, `table` is `main` when not named."""
+    """One route: `dst` is `default` or a prefix, `table` is `main` when not named.
+
+    `devs` are the devices of all its next hops, `mtu` is 0 where the route sets none, `dead` says that no packet takes it.
+    """
 
     dst: str
     dev: str
     gateway: str
     table: str
     type: str
+    version: int
+    metric: int
+    devs: tuple[str, ...]
+    mtu: int
+    dead: bool
     cited: Citation
+
+    @property
+    def by_hand(self) -> str:
+        """The route in the words of `ip route`."""
+        parts = [self.dst if self.type == "unicast" else f"{self.type} {self.dst}"]
+        parts += [f"via {self.gateway}"] if self.gateway else []
+        parts += [f"dev {self.dev}"] if self.dev else []
+        parts += [f"table {self.table}"] if self.table != "main" else []
+        parts += [f"metric {self.metric}"] if self.metric else []
+        return " ".join(parts)
+
+
+class _Hop(Struct):
+    dev: str = ""
+    gateway: str = ""
+    flags: list[str] = field(default_factory=list)
+
+
+class _Metrics(Struct):
+    mtu: int = 0
 
 
 class _Route(Struct):
@@ -77,6 +122,11 @@ class _Route(Struct):
     gateway: str = ""
     table: str = "main"
     type: str = "unicast"
+    family: str = ""
+    metric: int = 0
+    flags: list[str] = field(default_factory=list)
+    nexthops: list[_Hop] = field(default_factory=list)
+    metrics: list[_Metrics] = field(default_factory=list)
 
 
 class Namespace(Struct, frozen=True):
@@ -110,9 +160,10 @@ class Routes(Struct, frozen=True):
     def uplinks(self) -> tuple[str, ...]:
         """Devices that an IPv4 default route of the main table leads to; one of type `unreachable` leads nowhere."""
         found = {
-            one.dev
+            dev
             for one in self.all
-            if (one.dst, one.table, one.type) == ("default", "main", "unicast") and ":" not in one.gateway and one.dev
+            if (one.dst, one.table, one.type, one.version) == ("default", "main", "unicast", 4)
+            for dev in one.devs
         }
         return tuple(sorted(found))
 
@@ -167,6 +218,8 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
                 master=one.master,
                 mac=one.address,
                 addresses=addresses,
+                port_state=str(one.linkinfo.info_slave_data.state) if one.master else "",
+                learns=2 * one.linkinfo.info_data.forward_delay / 100 if one.linkinfo.info_data.stp_state else 0.0,
                 cited=Citation(record.name, number, excerpt, f"{whose}link {one.ifname}"),
             )
         )
@@ -178,7 +231,22 @@ def _routes(record: Record) -> tuple[Route, ...]:
     for number, one in _rows(record, _Route):
         excerpt = f"{one.dst} via {one.gateway} dev {one.dev}" if one.gateway else f"{one.dst} dev {one.dev}"
         cited = Citation(record.name, number, excerpt, f"route {one.dst}")
-        found.append(Route(one.dst, one.dev, one.gateway, one.table, one.type, cited))
+        hops = [hop for hop in one.nexthops if "dead" not in hop.flags]
+        found.append(
+            Route(
+                dst=one.dst,
+                dev=one.dev or (hops[0].dev if hops else ""),
+                gateway=one.gateway or (hops[0].gateway if hops else ""),
+                table=one.table,
+                type=one.type,
+                version=6 if one.family == "inet6" or ":" in one.dst or ":" in one.gateway else 4,
+                metric=one.metric,
+                devs=tuple(hop.dev for hop in hops) or ((one.dev,) if one.dev else ()),
+                mtu=one.metrics[0].mtu if one.metrics else 0,
+                dead="dead" in one.flags or bool(one.nexthops and not hops),
+                cited=cited,
+            )
+        )
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ from doctor.snapshot import EvidenceMissing, Snapshot, need
 class _Pool(Struct):
     Subnet: str = ""
     Gateway: str = ""
+    IPRange: str = ""
     AuxiliaryAddresses: dict[str, str] | None = None
 
 
@@ -34,12 +35,14 @@ class _Network(Struct):
 class Pool(Struct, frozen=True):
     """One subnet (`10.7.0.0/24`) and its gateway (`10.7.0.1`, empty when none was recorded).
 
-    `others` are addresses that the network knows and the bridge does not have (`--aux-address`, `default-gateway`).
+    `others` are addresses that the network knows and the bridge does not have (`--aux-address`, `default-gateway`);
+    `range` is the part of the subnet that containers get their addresses from, empty for all of it.
     """
 
     subnet: str
     gateway: str
     others: tuple[str, ...] = ()
+    range: str = ""
 
     @property
     def prefix(self) -> str:
@@ -88,7 +91,12 @@ def networks(snapshot: Snapshot) -> Networks:
             continue
         options = one.Options or {}
         pools = tuple(
-            Pool(pool.Subnet, pool.Gateway.partition("/")[0], tuple((pool.AuxiliaryAddresses or {}).values()))
+            Pool(
+                pool.Subnet,
+                pool.Gateway.partition("/")[0],
+                tuple((pool.AuxiliaryAddresses or {}).values()),
+                pool.IPRange,
+            )
             for pool in (one.IPAM or _Ipam()).Config or ()
         )
         excerpt = f"{one.Name} " + " ".join(f"{pool.subnet} gateway {pool.gateway or '-'}" for pool in pools)

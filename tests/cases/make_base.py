@@ -247,10 +247,14 @@ _NETWORK: dict[str, Any] = {
 _LINK: dict[str, Any] = {
     **dict.fromkeys(("ifindex", "link_index", "ifname", "flags", "mtu", "master", "operstate", "address")),
     **dict.fromkeys(("link_netnsid",)),
-    "linkinfo": {"info_kind": None},
+    "linkinfo": {
+        "info_kind": None,
+        "info_data": dict.fromkeys(("stp_state", "forward_delay")),
+        "info_slave_data": {"state": None},
+    },
     "addr_info": dict.fromkeys(("family", "local", "prefixlen", "scope")),
 }
-_ROUTE = dict.fromkeys(("type", "dst", "gateway", "dev", "table", "scope", "prefsrc"))
+_ROUTE = dict.fromkeys(("type", "dst", "gateway", "dev", "table", "scope", "prefsrc", "metric", "family"))
 
 
 def _line(data: Any) -> str:
@@ -281,7 +285,7 @@ class Cutter:
         """Give the records of the base, in the order of the file."""
         plain = (
             *("engine/daemon.json", "engine/version", "host/init"),
-            *("files/etc/default/docker", "files/etc/nftables.conf"),
+            *("files/etc/default/docker", "files/etc/nftables.conf", "files/etc/resolv.conf", "netns/host/rules"),
             *("files/proc/sys/net/ipv4/ip_forward", "api/ping", "store/repositories.json"),
             *("files/etc/resolv.conf", "files/run/systemd/resolve/resolv.conf", "host/groups"),
         )

@@ -26,6 +26,8 @@ from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
+from doctor.facts.resolvers import Nameservers
+from doctor.facts.routes import Clamps, Routing, Strays
 from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
@@ -43,6 +45,7 @@ REGISTRY = load(plugins=False)
 
 FACTS: dict[str, type] = {
     "bootrules": BootRules,
+    "clamps": Clamps,
     "clock": Clock,
     "config": ConfigFile,
     "containers": Containers,
@@ -52,6 +55,7 @@ FACTS: dict[str, type] = {
     "links": Links,
     "log": DaemonLog,
     "namespaces": Namespaces,
+    "nameservers": Nameservers,
     "networks": Networks,
     "nextstart": NextStart,
     "options": Options,
@@ -61,9 +65,11 @@ FACTS: dict[str, type] = {
     "processes": Processes,
     "proxies": Proxies,
     "routes": Routes,
+    "routing": Routing,
     "rules": Firewall,
     "sandboxes": Sandboxes,
     "sockets": Sockets,
+    "strays": Strays,
     "sysctls": Sysctls,
 }
 

@@ -1,0 +1,401 @@
+"""Do packets find their way, whole: default routes, routing rules, and how large a packet each link takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doctor.checks.addressing import lost
+from doctor.checks.bridges import attached
+from doctor.checks.veth import bare, inside_of, namespace_of
+from doctor.facts.config import ConfigFile, Options
+from doctor.facts.containers import Container, Containers, Endpoint
+from doctor.facts.links import Link, Links, Namespace, Namespaces, Route, Routes
+from doctor.facts.networks import Network, Networks
+from doctor.facts.processes import Processes
+from doctor.facts.routes import Clamps, Routing, Rule, Stray, Strays
+from doctor.model import (
+    Citation,
+    Command,
+    EditKey,
+    Effect,
+    Excluded,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Step,
+    Unknown,
+    Yield,
+)
+from doctor.registry import check
+
+
+@check("NET014", Severity.ERROR)
+def default_route_lost(
+    containers: Containers, networks: Networks, links: Links, namespaces: Namespaces, processes: Processes
+) -> Iterator[Yield]:
+    """A container has no default route, or one to a gateway that is not there.
+
+    ## What it is
+    Docker gives a container a default route by the gateway of one of its networks, when it
+    starts. A program in it, or a link that went down and up, may have lost it.
+    ## What you see
+    "Network unreachable" from inside for everything beyond its networks, and published ports
+    time out for clients from elsewhere; neighbours and the host still reach it.
+    ## By hand
+    nsenter -t PID -n ip route
+    docker inspect -f '{{json .NetworkSettings.Networks}}' NAME
+    ## Cure
+    Put the route back in the container's namespace; nothing stops.
+    ## Looks like
+    NET010 (the gateway is not on the bridge), NET034 (forwarding is off)
+    ## Limits
+    A route by a link that is not Docker's (a VPN's), or by another container, is taken to be
+    on purpose. Containers that are on internal networks only have none.
+    ## References
+    ip-route(8), moby libnetwork/sandbox.go
+    """
+    for container in containers.running:
+        if container.network_mode in {"host", "none"} or container.network_mode.startswith("container:"):
+            continue
+        ways = [
+            (network, end)
+            for end in container.endpoints
+            if (network := networks.by_id(end.network_id)) is not None
+            and end.address
+            and end.gateway
+            and not network.internal
+            and network.option("gateway_mode_ipv4") != "isolated"
+        ]
+        if not ways or len(ways) != sum(bool(end.address or end.address6) for end in container.endpoints):
+            continue  # a macvlan, or an internal network, may have a say
+        space = namespace_of(container, processes, namespaces)
+        if space is None:
+            continue  # NSP001's question
+        if space.missing:
+            yield Unknown(container.name, f"network namespaces: {space.missing}")
+            continue
+        yield from _default(container, ways, space, containers, links)
+    if not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _default(
+    container: Container, ways: list[tuple[Network, Endpoint]], space: Namespace, containers: Containers, links: Links
+) -> Iterator[Finding]:
+    wide = [route for route in space.routes if route.version == 4 and _is_wide(route)]  # noqa: PLR2004 - IPv4
+    entered = ("nsenter", "-t", str(container.pid), "-n", "ip", "route")
+    inner = [(network, end, inside_of(end, space)) for network, end in ways]
+    if not all(link is not None and link.up and end.address in bare(link) for _, end, link in inner):
+        return  # NET012 and NET013 say so
+    network, end, link = inner[0]
+    if link is None:
+        return
+    put = Command((*entered, "replace", "default", "via", end.gateway, "dev", link.name))
+    if not wide:
+        listed = ", ".join(route.dst for route in space.routes if route.table == "main") or "none"
+        yield _routeless(
+            container,
+            network,
+            f"{container.name} has no default route",
+            f"{container.name} has no default route; its gateway is {end.gateway} (network {network.name})",
+            (
+                Citation(f"netns/{space.inode}/routes", 0, f"routes: {listed}", f"routes of {container.name}"),
+                container.cited,
+            ),
+            Remedy(
+                "put its default route back",
+                (put,),
+                undo=(Command((*entered, "del", "default", "via", end.gateway, "dev", link.name)),),
+            ),
+        )
+        return
+    first = min(wide, key=lambda route: route.metric)
+    if first.dst != "default" or first.table != "main" or not first.gateway:
+        return
+    seat = next(((net, stop, dev) for net, stop, dev in inner if dev is not None and dev.name == first.dev), None)
+    if seat is None or first.gateway in {stop.gateway for _, stop, _ in inner} or len(wide) > 1:
+        return
+    if _held(first.gateway, seat[0], containers, links):
+        return
+    network, end, link = seat[0], seat[1], seat[2]
+    yield _routeless(
+        container,
+        network,
+        f"{container.name} sends everything to {first.gateway}, which nobody has",
+        f"the default route of {container.name} leads to {first.gateway}; the gateway of network {network.name} is"
+        f" {end.gateway}, and no container there has {first.gateway}",
+        (first.cited, container.cited),
+        Remedy(
+            "let it lead to the gateway",
+            (Command((*entered, "replace", "default", "via", end.gateway, "dev", first.dev)),),
+            undo=(Command((*entered, "replace", "default", "via", first.gateway, "dev", first.dev)),),
+        ),
+    )
+
+
+def _is_wide(route: Route) -> bool:
+    """Whether it stands for all addresses: a VPN has two halves instead of a default route, or a table of its own."""
+    return route.dst in {"default", "0.0.0.0/1", "128.0.0.0/1"} and not route.dead and route.type == "unicast"
+
+
+def _held(address: str, network: Network, containers: Containers, links: Links) -> bool:
+    """Whether somebody on the network may have the address: a container, the bridge, a router of its own, a port."""
+    if any(address in pool.others for pool in network.pools):
+        return True
+    bridge = links.by_name.get(network.bridge)
+    if bridge is None or address in bare(bridge) or containers.unsettled or not containers.complete:
+        return True
+    if any(link.master == network.bridge and link.kind != "veth" for link in links.all):
+        return True  # a card or a tap: more than containers are on this bridge
+    return any(address in {end.address, *end.static} for one in containers.all for end in one.endpoints)
+
+
+def _routeless(
+    container: Container,
+    network: Network,
+    title: str,
+    message: str,
+    evidence: tuple[Citation, ...],
+    remedy: Remedy,
+) -> Finding:
+    ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
+    return Finding(
+        subject=container.name,
+        scope=network.name,
+        title=title,
+        message=message,
+        evidence=evidence,
+        remedy=remedy,
+        hits=(
+            Effect(f"{container.name} would reach nothing beyond its networks"),
+            *((Effect("clients from elsewhere get no answer by published ports:", ports),) if ports else ()),
+        ),
+        works=(Effect(f"{container.name} and its neighbours, and this host"),),
+        excluded=(Excluded("NET012", "its link is up and has its address"),),
+    )
+
+
+@check("NET054", Severity.ERROR)
+def policy_route_takes_containers(
+    networks: Networks, strays: Strays, routing: Routing, routes: Routes
+) -> Iterator[Yield]:
+    """A routing rule sends the packets of a container to another table, and out by the wrong device.
+
+    ## What it is
+    Rules (`ip rule`) choose the table a packet is routed by. One that a VPN, or a host with
+    two uplinks, put before table main, and whose table does not know Docker's networks, takes
+    what is meant for containers: requests, or the answers to what they asked for.
+    ## What you see
+    Since the VPN is up: published ports time out, containers reach nothing, or only clients
+    from some networks are served. Rules of the firewall and links are in place.
+    ## By hand
+    ip rule
+    ip route get ADDRESS
+    ## Cure
+    A rule before that one, which sends what is meant for the network to table main; nothing
+    stops.
+    ## Looks like
+    NET008 (a route of table main), NET034 (forwarding is off)
+    ## Limits
+    Rules that ask for ports, users or TOS are passed over, and packets are taken to bear no
+    mark. Where a rule sends what containers ask for is taken to be on purpose.
+    ## References
+    ip-rule(8), https://github.com/moby/moby/issues/51544
+    """
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+        return
+    if routing.assumed and routes.all:
+        yield Unknown("rules", f"ip rule: {routing.assumed}")
+    taken: dict[Citation, tuple[Rule, list[Stray]]] = {}
+    for stray in strays.all:
+        rule = stray.way.rule
+        if rule is not None and not rule.standard:
+            taken.setdefault(rule.cited, (rule, []))[1].append(stray)
+    for rule, found in taken.values():
+        yield _astray(rule, found, routing)
+
+
+def _astray(rule: Rule, found: list[Stray], routing: Routing) -> Finding:
+    """Say what one rule takes away: of one network, or of several."""
+    stray = found[0]
+    names = tuple(dict.fromkeys(one.container.name for one in found))
+    networks = list({one.network.id: one.network for one in found}.values())
+    subnets = [
+        pool.subnet for network in networks for pool in network.pools if (":" in pool.subnet) == (":" in stray.address)
+    ]
+    before = max(min(one.priority for one in routing.special if one.version == rule.version) - 1, 1)
+    argv = ("ip", *(("-6",) if ":" in stray.address else ()), "rule")
+    steps = [Command((*argv, "add", "to", one, "lookup", "main", "priority", str(before))) for one in subnets]
+    undo = [Command((*argv, "del", "to", one, "lookup", "main", "priority", str(before))) for one in subnets]
+    where = f"by {stray.way.dev}" if stray.way.dev else "nowhere"
+    who = "the host's own packets" if stray.packet.iif == "lo" else f"packets from {rule.src or 'outside'}"
+    which = f"network {networks[0].name}" if len(networks) == 1 else f"{len(networks)} networks"
+    return Finding(
+        subject=f"rule {rule.priority}" + (" (IPv6)" if ":" in stray.address else ""),
+        scope=networks[0].name if len(networks) == 1 else "",
+        title=f"a routing rule takes {which} away: {rule.by_hand}",
+        message=f"rule {rule.by_hand} sends {who} to {stray.address} {where};"
+        f" they belong on {stray.network.bridge} (network {stray.network.name})",
+        evidence=(
+            rule.cited,
+            *((stray.way.route.cited,) if stray.way.route else ()),
+            *(network.cited for network in networks[:3]),
+        ),
+        remedy=Remedy(
+            "send what is meant for the networks to table main" if len(networks) > 1 else "send it to table main",
+            tuple(steps),
+            lasts="until-boot",
+            for_good=(Note("let what writes the rule write this one too"),),
+            undo=tuple(undo),
+        ),
+        hits=lost(names),
+        works=(Effect("containers of one network among themselves"),) if len(names) > 1 else (),
+        excluded=(Excluded("NET008", f"table main leads to {stray.network.bridge}"),),
+    )
+
+
+# How large a packet may be
+
+
+@check("NET015", Severity.WARNING)
+def packets_too_large(
+    networks: Networks,
+    links: Links,
+    routes: Routes,
+    containers: Containers,
+    namespaces: Namespaces,
+    processes: Processes,
+    options: Options,
+    config: ConfigFile,
+    clamps: Clamps | None,
+) -> Iterator[Yield]:
+    """Containers send larger packets than a link on their way takes.
+
+    ## What it is
+    Every link has a largest packet (MTU). Docker gives its networks 1500, whatever the uplink
+    has; in clouds and VPNs that is 1450 or less. Between a container's two link ends, a
+    larger packet vanishes without a word.
+    ## What you see
+    Small answers come, large ones hang: TLS handshakes, apt, git, docker push. The host
+    itself is well, so is curl of a small page.
+    ## By hand
+    ip link show UPLINK
+    ping -M do -s 1450 -c 1 ADDRESS
+    ## Cure
+    Let the firewall lower what TCP announces (TCPMSS): nothing stops. For good: `mtu` in
+    daemon.json for docker0, com.docker.network.driver.mtu for a network that is made anew.
+    ## Looks like
+    NET034 (nothing gets through at all), a slow server
+    ## Limits
+    What lies beyond this host is not measured. The clamp helps TCP, not QUIC or other UDP.
+    ## References
+    ip-link(8), RFC 2923, https://github.com/moby/moby/issues/22028
+    """
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+        return
+    for container in containers.running:
+        yield from _narrow_ends(container, networks, links, namespaces, processes)
+    uplinks = [(name, _mtu(name, routes, links)) for name in routes.uplinks if name in links.by_name]
+    own = {network.bridge for network in networks.all}
+    smallest = min(((mtu, name) for name, mtu in uplinks if name not in own and mtu), default=None)
+    if smallest is None or (clamps is not None and clamps.all):
+        return
+    mtu, uplink = smallest
+    wide = [
+        (network, link)
+        for network in networks.all
+        if not network.internal
+        and attached(network, containers)
+        and (link := links.by_name.get(network.bridge)) is not None
+        and link.mtu > mtu
+    ]
+    if wide:
+        yield _too_wide(wide, links.by_name[uplink], mtu, containers, options, config)
+
+
+def _mtu(name: str, routes: Routes, links: Links) -> int:
+    """Give the largest packet of a default route: the route's own bound, else the link's."""
+    bound = next((route.mtu for route in routes.all if route.dst == "default" and name in route.devs and route.mtu), 0)
+    held = links.by_name[name].mtu
+    return min(bound, held) if bound else held
+
+
+def _too_wide(
+    wide: list[tuple[Network, Link]],
+    uplink: Link,
+    mtu: int,
+    containers: Containers,
+    options: Options,
+    config: ConfigFile,
+) -> Finding:
+    names = tuple(dict.fromkeys(one.name for network, _ in wide for one in attached(network, containers)))
+    listed = ", ".join(f"{network.name} {link.mtu}" for network, link in wide)
+    told = options.value("mtu") if options.known("mtu") else ""
+    notes = ["it lowers what new TCP connections announce; UDP is not helped"]
+    if told.isdecimal() and int(told) <= mtu:
+        notes.append(f"mtu {told} of {config.path} counts for the default network only")
+    rule = ("FORWARD", "-o", uplink.name, "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN")
+    clamp = ("-j", "TCPMSS", "--clamp-mss-to-pmtu")
+    for_good: list[Step] = []
+    if any(network.name == "bridge" for network, _ in wide) and config.data is not None and "mtu" not in config.data:
+        for_good.append(EditKey(config.path, "/mtu", str(mtu)))
+    for_good += [
+        Note(f"make network {network.name} anew with --opt com.docker.network.driver.mtu={mtu}")
+        for network, _ in wide
+        if network.name != "bridge"
+    ]
+    return Finding(
+        subject=uplink.name,
+        title=f"{uplink.name} takes packets of {mtu} bytes, containers send more: {listed}",
+        message=f"the uplink {uplink.name} has an MTU of {mtu}, and networks have more: {listed}",
+        evidence=(uplink.cited, *(link.cited for _, link in wide[:3])),
+        remedy=Remedy(
+            "announce no larger packets than the uplink takes",
+            (Command(("iptables", "-t", "mangle", "-A", *rule, *clamp)),),
+            lasts="until-boot",
+            for_good=tuple(for_good),
+            undo=(Command(("iptables", "-t", "mangle", "-D", *rule, *clamp)),),
+            notes=tuple(notes),
+        ),
+        hits=(Effect("large answers from outside hang, where ICMP is filtered on the way:", names),),
+        works=(Effect("small packets"), Effect("what containers send to each other")),
+    )
+
+
+def _narrow_ends(
+    container: Container, networks: Networks, links: Links, namespaces: Namespaces, processes: Processes
+) -> Iterator[Finding]:
+    """Compare the two ends of each link: what is larger than the host's end takes is dropped there, and nobody is told."""
+    space = namespace_of(container, processes, namespaces)
+    if space is None or space.missing:
+        return
+    for end in container.endpoints:
+        network = networks.by_id(end.network_id)
+        inside = inside_of(end, space) if network is not None else None
+        outside = links.by_index.get(inside.peer) if inside is not None and inside.kind == "veth" else None
+        if network is None or inside is None or outside is None or outside.master != network.bridge:
+            continue
+        if inside.mtu <= outside.mtu:
+            continue
+        set_mtu = ("ip", "link", "set", outside.name, "mtu")
+        yield Finding(
+            subject=f"{container.name}:{network.name}",
+            scope=network.name,
+            title=f"{container.name} sends packets of {inside.mtu} bytes, {outside.name} takes {outside.mtu}",
+            message=f"{inside.name} of {container.name} has an MTU of {inside.mtu}, {outside.name}, its end on"
+            f" {network.bridge}, one of {outside.mtu}: larger packets vanish between them",
+            evidence=(inside.cited, outside.cited),
+            remedy=Remedy(
+                "give both ends one MTU",
+                (Command((*set_mtu, str(inside.mtu))),),
+                lasts="until-boot",
+                undo=(Command((*set_mtu, str(outside.mtu))),),
+            ),
+            severity=Severity.ERROR,
+            hits=(Effect(f"packets of more than {outside.mtu} bytes from and to {container.name} are lost"),),
+            works=(Effect("small packets"),),
+        )
