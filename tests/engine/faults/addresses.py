@@ -61,9 +61,8 @@ def would_start(host: EngineHost) -> object:
 
 def as_told(host: EngineHost) -> object:
     """Whether docker0 has the address that the file asks for."""
-    told = (
-        json.loads(host.read("/etc/docker/daemon.json")).get("bip") if host.exists("/etc/docker/daemon.json") else None
-    )
+    file = "/etc/docker/daemon.json"
+    told = json.loads(host.read(file)).get("bip") if host.exists(file) else None
     return told is None or told in host.sh("ip -o -4 addr show docker0")
 
 
