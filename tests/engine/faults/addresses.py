@@ -111,10 +111,8 @@ def _other_bridge(host: EngineHost, address: str) -> None:
 
 def _vpn(host: EngineHost) -> None:
     """A VPN that takes everything: a rule before table main, and a default route in a table of its own."""
-    host.sh(
-        "ip link add wg0 type veth peer name wg1; ip link set wg1 up; ip link set wg0 up; ip route add default dev wg0 table 51820"
-    )
-    host.sh(f"ip route add {OUTSIDE_IP} dev eth0 table 51820")
+    host.sh("ip link add wg0 type veth peer name wg1; ip link set wg1 up; ip link set wg0 up")
+    host.sh(f"ip route add default dev wg0 table 51820; ip route add {OUTSIDE_IP} dev eth0 table 51820")
     host.sh("ip rule add not fwmark 0xca6c table 51820 priority 100")
 
 
