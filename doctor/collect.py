@@ -1,8 +1,9 @@
 """Carry out the table of sources on a host: raw evidence into a Snapshot, in one pass, bounded as a whole.
 
-Four lanes run side by side, each a short queue of jobs on a daemon thread: what is asked of the daemon, what is read
-from files, what is run, and what is read inside each network namespace (two threads). One deadline holds for all. A job
-that does not come back costs its lane nothing but a new thread: its record says `timeout`, and the lane goes on.
+Lanes run side by side, each a short queue of jobs on a daemon thread: what is asked of the daemon, what is read from
+files, what is run, and what processes of their own read: the trees of the store, and who runs and what is in every
+network namespace (`doctor.linux.survey`). One deadline holds for all. A job that does not come back costs its lane
+nothing but a new thread: its record says `timeout`, and the lane goes on.
 
 A snapshot is not atomic. The list of containers is the first thing asked and the last; what differs is unsettled
 (`doctor.facts.settled`), and so is what the directory of sandboxes no longer holds at the end.
@@ -25,11 +26,12 @@ import msgspec
 from doctor import __version__, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.host import Host, NotRegularError
-from doctor.linux.trees import CUT
+from doctor.lines import tree_line
+from doctor.linux.frames import Frame, frames
+from doctor.linux.trees import CUT, sandboxes
 from doctor.places import Places, find, here
-from doctor.processes import scan
 from doctor.redact import Redactor
-from doctor.snapshot import Kind, Meta, Record, Snapshot, Status, tree_line
+from doctor.snapshot import Kind, Meta, Record, Snapshot, Status, tree_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,14 +134,19 @@ class Collector:
         self.listed = threading.Event()
         self.api = DockerApi(places.address, PING_SECONDS)
         self.stuck: set[str] = set()
+        self.ids: set[str] = set()
+        """Records that hold nothing but what the engine made up: no secret is looked for in them."""
         self.began = time.monotonic()
+        # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
+        self.reading = until - min(LAST_SECONDS / 2, (until - self.began) / 5)
+        """When everything but the last look has to be done."""
         self.progress: Callable[[int, float], None] | None = None
         self.lanes = {
             "api": Lane("api"),
             "files": Lane("files"),
             "commands": Lane("commands"),
             "store": Lane("store"),
-            "namespaces": Lane("namespaces", threads=2),
+            "survey": Lane("survey"),
         }
 
     # The course of a run
@@ -150,7 +157,7 @@ class Collector:
         for lane in self.lanes.values():
             lane.fault = self._fault
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
-        store = self.lanes["store"]
+        store, survey = self.lanes["store"], self.lanes["survey"]
         store.add("store/listed", "the first list", 1.0, self._await_list)
         api.add("api/ping", "/_ping", PING_SECONDS, self._ask)
         for source in table:
@@ -161,9 +168,7 @@ class Collector:
             files.add(source.name, self._target(source), source.seconds, self._read(source))
         files.add(sources.KERNEL_LOG.name, sources.KERNEL_LOG.target, 1.0, self._kernel_log)
         files.add("engine/paths", "paths of the configuration", 1.0, self._paths)
-        files.add("proc/processes", "/proc", 3.0, self._processes)
-        files.add("run/netns", self.places.exec_root + "/netns", 1.0, lambda: self._sandboxes("run/netns"))
-        files.add("netns/index", "/proc/*/ns/net", 1.0, self._namespaces)
+        survey.add("proc/processes", "/proc", self.reading - self.began, self._survey)
         for source in table:
             if source.kind == "tree" and source.area == "store":
                 store.add(source.name, self._target(source), source.seconds + 1.5, self._read(source))
@@ -172,17 +177,14 @@ class Collector:
             ):
                 files.add(source.name, self._target(source), source.seconds, self._read(source))
         store.add(sources.STORE_LAST.name, self._target(sources.STORE_LAST), 1.0, self._read(sources.STORE_LAST))
-        files.add("store/containers/", self.places.data_root + "/containers", 3.0, self._container_files)
-        api.start(self.wake)
-        files.start(self.wake)
-        commands.start(self.wake)
-        store.start(self.wake)
-        # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
-        left = self.until - time.monotonic()
-        self._wait(("api", "files", "commands", "store", "namespaces"), self.until - min(LAST_SECONDS / 2, left / 5))
+        files.add("store/containers/names", self.places.data_root + "/containers", 3.0, self._container_files)
+        first = tuple(self.lanes)
+        for lane in (survey, api, files, commands, store):
+            lane.start(self.wake)
+        self._wait(first, self.reading)
         last = Lane("last")
         self.lanes["last"] = last
-        last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, lambda: self._sandboxes("run/netns-last"))
+        last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
         last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
         if self._answers():
             last.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
@@ -252,6 +254,9 @@ class Collector:
         if job is not None and job.abandoned:
             return
         digest = sha256(data).hexdigest()
+        if how == "ids":
+            self.ids.add(name)
+            how = "none"
         clean, redactions = (data, 0) if how == "none" else self.redactor.scrub(data, how)
         self._put(
             Record(
@@ -342,8 +347,7 @@ class Collector:
             except OSError:
                 continue
             lines.append(tree_line(_text(name), _letter(about.st_mode), about.st_mtime, str(about.st_size)))
-        how = "none" if source is sources.STORE_LAST else "tree"
-        self._keep(source.name, "tree", path, "".join(lines).encode(), how, ms=_since(start))
+        self._keep(source.name, "tree", path, "".join(lines).encode(), source.scrub, ms=_since(start))
 
     def _tree(self, source: Source, root: str) -> None:
         start = time.perf_counter()
@@ -365,7 +369,7 @@ class Collector:
             "tree",
             root,
             text.encode("utf-8", "surrogateescape"),
-            "tree" if source.area != "store" else "none",
+            source.scrub,
             ms=_since(start),
             status="truncated" if cut else "ok",
             why=f"larger than {source.limit:,} bytes" if cut else "",
@@ -380,10 +384,21 @@ class Collector:
         if done.status == "ok" and done.returncode not in {0, CUT}:
             status = "failed"
         why = "" if status == "ok" else f"larger than {source.limit:,} bytes" if cut else f"reading it ended: {status}"
-        how = "tree" if source.area != "store" else "none"
-        self._keep(source.name, "tree", root, done.stdout, how, status=status, why=why, ms=done.seconds * 1000)
+        self._keep(source.name, "tree", root, done.stdout, source.scrub, status=status, why=why, ms=done.seconds * 1000)
 
     def _container_files(self) -> None:
+        """Read what the engine wrote for the containers themselves: names and nameservers."""
+        self._files_of_containers(sources.CONTAINER_FILES, lambda _: True)
+
+    def _container_states(self) -> None:
+        """Read from the disk what the daemon did not tell: of all when it is silent, and of those it does not list."""
+        self._files_of_containers(sources.CONTAINER_STATE, lambda one: not self._told(one))
+
+    def _told(self, container: str) -> bool:
+        record = self.records.get(f"api/inspect/{container}")
+        return record is not None and record.status == "ok"
+
+    def _files_of_containers(self, files: tuple[tuple[str, str], ...], wanted: Callable[[str], bool]) -> None:
         folder = f"{self.places.data_root}/containers"
         try:
             ids = self.host.listdir(folder)
@@ -391,9 +406,9 @@ class Collector:
             self._failed("store/containers/", "file", folder, error, 0.0)
             return
         for container in ids:
-            if not container.isalnum():
+            if not container.isalnum() or not wanted(container):
                 continue  # no container's directory has such a name
-            for name, scrub in sources.CONTAINER_FILES:
+            for name, scrub in files:
                 source = sources.Source(
                     name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
                 )
@@ -428,11 +443,36 @@ class Collector:
 
     # Processes and namespaces
 
-    def _processes(self) -> None:
+    def _survey(self) -> None:
+        """Have a process of its own read who runs and what is in each network namespace, and keep what it hands over."""
         self._await_list()
-        start = time.perf_counter()
-        text = scan(self.host, self.redactor.scrub)
-        self._keep("proc/processes", "tree", "/proc", text.encode("utf-8", "surrogateescape"), "none", ms=_since(start))
+        folder = self.places.exec_root + "/netns"
+        seconds = max(0.1, self.reading - 0.1 - time.monotonic())
+        done = self.host.survey(folder, seconds)
+        status: Status = "failed" if done.status == "ok" else done.status
+        why = {
+            "timeout": f"did not end in {seconds:.1f} s",
+            "failed": f"the process that reads it ended: exit {done.returncode}",
+        }.get(status, f"the process that reads it: {status}")
+        for frame in frames(done.stdout):
+            self._take(frame)
+        for name, target in (("run/netns", folder), ("proc/processes", "/proc"), ("netns/index", "/proc/*/ns/net")):
+            if name not in self.records:
+                self._put(Record(name, "tree", target, status, why=why, ms=done.seconds * 1000))
+        for entry in tree_entries(self.records["netns/index"]):
+            name = f"netns/{'host' if entry.content == 'host' else entry.path}/links"
+            if name not in self.records:
+                self._put(Record(name, "netns", _text(entry.content), status, why=why, ms=done.seconds * 1000))
+
+    def _take(self, frame: Frame) -> None:
+        kind: Kind = frame.kind  # type: ignore[assignment]  # a survey names kinds and status of records
+        status: Status = frame.status  # type: ignore[assignment]
+        if not frame.data and status != "ok":
+            target = _text(frame.target)
+            self._put(Record(frame.name, kind, target, status, why=frame.why, errno=frame.errno, ms=frame.ms))
+            return
+        how = "processes" if frame.name == "proc/processes" else "text" if frame.name.endswith("tables") else "none"
+        self._keep(frame.name, kind, frame.target, frame.data, how, status=status, why=frame.why, ms=frame.ms)
 
     def _processes_last(self) -> None:
         """Look once more at the processes that matter: a pid that is gone, or is another process now, is unsettled."""
@@ -448,46 +488,17 @@ class Collector:
         """Read nothing before the first list of containers: what is made meanwhile would be in neither list."""
         self.listed.wait(BRACKET_SECONDS)
 
-    def _sandboxes(self, record: str) -> None:
-        """List the files of network sandboxes: which are mounts of a namespace (nsfs), and of which."""
+    def _sandboxes_last(self) -> None:
+        """List the sandbox files once more: one that has gone was being removed."""
         folder = self.places.exec_root + "/netns"
         start = time.perf_counter()
         try:
-            names = self.host.listdir(folder)
-            nsfs = self.host.stat("/proc/self/ns/net").st_dev
+            text = sandboxes(folder)
         except OSError as error:
-            self._failed(record, "tree", folder, error, _since(start))
+            self._failed("run/netns-last", "tree", folder, error, _since(start))
             return
-        lines = []
-        for name in names:
-            try:
-                about = self.host.stat(f"{folder}/{name}")
-            except OSError:
-                continue
-            if about.st_dev == nsfs:
-                lines.append(tree_line(name, "n", 0.0, f"net:[{about.st_ino}]"))
-            else:
-                lines.append(tree_line(name, _letter(about.st_mode), about.st_mtime, str(about.st_size)))
-        self._keep(record, "tree", folder, "".join(lines).encode(), "none", ms=_since(start))
-
-    def _namespaces(self) -> None:
-        """Queue a job for each network namespace: of processes, and of sandboxes that no process lives in."""
-        from doctor.namespaces import jobs
-
-        lane = self.lanes["namespaces"]
-        index, work = jobs(
-            self.host,
-            self.records.get("proc/processes"),
-            self.records.get("run/netns"),
-            keep=self._keep,
-            failed=self._failed,
-            stuck=self.stuck,
-        )
-        self._keep("netns/index", "tree", "/proc/*/ns/net", index.encode(), "none")
-        for name, target, one in work:
-            lane.add(name, target, 3.0, one)
-        if lane.jobs:
-            lane.start(self.wake)
+        data = text.encode("utf-8", "surrogateescape")
+        self._keep("run/netns-last", "tree", folder, data, "none", ms=_since(start))
 
     # Commands
 
@@ -543,6 +554,7 @@ class Collector:
             ping = self.records["api/ping"]
             for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
                 self._put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
+            api.add("store/containers/", self.places.data_root + "/containers", 3.0, self._container_states)
             if self.places.binary:
                 api.add("engine/version", sources.VERSION.target, 2.0, self._command(sources.VERSION))
             return
@@ -551,6 +563,7 @@ class Collector:
         for source in sources.API:
             api.add(source.name, source.target, source.seconds, self._api(source))
         api.add("api/inspect/", "/containers/ID/json", 5.0, self._inspect)
+        api.add("store/containers/", self.places.data_root + "/containers", 3.0, self._container_states)
         for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
             api.add(source.name, source.target, source.seconds, self._api(source))
 
@@ -689,7 +702,7 @@ def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:
     # First: without it nothing else in a bundle that was cut short could be read rightly.
     places = Record("engine/places", "kernel", "the running daemon", data=msgspec.json.encode(run.places))
     run.records[places.name] = places
-    records = {record.name: record for record in run.redactor.finish(_in_order(run.records))}
+    records = {record.name: record for record in run.redactor.finish(_in_order(run.records), run.ids)}
     meta = Meta(
         doctor=__version__,
         hostname=uname.nodename,

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import zlib
 from pathlib import Path
 from typing import Protocol
 
 from doctor.linux import spawn, syscalls, trees
+from doctor.linux.frames import MODULES
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 20
+_SURVEY = 128 << 20
 
 
 class NotRegularError(OSError):
@@ -52,6 +53,9 @@ class Host(Protocol):
 
     def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Do as `tree` does for every name in the directory, in a process of its own; exit code `trees.CUT` when cut."""
+
+    def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
+        """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints."""
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
@@ -136,8 +140,15 @@ class LocalHost:
 
     def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.big_tree`."""
-        argv = (sys.executable, "-I", "-S", trees.__file__, str(limit), root, *members)
+        argv = spawn.own("doctor.linux.trees", str(limit), root, *members)
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=2 * limit)
+
+    def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
+        """See `Host.survey`."""
+        modules = ",".join(module for module in MODULES if self.has_module(module))
+        # What it may take itself is a little less: then it says what did not come back.
+        argv = spawn.own("doctor.linux.survey", sandboxes, modules, f"{seconds - min(0.2, seconds / 5):.3f}")
+        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY)
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""

@@ -33,6 +33,7 @@ import html
 import re
 import threading
 from bisect import bisect_right
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -40,7 +41,7 @@ from urllib.parse import quote, unquote_to_bytes
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from doctor.snapshot import Record
 
@@ -70,14 +71,16 @@ _KIND_OF = {code: kind for kind, code in _CODES.items()}
 WITHHELD = "«value»".encode()
 """Stands for a value that is no secret by its looks, and nobody's business either."""
 
-_OPEN = "«secret ~".encode()
+_OPEN = "«~".encode()
 _GUILLEMET = "«".encode()
 _CLOSING = "»".encode()
-_TOKEN = re.compile("«secret (?:~[a-z])?\\d{1,9}, (?:1–8|9–16|17–32|33–64|65\\+) chars»|«value»".encode())  # noqa: RUF001
-_COUNTED = re.compile("«secret (?:~[a-z])?\\d{1,9}, [^»]{1,8} chars»".encode())
-_PROVISIONAL = re.compile("«secret ~([a-z])(\\d{1,9}),".encode())
+_TOKEN = re.compile("«(?:secret |~[a-z])\\d{1,9}, (?:1–8|9–16|17–32|33–64|65\\+) chars»|«value»".encode())  # noqa: RUF001
+_COUNTED = re.compile("«(?:secret |~[a-z])\\d{1,9}, [^»]{1,8} chars»".encode())
+_PROVISIONAL = re.compile("«~([a-z])(\\d{1,9}),".encode())
 _BUCKETS = ((8, "1–8"), (16, "9–16"), (32, "17–32"), (64, "33–64"))  # noqa: RUF001
 _LONGEST = "65+"
+
+_CMDLINE = re.compile(rb"^\d+/cmdline\tf\t[\d.]+\t([^\n]+)", re.MULTILINE)
 
 _BUDGET, _BUDGET_PER = 20_000, 800
 """Candidates looked at in one record, and one more for so many bytes. What is replaced costs as much as three that are not."""
@@ -93,6 +96,8 @@ _TRACKED = 8
 """Shorter secrets are not looked for elsewhere: they would be found in everything."""
 _SOME = 32
 """So few secrets are searched one by one; more by the set of words of the text."""
+_TOGETHER = 1 << 17
+"""Bytes of evidence that are searched for known secrets at a time."""
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -738,15 +743,19 @@ class _Index:
 
     def __init__(self, secrets: Iterable[_Secret]) -> None:
         self._forms = {form: secret for secret in secrets if secret.followed for form in secret.forms()}
-        self._by_word: dict[bytes, list[bytes]] = {}
-        self._wordless: list[bytes] = []
-        for form in self._forms:
-            words = form.translate(self._SEPARATE).split()
+        self._wordless = []
+        self._by_word: dict[bytes, list[tuple[frozenset[bytes], frozenset[bytes], bytes]]] = {}
+        split = {form: form.translate(self._SEPARATE).split() for form in self._forms}
+        shared = Counter(word for words in split.values() for word in set(words))
+        for form, words in split.items():
             if words:
-                self._by_word.setdefault(max(words, key=len), []).append(form)
+                rarest = min(words, key=lambda word: (shared[word], -len(word)))
+                # Of the words at its two ends one may be grown together with what stands beside it.
+                needs = frozenset(words[1:]), frozenset(words[:-1])
+                self._by_word.setdefault(rarest, []).append((*needs, form))
             else:
                 self._wordless.append(form)
-        self._words = frozenset(self._by_word)
+        self._words = frozenset(shared)
 
     def find(self, data: bytes) -> list[tuple[bytes, _Secret]]:
         """Give what is in the text, the longest first."""
@@ -755,18 +764,16 @@ class _Index:
         if len(self._forms) <= _SOME:
             maybe = list(self._forms)
         else:
-            words = self._words.intersection(data.translate(self._SEPARATE).split())
-            maybe = self._wordless + [form for word in words for form in self._by_word[word]]
+            text = data.replace(WITHHELD, b" ") if WITHHELD in data else data
+            words = self._words.intersection(text.translate(self._SEPARATE).split())
+            maybe = self._wordless + [
+                form
+                for word in words
+                for end, start, form in self._by_word.get(word, ())
+                if end <= words or start <= words
+            ]
         found = [(form, self._forms[form]) for form in maybe if form in data]
         return sorted(found, key=lambda pair: (-len(pair[0]), pair[0]))
-
-    def replace(self, data: bytes) -> tuple[bytes, int]:
-        """Put tokens for what is in the text, and count the places."""
-        count = 0
-        for form, secret in self.find(data):
-            count += data.count(form)
-            data = data.replace(form, secret.token(_FOUND))
-        return data, count
 
 
 class Redactor:
@@ -799,7 +806,7 @@ class Redactor:
         """Take the secrets out of one record; give what is left and the number of places where one stood.
 
         `how` names the structure: `inspect` (any JSON of the Engine API and of the data root), `daemon-json`,
-        `docker-config`, `environ`, `cmdline`, `unit`, `tree`; anything else is text. Never raises.
+        `docker-config`, `environ`, `cmdline`, `unit`, `tree`, `processes`; anything else is text. Never raises.
         """
         if not data:
             return data, 0
@@ -811,33 +818,66 @@ class Redactor:
                 "cmdline": self._cmdline,
                 "unit": self._unit,
                 "tree": self._tree,
+                "processes": self._processes,
             }
             new = ways.get(how, self.text)(data)
         if new == data:
             return data, 0
         return new, max(0, len(_COUNTED.findall(new)) - len(_COUNTED.findall(data)))
 
-    def finish(self, records: Iterable[Record]) -> list[Record]:
-        """Replace what was learnt to be secret wherever it stands, and number the tokens in the order of `records`."""
-        read = [(record, self.text(record.why.encode("utf-8", "replace")) if record.why else b"") for record in records]
+    def finish(self, records: Iterable[Record], ids: Container[str] = ()) -> list[Record]:
+        """Replace what was learnt to be secret wherever it stands, and number the tokens in the order of `records`.
+
+        `ids` names records that hold nothing but what the engine made up itself; they are not searched.
+        """
         index = _Index(self._by_number)
-        done = [self._finished(record, why, index) for record, why in read]
+        done: list[Record] = []
+        batch: list[Record] = []
+        size = 0
+        # Most records are small, and hold nothing of the kind: a batch is searched as one text.
+        for record in records:
+            batch.append(record)
+            size += len(record.data)
+            if size > _TOGETHER:
+                done += self._finished(batch, index, ids)
+                batch, size = [], 0
+        done += self._finished(batch, index, ids)
         kinds = [self._kinds.get(number) or self._by_number[number].kind for number in self._final]
         self.removed = {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
         return done
 
-    def _finished(self, record: Record, why: bytes, index: _Index) -> Record:
-        data, more = index.replace(record.data)
-        target, _ = index.replace(record.target.encode("utf-8", "replace"))
-        why, _ = index.replace(why)
-        data, target, why = (
-            _PROVISIONAL.sub(self._number, text) if _OPEN in text else text for text in (data, target, why)
-        )
-        if data is record.data and target.decode() == record.target and why.decode() == record.why:
-            return record
-        return msgspec.structs.replace(
-            record, data=data, target=target.decode(), why=why.decode(), redactions=record.redactions + more
-        )
+    def _finished(self, batch: list[Record], index: _Index, ids: Container[str]) -> list[Record]:
+        read = [
+            (
+                b"" if record.name in ids else record.data,
+                record.target.encode("utf-8", "replace"),
+                self.text(record.why.encode("utf-8", "replace")) if record.why else b"",
+            )
+            for record in batch
+        ]
+        known = index.find(b"\n".join(text for texts in read for text in texts))
+        return [self._cleaned(record, *texts, known) for record, texts in zip(batch, read, strict=True)]
+
+    def _cleaned(
+        self, record: Record, data: bytes, target: bytes, why: bytes, known: list[tuple[bytes, _Secret]]
+    ) -> Record:
+        count = 0
+        for form, secret in known:
+            if form in data:
+                count += data.count(form)
+                data = data.replace(form, secret.token(_FOUND))
+            if form in target or form in why:
+                target, why = (text.replace(form, secret.token(_FOUND)) for text in (target, why))
+        if _OPEN in data:
+            data = _PROVISIONAL.sub(self._number, data)
+        changed: dict[str, object] = {}
+        if data and data is not record.data:
+            changed |= {"data": data, "redactions": record.redactions + count}
+        for field, text in (("target", target), ("why", why)):
+            new = (_PROVISIONAL.sub(self._number, text) if _OPEN in text else text).decode()
+            if new != getattr(record, field):
+                changed[field] = new
+        return msgspec.structs.replace(record, **changed) if changed else record
 
     def _number(self, match: re.Match[bytes]) -> bytes:
         number = int(match[2])
@@ -1175,6 +1215,16 @@ class Redactor:
             if scrubbed != _tree_unescape(old):
                 edits.append(_Edit(start, done, _tree_escape(scrubbed)))
         return _cut(new, edits, limit)
+
+    def _processes(self, data: bytes) -> bytes:
+        """Scrub the command lines of a scan of /proc; nothing else in it is anybody's word but the kernel's."""
+        edits = []
+        for line in _CMDLINE.finditer(data):
+            old = _tree_unescape(line[1])
+            new = self._cmdline(old)
+            if new != old:
+                edits.append(_Edit(line.start(1), line.end(1), _tree_escape(new)))
+        return _apply(data, edits)
 
     # -- by pattern ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, field
 
+from doctor.lines import unescape
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -68,38 +70,6 @@ class TreeEntry(Struct, frozen=True):
     mtime: float
     content: str
     line: int
-
-
-def escape(text: str) -> str:
-    """Make text fit into one field of one line of a tree record; `unescape` is the inverse."""
-    if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
-        return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return text
-
-
-def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
-    """Print one entry of a tree record, newline included (`doctor.linux.trees`, a program of its own, does the same)."""
-    return f"{escape(path)}\t{kind}\t{mtime:.3f}\t{escape(content)}\n"
-
-
-_UNESCAPED = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
-
-
-def unescape(text: str) -> str:
-    """Take back what `escape` did; an unknown escape stays as it stands."""
-    if "\\" not in text:
-        return text
-    if "\\\\" not in text:  # no escaped backslash, so every escape is what it looks like
-        return text.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
-    out: list[str] = []
-    rest = iter(text)
-    for char in rest:
-        if char != "\\":
-            out.append(char)
-            continue
-        after = next(rest, "")
-        out.append(_UNESCAPED.get(after, "\\" + after))
-    return "".join(out)
 
 
 def tree_entries(record: Record) -> Iterator[TreeEntry]:

@@ -30,7 +30,8 @@ class Source(Struct, frozen=True, kw_only=True):
         touches: kernel modules it would load.
         limit: bytes kept, at most.
         seconds: the bound on one record.
-        scrub: how `doctor.redact` reads the text: `inspect`, `daemon-json`, `docker-config`, `unit`, `text`, ...
+        scrub: how `doctor.redact` reads the text: `inspect`, `daemon-json`, `docker-config`, `unit`, `text`, ...; `tree`
+            for lines of files, `ids` for what holds nothing but ids that the engine made up.
         keep: for a log, the words of which a line must contain one to be kept (lower case); empty keeps all.
         area: who needs it, in the words of a report when it is missing (`firewall`, `store`, `API`, ...).
     """
@@ -80,8 +81,8 @@ DAEMON: tuple[Source, ...] = (
     Source(name="host/init", kind="file", target="/proc/1/comm", limit=64),
     Source(name="engine/pidfile", kind="file", target="{pidfile}", limit=64),
     Source(name="engine/init-pid", kind="file", target="/run/docker-ssd.pid", limit=64),
-    Source(name="engine/containerd", kind="list", target="/run/containerd"),
-    Source(name="engine/containerd-own", kind="list", target="{exec_root}/containerd"),
+    Source(name="engine/containerd", kind="list", target="/run/containerd", scrub="tree"),
+    Source(name="engine/containerd-own", kind="list", target="{exec_root}/containerd", scrub="tree"),
     Source(name="engine/init-script", kind="file", target="/etc/init.d/docker", limit=1 << 16),
     Source(name="engine/log", kind="tail", target="{log}", limit=1 << 19, scrub="text", area="the log of dockerd"),
 )
@@ -105,6 +106,7 @@ HOST: tuple[Source, ...] = (
         target="/proc/sys/net/ipv4/conf",
         members=("forwarding", "rp_filter", "route_localnet", "accept_local", "arp_ignore"),
         skip="veth",
+        scrub="tree",
         area="sysctls",
     ),
     Source(
@@ -113,13 +115,21 @@ HOST: tuple[Source, ...] = (
         target="/proc/sys/net/ipv6/conf",
         members=("forwarding", "disable_ipv6", "accept_ra"),
         skip="veth",
+        scrub="tree",
         area="sysctls",
     ),
     *_files("/proc/sys/net/ipv4/ip_nonlocal_bind", "/proc/sys/net/ipv6/ip_nonlocal_bind", area="sysctls"),
     *_files("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/ip_local_port_range", area="sysctls"),
     *_files("/proc/sys/net/netfilter/nf_conntrack_count", "/proc/sys/net/netfilter/nf_conntrack_max", area="sysctls"),
     *_files("/proc/net/stat/nf_conntrack", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names", area="firewall"),
-    Source(name="net/sysctl/bridge", kind="tree", target="/proc/sys/net/bridge", members=("@",), area="sysctls"),
+    Source(
+        name="net/sysctl/bridge",
+        kind="tree",
+        target="/proc/sys/net/bridge",
+        members=("@",),
+        scrub="tree",
+        area="sysctls",
+    ),
     Source(
         name="host/packages",
         kind="tail",
@@ -136,17 +146,20 @@ HOST: tuple[Source, ...] = (
     ),
 )
 
-STORE_LAST = Source(name="store/overlay2-last", kind="list", target="{data_root}/overlay2", limit=8 << 20, area="store")
+STORE_LAST = Source(
+    name="store/overlay2-last", kind="list", target="{data_root}/overlay2", limit=8 << 20, scrub="ids", area="store"
+)
 """Last of the store: a layer that is gone by now was being removed while its links were read."""
 
 STORE: tuple[Source, ...] = (
-    Source(name="store/root", kind="list", target="{data_root}", area="store"),
+    Source(name="store/root", kind="list", target="{data_root}", scrub="tree", area="store"),
     Source(
         name="store/overlay2",
         kind="tree",
         target="{data_root}/overlay2",
         members=("link", "lower", "diff/", "work/"),
         limit=16 << 20,
+        scrub="ids",
         area="store",
     ),
     Source(
@@ -155,6 +168,7 @@ STORE: tuple[Source, ...] = (
         target="{data_root}/overlay2/l",
         members=("@",),
         limit=8 << 20,
+        scrub="ids",
         area="store",
     ),
     Source(
@@ -163,6 +177,7 @@ STORE: tuple[Source, ...] = (
         target="{data_root}/image/overlay2/layerdb/sha256",
         members=("cache-id", "diff", "parent", "size", "tar-split.json.gz?"),
         limit=16 << 20,
+        scrub="ids",
         area="store",
     ),
     Source(
@@ -171,9 +186,16 @@ STORE: tuple[Source, ...] = (
         target="{data_root}/image/overlay2/layerdb/mounts",
         members=("mount-id", "init-id", "parent"),
         limit=8 << 20,
+        scrub="ids",
         area="store",
     ),
-    Source(name="store/layerdb-tmp", kind="list", target="{data_root}/image/overlay2/layerdb/tmp", area="store"),
+    Source(
+        name="store/layerdb-tmp",
+        kind="list",
+        target="{data_root}/image/overlay2/layerdb/tmp",
+        scrub="tree",
+        area="store",
+    ),
     Source(
         name="store/repositories.json",
         kind="file",
@@ -189,9 +211,16 @@ STORE: tuple[Source, ...] = (
         area="store",
     ),
     STORE_LAST,
-    Source(name="store/volumes", kind="list", target="{data_root}/volumes", area="store"),
-    Source(name="store/network-db", kind="tree", target="{data_root}/network/files", members=("@?",), area="store"),
-    Source(name="store/swarm", kind="tree", target="{data_root}/swarm", members=("@?",), area="store"),
+    Source(name="store/volumes", kind="list", target="{data_root}/volumes", scrub="tree", area="store"),
+    Source(
+        name="store/network-db",
+        kind="tree",
+        target="{data_root}/network/files",
+        members=("@?",),
+        scrub="tree",
+        area="store",
+    ),
+    Source(name="store/swarm", kind="tree", target="{data_root}/swarm", members=("@?",), scrub="tree", area="store"),
 )
 
 KERNEL_LOG = Source(
@@ -220,14 +249,11 @@ KERNEL_LOG = Source(
 )
 """Read by a system call: it is no file. Lines that concern containers, for dates and for what the disk said."""
 
-CONTAINER_FILES = (
-    ("config.v2.json", "inspect"),
-    ("hostconfig.json", "inspect"),
-    ("resolv.conf", "text"),
-    ("hosts", "text"),
-    ("hostname", "text"),
-)
+CONTAINER_FILES = (("resolv.conf", "text"), ("hosts", "text"), ("hostname", "text"))
 """Read of each directory in `{data_root}/containers`: file and how it is scrubbed."""
+
+CONTAINER_STATE = (("config.v2.json", "inspect"), ("hostconfig.json", "inspect"))
+"""Read of those that the daemon does not tell of: the same again would be read, scrubbed and kept twice."""
 
 _SAVE = 8 << 20
 

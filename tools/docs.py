@@ -112,7 +112,7 @@ _ALSO = """\
 Each with a bound on time and size; what is in braces is where this host's dockerd has it. Also, as often as there are any:
 
 - by the API: `/_ping`, and `GET {list}` first and again last, then each container's inspect
-- of each container on disk: {files}
+- of each container on disk: {files}; of one that the daemon does not tell of, {state} too
 - of each process: `/proc/PID/stat` and its network namespace; the command line, cgroup and namespaces only of an engine and
   of what runs in containers, the threads' states only of dockerd
 - of each network namespace, by netlink: links, addresses, routes, rules, neighbours, listening sockets; its firewall rules
@@ -124,10 +124,11 @@ Each with a bound on time and size; what is in braces is where this host's docke
 def evidence() -> str:
     """Give the table of what is read, run and asked."""
     files = ", ".join(f"`{name}`" for name, _ in sources.CONTAINER_FILES)
+    state = ", ".join(f"`{name}`" for name, _ in sources.CONTAINER_STATE)
     lines = [
         NOTE.format("doctor/sources.py"),
         "# What is read\n",
-        _ALSO.format(list=sources.LIST, files=files),
+        _ALSO.format(list=sources.LIST, files=files, state=state),
         "| | what | for | at most | only where the kernel has |",
         "| --- | --- | --- | --- | --- |",
     ]

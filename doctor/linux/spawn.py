@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import stat
+import sys
 import time
 from collections import deque
 from errno import EACCES, ENOENT, ENOTDIR
@@ -59,18 +60,20 @@ def run(
     limit_bytes: int,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
+    own_group: bool = True,
 ) -> Completed:
     """Run a command and wait for its end, at most `deadline_seconds`; keep at most `limit_bytes` of both outputs.
 
     `argv[0]` is looked up in PATH as this module has it. The child's environment is ENVIRONMENT and what `env` adds. It
-    reads `stdin` from a file in memory, /dev/null when empty. Raises nothing for what the command is or does.
+    reads `stdin` from a file in memory, /dev/null when empty. Without a group of its own it stays in the caller's, and
+    only itself is killed: for a caller that is killed by group. Raises nothing for what the command is or does.
     """
     begun = time.monotonic()
     _reap_abandoned()
     path, code = _find(argv[0])
     if path:
         try:
-            child = _Child(path, argv, stdin, {**ENVIRONMENT, **(env or {})}, limit_bytes)
+            child = _Child(path, argv, stdin, {**ENVIRONMENT, **(env or {})}, limit_bytes, own_group=own_group)
         except OSError as error:
             code = error.errno or EACCES
         else:
@@ -82,6 +85,17 @@ def run(
     if code in {ENOENT, ENOTDIR}:
         return Completed(127, b"", why, "absent", time.monotonic() - begun)
     return Completed(126, b"", why, "denied", time.monotonic() - begun)
+
+
+def own(module: str, *arguments: str) -> tuple[str, ...]:
+    """Give the command that runs `main` of a module of doctor's in a process of its own.
+
+    Such a module needs the standard library alone: the interpreter is started without site-packages, without what the
+    environment says, and writes no byte code.
+    """
+    start = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - no import for one name
+    return (sys.executable, "-I", "-S", "-B", "-c", start, package, *arguments)
 
 
 def kill_all() -> None:
@@ -113,8 +127,11 @@ def _find(name: str) -> tuple[str, int]:
 class _Child:
     """A running command and the pipes it writes to."""
 
-    def __init__(self, path: str, argv: Sequence[str], stdin: bytes, env: Mapping[str, str], limit: int) -> None:
+    def __init__(
+        self, path: str, argv: Sequence[str], stdin: bytes, env: Mapping[str, str], limit: int, *, own_group: bool
+    ) -> None:
         """Start it. Raises OSError when it cannot be started, with nothing left open."""
+        self._kill = _kill if own_group else _kill_one
         self.kept: tuple[list[bytes], list[bytes]] = ([], [])
         self._left = limit
         self._open: dict[int, list[bytes]] = {}
@@ -135,7 +152,7 @@ class _Child:
                 list(argv),
                 dict(env),
                 file_actions=actions,
-                setpgroup=0,
+                setpgroup=0 if own_group else os.getpgrp(),
                 setsigmask=(),
                 # Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec.
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
@@ -147,7 +164,8 @@ class _Child:
         finally:
             for handle in ours:
                 os.close(handle)
-        _running.add(self.pid)
+        if own_group:
+            _running.add(self.pid)
         for handle in self._open:
             self._poll.register(handle, select.POLLIN)
         try:
@@ -167,7 +185,7 @@ class _Child:
                 return "truncated"
             if ended:
                 # The group goes first: nobody writes any more, and what is in the pipes is all there is.
-                _kill(self.pid)
+                self._kill(self.pid)
                 return "ok" if self._drain() else "truncated"
         return "timeout"
 
@@ -203,7 +221,7 @@ class _Child:
 
     def end(self) -> int:
         """Kill what runs, close everything, reap; gives the exit status as `Completed` has it."""
-        _kill(self.pid)
+        self._kill(self.pid)
         for handle in self._open:
             self._poll.unregister(handle)
             os.close(handle)
@@ -232,6 +250,13 @@ def _kill(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return  # nobody is left, or all that are changed their user
+
+
+def _kill_one(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # as above; it is not reaped yet, so the pid is still its own
 
 
 def _input(data: bytes) -> int:

@@ -1,6 +1,6 @@
 """Many small files below one directory as lines of text: `path TAB type TAB mtime TAB content`.
 
-What `doctor.snapshot.TreeEntry` reads. Run as a program it prints them for a directory: `trees.py LIMIT ROOT MEMBER...`.
+What `doctor.snapshot.TreeEntry` reads. Run as a program (`spawn.own`) it prints them for a directory: LIMIT ROOT MEMBER...
 3,000 layers are 25,000 system calls, and a process of its own reads them on another core while this one parses
 (measured: a third of a whole run).
 """
@@ -12,6 +12,8 @@ import stat
 import sys
 from errno import ELOOP, ENXIO
 
+from doctor.lines import tree_line
+
 CUT = 3
 """Exit code of a tree that was cut at its limit; 1 is what a traceback leaves."""
 
@@ -19,18 +21,6 @@ SMALL = 1 << 16
 """Bytes of one file, at most."""
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-
-def escape(text: str) -> str:
-    """Make text fit into one field of one line; `doctor.snapshot.unescape` is the inverse."""
-    if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
-        return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return text
-
-
-def tree_line(path: str, kind: str, mtime: float, content: str = "") -> str:
-    """Print one entry, newline included."""
-    return f"{escape(path)}\t{kind}\t{mtime:.3f}\t{escape(content)}\n"
 
 
 def read_tree(root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
@@ -98,6 +88,24 @@ def _error_line(path: str, error: OSError) -> str:
     return tree_line(path, "!", 0.0, os.strerror(error.errno or 0).lower())
 
 
+def sandboxes(folder: str) -> str:
+    """List the files of network sandboxes: which are mounts of a namespace (nsfs), and of which. Raises OSError."""
+    names = sorted(os.listdir(folder))  # noqa: PTH208 - names
+    nsfs = os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116 - as above
+    lines = []
+    for name in names:
+        try:
+            about = os.stat(f"{folder}/{name}")  # noqa: PTH116 - as above
+        except OSError:
+            continue
+        if about.st_dev == nsfs:
+            lines.append(tree_line(name, "n", 0.0, f"net:[{about.st_ino}]"))
+        else:
+            kind = "d" if stat.S_ISDIR(about.st_mode) else "f" if stat.S_ISREG(about.st_mode) else "o"
+            lines.append(tree_line(name, kind, about.st_mtime, str(about.st_size)))
+    return "".join(lines)
+
+
 def main() -> None:
     """Print the lines of one directory; `l`, the short links of overlay2, is no layer. Exit 3 when it was cut."""
     limit, root, *members = sys.argv[1:]
@@ -106,7 +114,3 @@ def main() -> None:
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
     os._exit(CUT if cut else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-from doctor.linux import trees
+from doctor.linux import spawn, trees
 from doctor.snapshot import Record, tree_entries
 
 if TYPE_CHECKING:
@@ -45,8 +44,9 @@ def test_every_kind_of_entry(tmp_path: Path) -> None:
 def test_the_program_says_the_same(tmp_path: Path) -> None:
     """Run as a program, without anything installed, it prints what the function gives; cut, it exits with 3."""
     make(tmp_path)
-    argv = [sys.executable, "-I", "-S", trees.__file__]
-    done = subprocess.run([*argv, str(1 << 20), str(tmp_path), "link", "diff/"], check=True, capture_output=True)
+    argv = spawn.own("doctor.linux.trees", str(1 << 20), str(tmp_path), "link", "diff/")
+    done = subprocess.run(argv, check=True, capture_output=True)
     assert done.stdout.decode() == trees.read_tree(str(tmp_path), ["a", "b"], ("link", "diff/"), 1 << 20)[0]
-    cut = subprocess.run([*argv, "10", str(tmp_path), "link"], check=False, capture_output=True)
+    argv = spawn.own("doctor.linux.trees", "10", str(tmp_path), "link")
+    cut = subprocess.run(argv, check=False, capture_output=True)
     assert cut.returncode == trees.CUT

@@ -11,8 +11,9 @@ import threading
 import msgspec
 import pytest
 
+from doctor.lines import escape, tree_line, unescape
 from doctor.redact import KINDS, WITHHELD, Redactor, leaks, removed_text
-from doctor.snapshot import Record, escape, tree_entries, tree_line, unescape
+from doctor.snapshot import Record, tree_entries
 
 PASSWORD = "Kestrel-41-river"  # noqa: S105 - invented
 
@@ -375,8 +376,8 @@ HOSTILE = [
     b"token: \\",
     b"://@:@://:@",
     b"-----BEGIN PRIVATE KEY-----",
-    "«secret 1, 9–16 chars»«secret ~a0, 1–8 chars»«secret ~a999999999, 1–8 chars»«value»«".encode(),
-    b"\xc2\xabsecret ~a" + b"9" * 5000 + b", 1",
+    "«secret 1, 9–16 chars»«~a0, 1–8 chars»«~a999999999, 1–8 chars»«value»«".encode(),
+    b"\xc2\xab~a" + b"9" * 5000 + b", 1",
 ]
 
 
@@ -399,7 +400,7 @@ def test_hostile_input_never_raises(data: bytes, how: str) -> None:
 def test_forged_tokens_are_not_resolved() -> None:
     """A label may be called like a token of ours: it gets no number of another secret, and is not counted."""
     redactor = Redactor()
-    forged = "«secret ~a7, 9–16 chars»"
+    forged = "«~a7, 9–16 chars»"
     done = redactor.finish([record("x", forged.encode(), "text", redactor)])
     assert done[0].text == forged
     assert redactor.removed == {}

@@ -1,0 +1,286 @@
+r"""What a process of its own reads while another asks the daemon and parses: who runs, and every network namespace.
+
+A run over 200 containers is 8,000 system calls, 1,000 netlink answers and 160 children; in one interpreter all of that
+waits for whoever parses, and the other way round (measured: 1.1 s in one process, 0.7 s in two).
+
+Run as a program (`spawn.own`) it takes the directory of the sandbox files, the kernel modules that are there (with
+commas), and how many seconds it has. It prints records (`doctor.linux.frames`).
+
+Each namespace is one job of two threads, which enter it with setns(2) and speak netlink there; savers run from that
+thread by posix_spawn and so inherit the namespace. Namespaces are keyed by inode: containers that share one cost one.
+A job that does not come back costs nothing but a new thread. What is printed here is not scrubbed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from doctor.lines import tree_line, unescape
+from doctor.linux import namespaces, nfnetlink, rtnetlink, sock_diag, spawn
+from doctor.linux.frames import DIAG, Frame, status_of, why_of
+from doctor.linux.procfs import scan
+from doctor.linux.trees import sandboxes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SECONDS = 1.0
+"""The bound on one netlink answer."""
+
+JOB_SECONDS = 3.0
+"""The bound on one namespace."""
+
+SAVE_SECONDS = 2.0
+SAVE_LIMIT = 1 << 20
+_THREADS = 2
+_NETWORK = re.compile(r"^(\d+)/(?:ns/net\tl\t[\d.]+\tnet:\[(\d+)\]|(cgroup)\t)", re.MULTILINE)
+
+
+def index(processes: str, held: str, folder: str, own: str) -> dict[str, str]:
+    """Find every network namespace: inode → `host`, a pid, or the sandbox file of one that nobody lives in.
+
+    Of several processes the first that belongs to the engine is taken: containers outlive what entered them.
+    """
+    others: list[tuple[str, str]] = []
+    engine = set()
+    for pid, inode, group in _NETWORK.findall(processes):
+        if group:
+            engine.add(pid)
+        else:
+            others.append((inode, pid))
+    places = {own: "host"}
+    for inode, pid in (*(one for one in others if one[1] in engine), *others):
+        places.setdefault(inode, pid)
+    for name, inode in re.findall(r"^([^\t\n]+)\tn\t[\d.]+\tnet:\[(\d+)\]", held, re.MULTILINE):
+        places.setdefault(inode, f"{folder}/{unescape(name)}")
+    return places
+
+
+class _Job:
+    """One namespace that is being read, and whether it was given up."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+        self.begun = time.monotonic()
+        self.abandoned = False
+
+
+class Survey:
+    """One survey: prints to `write`."""
+
+    def __init__(self, folder: str, modules: Iterable[str], until: float, write: Callable[[bytes], None]) -> None:
+        """Take the directory of sandbox files, the modules that are there, and when to end (time.monotonic)."""
+        self.folder = folder
+        self.can = frozenset(modules)
+        self.until = until
+        self.stuck: set[str] = set()
+        self._write = write
+        self._lock = threading.Lock()
+        self._queue: deque[tuple[str, str, str]] = deque()
+        self._busy: dict[int, _Job] = {}
+        self._done = threading.Condition()
+        self._threads = 0
+        self._mine = threading.local()
+
+    def run(self) -> None:
+        """Read everything."""
+        held = self._text("run/netns", self.folder, lambda: sandboxes(self.folder))
+        processes = self._text("proc/processes", "/proc", scan)
+        own = str(namespaces.namespace_id("/proc/self/ns/net"))
+        places = index(processes, held, self.folder, own)
+        listed = "".join(tree_line(inode, "n", 0.0, place) for inode, place in places.items())
+        self.put("netns/index", "tree", "/proc/*/ns/net", listed.encode("utf-8", "surrogateescape"))
+        for inode, place in places.items():
+            path = f"/proc/{place}/ns/net" if place.isdigit() else place
+            self._queue.append(("host" if place == "host" else inode, inode, path))
+        for _ in range(min(_THREADS, len(self._queue))):
+            self._another()
+        self._wait()
+
+    def put(
+        self,
+        name: str,
+        kind: str,
+        target: str,
+        data: bytes,
+        status: str = "ok",
+        errno: int = 0,
+        ms: float = 0.0,
+        why: str = "",
+    ) -> None:
+        """Print one record, unless the job that brought it was given up meanwhile."""
+        with self._lock:
+            job: _Job | None = getattr(self._mine, "job", None)
+            if job is None or not job.abandoned:
+                self._write(Frame(name, kind, target, status, errno, ms, why, data).bytes())
+
+    def failed(self, name: str, target: str, error: OSError, ms: float, kind: str = "netns") -> None:
+        """Print a record of what could not be had."""
+        self.put(name, kind, target, b"", status_of(error), error.errno or 0, ms, why_of(error))
+
+    def _text(self, name: str, target: str, read: Callable[[], str]) -> str:
+        start = time.perf_counter()
+        try:
+            text = read()
+        except OSError as error:
+            self.failed(name, target, error, _since(start), "tree")
+            return ""
+        self.put(name, "tree", target, text.encode("utf-8", "surrogateescape"), ms=_since(start))
+        return text
+
+    def _another(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        me = threading.get_ident()
+        while True:
+            try:
+                name, inode, path = self._queue.popleft()
+            except IndexError:
+                break
+            job = self._busy[me] = self._mine.job = _Job(name, path)
+            try:
+                _Reader(self, name, inode, path).read()
+            except Exception as error:  # noqa: BLE001 - one namespace's fault must not cost the others
+                why = f"fault in doctor itself: {type(error).__name__}: {error}"
+                self.put(f"netns/{name}/links", "netns", path, b"", "failed", why=why)
+            with self._lock:
+                self._busy.pop(me, None)
+                if job.abandoned:
+                    return  # another thread has this one's place
+        with self._done:
+            self._threads -= 1
+            self._done.notify()
+
+    def _wait(self) -> None:
+        """Wait for the threads; give up jobs that are over their bound, and everything at the end."""
+        with self._done:
+            while self._threads:
+                now = time.monotonic()
+                for me, job in list(self._busy.items()):
+                    waited = now - job.begun
+                    if waited > JOB_SECONDS or now >= self.until:
+                        with self._lock:
+                            job.abandoned = self._busy.pop(me, None) is job
+                        if not job.abandoned:
+                            continue  # it came back just now
+                        why = f"did not end in {waited:.1f} s"
+                        self.put(f"netns/{job.name}/links", "netns", job.path, b"", "timeout", 0, waited * 1000, why)
+                        self._threads -= 1
+                        if now < self.until:
+                            self._another()
+                if now >= self.until:
+                    return
+                bounds = [job.begun + JOB_SECONDS for job in list(self._busy.values())]
+                self._done.wait(max(0.001, min(min(bounds, default=self.until), self.until) - now + 0.001))
+
+
+class _Reader:
+    """Reads one namespace."""
+
+    def __init__(self, survey: Survey, name: str, inode: str, path: str) -> None:
+        self.survey = survey
+        self.name = name
+        self.inode = inode
+        self.path = path
+
+    def read(self) -> None:
+        """Enter and read; what cannot be had is noted, one record each."""
+        start = time.perf_counter()
+        try:
+            if self.path == "host":
+                self._home()
+            else:
+                namespaces.enter(self.path, expected=int(self.inode))
+            with rtnetlink.Route(timeout=SECONDS) as route:
+                self._dump("links", route.links)
+                self._dump("routes", route.routes)
+                self._dump("rules", route.rules)
+                self._dump("neighbours", route.neighbours)
+        except OSError as error:
+            self.survey.failed(f"netns/{self.name}/links", self.path, error, _since(start))
+            return
+        self._listeners()
+        if self.name != "host":
+            self._firewall()
+
+    def _home(self) -> None:
+        """Go back to the host's namespace, where this thread has left it; without the right to, it never did."""
+        if namespaces.namespace_id(f"/proc/self/task/{threading.get_native_id()}/ns/net") != int(self.inode):
+            namespaces.enter("/proc/self/ns/net", expected=int(self.inode))
+
+    def _dump(self, what: str, dump: Callable[[], bytes]) -> None:
+        start = time.perf_counter()
+        data = dump()
+        self.survey.put(f"netns/{self.name}/{what}", "netns", self.path, data, ms=_since(start))
+
+    def _listeners(self) -> None:
+        name = f"netns/{self.name}/listeners"
+        start = time.perf_counter()
+        if not self.survey.can.issuperset(DIAG):
+            self.survey.failed(name, self.path, OSError(0, "would load kernel module inet_diag"), 0.0)
+            return
+        try:
+            data = sock_diag.listeners(timeout=SECONDS)
+        except OSError as error:
+            self.survey.failed(name, self.path, error, _since(start))
+            return
+        self.survey.put(name, "netns", self.path, data, ms=_since(start))
+
+    def _firewall(self) -> None:
+        """Save the rules of a container's namespace that has any: Docker's DNS of user-defined networks, or others'."""
+        stuck = self.survey.stuck
+        if "nf_tables" not in self.survey.can:
+            return
+        start = time.perf_counter()
+        try:
+            tables = nfnetlink.tables(timeout=SECONDS)
+        except OSError as error:
+            self.survey.failed(f"netns/{self.name}/iptables", self.path, error, _since(start))
+            return
+        families = {family for family, _ in tables}
+        if "ip" not in families:  # that there are none is known, too: what leads 127.0.0.11 to Docker's DNS was flushed
+            self.survey.put(f"netns/{self.name}/iptables", "netns", "iptables-nft-save", b"")
+        for family, record in (("ip", "iptables"), ("ip6", "ip6tables")):
+            program = f"{record}-nft-save"
+            if family not in families or program in stuck:
+                continue
+            # In our own process group: whoever kills that gets the saver, too.
+            done = spawn.run((program,), deadline_seconds=SAVE_SECONDS, limit_bytes=SAVE_LIMIT, own_group=False)
+            if done.status == "timeout":
+                stuck.add(program)
+            status: str = done.status
+            why = "" if done.status == "ok" else f"{program}: {done.status}"
+            if done.status == "ok" and done.returncode:
+                status, why = "failed", f"exit {done.returncode}"
+            ms = done.seconds * 1000
+            self.survey.put(f"netns/{self.name}/{record}", "netns", program, done.stdout, status, 0, ms, why)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
+
+
+def _print(data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(1, rest) :]
+
+
+def main() -> None:
+    """Make a survey and print it."""
+    import gc
+
+    gc.disable()
+    sys.setswitchinterval(0.0005)  # threads make many short system calls, each of which gives the interpreter away
+    folder, modules, seconds = sys.argv[1:4]
+    Survey(folder, modules.split(","), time.monotonic() + float(seconds), _print).run()
+    os._exit(0)
