@@ -246,6 +246,8 @@ class _Reader:
         except OSError as error:
             self.survey.failed(f"netns/{self.name}/iptables", self.path, error, _since(start))
             return
+        if tables == [("ip", "nat")] and self._resolver():
+            return
         families = {family for family, _ in tables}
         if "ip" not in families:  # that there are none is known, too: what leads 127.0.0.11 to Docker's DNS was flushed
             self.survey.put(f"netns/{self.name}/iptables", "netns", "iptables-nft-save", b"")
@@ -263,6 +265,17 @@ class _Reader:
                 status, why = "failed", f"exit {done.returncode}"
             ms = done.seconds * 1000
             self.survey.put(f"netns/{self.name}/{record}", "netns", program, done.stdout, status, 0, ms, why)
+
+    def _resolver(self) -> bool:
+        """Read the rules here when there are no others than those of the engine's resolver; whether that was so."""
+        start = time.perf_counter()
+        try:
+            text = nfnetlink.nat(timeout=SECONDS)
+        except OSError:
+            return False
+        if text:
+            self.survey.put(f"netns/{self.name}/iptables", "netns", "table nat, by netlink", text, ms=_since(start))
+        return bool(text)
 
 
 def _since(start: float) -> float:
