@@ -182,6 +182,8 @@ class Container(Struct, frozen=True):
     network_mode: str
     cited: Citation
     asked: Asked
+    exposed: tuple[tuple[int, str], ...] = ()
+    """Ports that the image or the user exposes, published or not, while it runs: number and protocol."""
 
     @property
     def stays_down(self) -> bool:
@@ -336,6 +338,11 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         network_mode=raw.HostConfig.NetworkMode,
         cited=Citation(record.name, 1, f"{name} pid {raw.State.Pid}", f"container {name}"),
         asked=_asked(raw),
+        exposed=tuple(
+            (int(number), protocol or "tcp")
+            for number, _, protocol in (one.partition("/") for one in settings.Ports or ())
+            if number.isdecimal()
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
+from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.processes import Processes
@@ -54,6 +55,7 @@ FACTS: dict[str, type] = {
     "lifecycle": Lifecycle,
     "links": Links,
     "log": DaemonLog,
+    "namefiles": NameFiles,
     "namespaces": Namespaces,
     "nameservers": Nameservers,
     "networks": Networks,
