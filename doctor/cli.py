@@ -172,6 +172,32 @@ def collect(
 
 
 @app.command()
+def rules(
+    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE|-]")] = "",
+    expected: Annotated[bool, typer.Option("--expected")] = False,  # noqa: FBT002
+    missing: Annotated[bool, typer.Option("--missing")] = False,  # noqa: FBT002
+    extra: Annotated[bool, typer.Option("--extra")] = False,  # noqa: FBT002
+    ipv6: Annotated[bool, typer.Option("--ipv6")] = False,  # noqa: FBT002
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+) -> None:
+    """Print the firewall rules that Docker would write here."""
+    from doctor import options
+    from doctor.rules import rules as text
+
+    if expected + missing + extra > 1:
+        raise UsageError("rules: one of --expected, --missing and --extra")
+    registry = options.registry()
+    snapshot, _ = options.evidence(bundle, example, registry, options.duration(deadline))
+    wanted = "missing" if missing else "extra" if extra else "expected"
+    lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
+    sys.stdout.write(lines)
+    if said:
+        sys.stderr.write(f"doctor: {said}\n")
+    raise typer.Exit(code)
+
+
+@app.command()
 def explain(subject: Annotated[str, typer.Argument(metavar="[CODE|NAME|AREA]")] = "") -> None:
     """Print the page of a code, or the list of an area, offline."""
     from doctor.explain import explain as text

@@ -6,6 +6,7 @@ TOP = """\
 doctor - what is wrong with this Docker host, why, and what to do
 
   doctor check                     the whole host, or a bundle
+  doctor rules                     the firewall rules Docker would write here
   doctor explain CODE              the page of a code, offline
 Take it elsewhere
   doctor collect -o F.tar.gz       evidence, redacted, in one file
@@ -34,6 +35,18 @@ Limits            --deadline 10s          whole run
 Secrets are removed before anything is written; what was removed is said.
 """
 
+RULES = """\
+Usage: doctor rules [BUNDLE|-]            as input of iptables-restore --noflush
+Which             --expected              all that Docker would write (default)
+                  --missing               only those that are gone; exit 1: some
+                  --extra                 takes away what is too much; exit 1
+                  --ipv6                  those of ip6tables
+Limits            --deadline 10s          whole run
+Without Docker    --example NAME          list: doctor check --example list
+It changes nothing. What a flush took away, put back without a restart:
+  doctor rules --missing | iptables-restore --noflush
+"""
+
 EXPLAIN = """\
 Usage: doctor explain [CODE|NAME|AREA]    default: all codes by area
   doctor explain NET034                   one page
@@ -41,7 +54,7 @@ Usage: doctor explain [CODE|NAME|AREA]    default: all codes by area
   doctor explain NET                      one area
 """
 
-_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN}
+_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES}
 
 
 def wanted(arguments: list[str]) -> str:

@@ -93,7 +93,7 @@ def index() -> str:
 def command_line() -> str:
     """Give what every --help prints."""
     lines = [NOTE.format("doctor/help.py"), "# The command line\n", f"```text\n{pages.TOP}```\n"]
-    for name in ("check", "explain", "collect"):
+    for name in ("check", "explain", "rules", "collect"):
         lines += [f"## doctor {name}\n", f"```text\n{pages.wanted([name, '--help'])}```\n"]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.checks.bridges import attached
-from doctor.engine.chains import chains
+from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules
 from doctor.facts.config import Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.engine_rules import EngineRules, FamilyRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.networks import Networks
-from doctor.facts.rules import Firewall, Tables
+from doctor.facts.rules import Chain, Firewall, Tables
 from doctor.model import (
     Citation,
+    Command,
     Edit,
     Effect,
     Excluded,
@@ -31,7 +33,9 @@ from doctor.model import (
 from doctor.registry import check
 
 
-@check("NET021", Severity.ERROR)
+@check(
+    "NET021", Severity.ERROR, explains=("NET020", "NET022", "NET023", "NET024", "NET025", "NET026", "NET027", "NET030")
+)
 def engine_chains_missing(
     daemon: Daemon,
     options: Options,
@@ -41,6 +45,7 @@ def engine_chains_missing(
     log: DaemonLog,
     boot: BootRules,
     lifecycle: Lifecycle,
+    rules: EngineRules | None,
 ) -> Iterator[Yield]:
     """Docker's firewall rules were flushed: its chains are gone, or stand empty.
 
@@ -54,13 +59,15 @@ def engine_chains_missing(
     iptables-save
     nft list ruleset
     ## Cure
-    A restart of Docker writes the rules anew; without live-restore it stops every container.
+    Put the rules back: doctor rules --missing prints those that Docker wrote and that are
+    gone, iptables-restore --noflush adds them; nothing stops. A restart of Docker heals too.
     For good: let the other firewall remove only its own tables.
     ## Looks like
     iptables switched off on purpose; rules in the other back end (nft and legacy)
     ## Limits
     Judged by chains only; one missing rule among others is not told. With
     iptables=false in force, or the nftables back end of 29, this does not apply.
+    For a release that was never compared, the rules to put back are the nearest known.
     ## References
     moby libnetwork/drivers/bridge, moby issue 12294, iptables(8), nft(8)
     """
@@ -107,14 +114,14 @@ def engine_chains_missing(
     if boot.flushes:
         line = boot.flushes[0]
         for_good = (Edit(line.path, line.line, line.text, line.instead),)
-    remedy = lifecycle.remedy("let Docker write its rules again")
+    remedy = _put_back(rules, lifecycle) or lifecycle.remedy("let Docker write its rules again")
     yield Finding(
         subject="iptables",
         title=title,
         message=f"dockerd runs with iptables=true, yet {there} of its {total} chains exist"
         + (f", and table {' and '.join(emptied)} holds no rule of it" if emptied else ""),
         evidence=tuple(evidence),
-        remedy=_with(remedy, for_good),
+        remedy=_with(remedy, for_good, _policy(daemon, tables, flushed)),
         hits=_hits(tables, networks, containers, set(flushed), {table for table, _ in missing}),
         works=_works(options, containers, flushed),
         excluded=(
@@ -125,15 +132,38 @@ def engine_chains_missing(
     )
 
 
-def _with(remedy: Remedy, for_good: tuple[Step, ...]) -> Remedy:
+def _with(remedy: Remedy, for_good: tuple[Step, ...], notes: tuple[str, ...]) -> Remedy:
     from msgspec.structs import replace
 
-    return replace(remedy, for_good=for_good, notes=("rules of your own in DOCKER-USER do not come back",))
+    own = ("rules of your own in DOCKER-USER do not come back",)
+    return replace(remedy, for_good=for_good, notes=(*own, *notes, *remedy.notes))
+
+
+def _put_back(rules: EngineRules | None, lifecycle: Lifecycle) -> Remedy | None:
+    """Make the cure that stops nothing: the rules that are gone, put back. None when they are not known."""
+    if rules is None or not rules.put_back:
+        return None
+    notes = lifecycle.also()
+    if not rules.live:
+        notes = (f"this release was never compared: its rules are taken to be those of {rules.dialect}", *notes)
+    what = f"the {rules.missing} rules" if rules.missing > 1 else "the rule"
+    return Remedy(f"put back {what} that Docker had written", rules.put_back, notes=notes)
+
+
+def _policy(daemon: Daemon, tables: Tables, flushed: list[str]) -> tuple[str, ...]:
+    """Say what a flush changed that no rule of Docker's holds: until 27 the policy kept unpublished ports shut."""
+    forward = tables.chain("filter", "FORWARD")
+    if "filter" not in flushed or daemon.generation >= (28, 0) or (forward is not None and forward.policy != "ACCEPT"):
+        return ()
+    return ("FORWARD has policy ACCEPT now: ports that are not published are open to whoever routes here",)
 
 
 def _expected(daemon: Daemon) -> dict[str, tuple[str, ...]]:
-    """Give the chains that this engine writes; 28.0.0 still had the older ones, 28.0.1 brought the rest."""
-    return chains((27, 5) if daemon.version == "28.0.0" else daemon.generation)
+    """Give the chains that this engine writes by table; for an unknown one, those that all of them have."""
+    if daemon.generation == (0, 0):
+        return {"filter": ("DOCKER", "DOCKER-USER"), "nat": ("DOCKER",)}
+    chains = sorted(dialect(daemon.version)[0].chains)
+    return {table: tuple(name for held, name in chains if held == table) for table in ("filter", "nat")}
 
 
 def _engine_tables(firewall: Firewall, expected: dict[str, tuple[str, ...]]) -> Tables:
@@ -228,3 +258,284 @@ def _since(daemon: Daemon, containers: Containers, log: DaemonLog) -> Since | No
     first = log.first("No chain/target/match by that name", after=earliest.at)
     latest = Moment(first.at, 'first "No chain" in the log of dockerd', first.cited) if first and first.at else None
     return Since(earliest=earliest, latest=latest)
+
+
+JUMPS = ("DOCKER-USER", "DOCKER-FORWARD", "DOCKER-CT", "DOCKER-INTERNAL", "DOCKER-BRIDGE", "DOCKER-ISOLATION-STAGE-1")
+
+
+@check("NET020", Severity.ERROR)
+def jump_to_engine_chain_missing(
+    rules: EngineRules, networks: Networks, containers: Containers, lifecycle: Lifecycle
+) -> Iterator[Yield]:
+    """Nothing leads to one of Docker's chains in FORWARD, or DOCKER-USER is asked too late.
+
+    ## What it is
+    Docker's rules stand in chains of their own, and a jump in FORWARD leads to them: first
+    to DOCKER-USER, then to DOCKER-FORWARD (until 27: DOCKER-ISOLATION-STAGE-1). A chain that
+    nothing leads to is not asked.
+    ## What you see
+    Without DOCKER-FORWARD or a jump in it containers lose the way out or published ports;
+    without the isolation networks reach each other; without DOCKER-USER your own rules
+    do nothing.
+    ## By hand
+    iptables -S FORWARD
+    iptables -S DOCKER-FORWARD
+    ## Cure
+    Put the jump back: doctor rules --missing finds its place. Nothing stops.
+    ## Looks like
+    NET021 (the chains are gone too), NET024 (jumps of table nat)
+    ## Limits
+    Rules of others that stand before the jumps are not judged here. For a release that was
+    never compared with a live engine this is a warning.
+    ## References
+    moby libnetwork/drivers/bridge, moby docs on DOCKER-USER, iptables(8)
+    """
+    if rules.off:
+        yield NotApplicable(rules.off)
+        return
+    if not networks.all:
+        yield NotApplicable("no bridge network here")
+        return
+    for its in rules.families:
+        if its.lacks("filter"):
+            continue  # a flush: NET021
+        yield from _jumps(rules, its, networks, containers, lifecycle)
+        yield from _late(rules, its)
+
+
+def _jumps(
+    rules: EngineRules, its: FamilyRules, networks: Networks, containers: Containers, lifecycle: Lifecycle
+) -> Iterator[Finding]:
+    gone = [
+        (chain, name)
+        for chain in ("FORWARD", "DOCKER-FORWARD")
+        for name in JUMPS
+        if f"-j {name}" in its.difference.lacking("filter", chain) and its.tables.chain("filter", name) is not None
+    ]
+    if not gone:
+        return
+    names = [name for _, name in gone]
+    users = its.tables.chain("filter", "DOCKER-USER")
+    own = _own(users)
+    mild = names == ["DOCKER-USER"] and not own
+    chain, first = gone[0]
+    title = f"{chain} does not lead to {first}" if len(gone) == 1 else f"{len(gone)} jumps to Docker's chains are gone"
+    hits = _jump_hits(its, names, networks, containers, len(own))
+    there = f"{its.program}: " if its.family == "ip6" else ""
+    cited = [
+        held.cited if (held := its.tables.chain("filter", name)) is not None else Citation(its.tables.record, 0, "", "")
+        for name in dict.fromkeys((chain, first))
+    ]
+    yield Finding(
+        subject="FORWARD" if its.family == "ip" else "FORWARD of ip6tables",
+        title=there + title,
+        message=there + ", ".join(f"{chain} has no rule -j {name}" for chain, name in gone),
+        evidence=tuple(cited),
+        remedy=Remedy(
+            "put back the jumps" if len(gone) > 1 else "put back the jump", (its.put_back,), notes=lifecycle.also()
+        ),
+        severity=Severity.WARNING if mild or not rules.live else None,
+        hits=hits,
+        excluded=(Excluded("NET021", f"the chains stand: {', '.join(names)}"),),
+    )
+
+
+def _own(users: Chain | None) -> tuple[str, ...]:
+    """Give the rules that a user has put into DOCKER-USER."""
+    return tuple(rule.text for rule in users.rules if rule.text != "-j RETURN") if users is not None else ()
+
+
+def _jump_hits(
+    its: FamilyRules, names: list[str], networks: Networks, containers: Containers, own: int
+) -> tuple[Effect, ...]:
+    forward = its.tables.chain("filter", "FORWARD")
+    drops = forward is not None and forward.policy == "DROP"
+    outward = [one.name for network in networks.all if not network.internal for one in attached(network, containers)]
+    many = tuple(dict.fromkeys(outward))
+    ports = tuple(dict.fromkeys(f"{port.host} -> {one.name}" for one in containers.running for port in one.ports))
+    hits = []
+    if "DOCKER-FORWARD" in names and drops:
+        hits.append(Effect("containers would reach nothing outside (policy DROP of FORWARD):", many))
+    if ports and drops and {"DOCKER-FORWARD", "DOCKER-BRIDGE"} & set(names):
+        hits.append(Effect("from outside, published ports would time out:", ports))
+    if not drops and "DOCKER-FORWARD" in names:
+        hits.append(Effect("networks are open to each other, and ports that are not published to whoever routes here"))
+    if "DOCKER-CT" in names:
+        hits.append(Effect("containers would send, and never get an answer from outside:", many))
+    if "DOCKER-ISOLATION-STAGE-1" in names:
+        hits.append(Effect("networks are open to each other: no rule keeps them apart"))
+    if "DOCKER-INTERNAL" in names:
+        hits.append(Effect("internal networks are not kept apart from the rest"))
+    if "DOCKER-USER" in names:
+        mine = "your rule in DOCKER-USER does" if own == 1 else f"your {own} rules in DOCKER-USER do"
+        hits.append(Effect(f"{mine} nothing" if own else "rules put into DOCKER-USER would do nothing"))
+    return tuple(hit for hit in hits if hit.names or not hit.text.endswith(":"))
+
+
+def _late(rules: EngineRules, its: FamilyRules) -> Iterator[Finding]:
+    """Find DOCKER-USER behind a rule of Docker's that accepts: what that lets through is never asked for."""
+    forward = its.tables.chain("filter", "FORWARD")
+    own = _own(its.tables.chain("filter", "DOCKER-USER"))
+    if forward is None or not own:
+        return
+    wanted = {one.text for one in its.expected.chains.get(("filter", "FORWARD"), ())}
+    user = next((rule for rule in forward.rules if rule.text == "-j DOCKER-USER"), None)
+    first = next(
+        (
+            rule
+            for rule in forward.rules
+            if rule.text in wanted and rule.target in {"ACCEPT", "DOCKER", "DOCKER-FORWARD"}
+        ),
+        None,
+    )
+    if user is None or first is None or user.number < first.number:
+        return
+    text = f"*filter\n-D FORWARD {user.text}\n-I FORWARD {first.number} {user.text}\nCOMMIT\n"
+    yield Finding(
+        subject="DOCKER-USER" if its.family == "ip" else "DOCKER-USER of ip6tables",
+        title="DOCKER-USER is asked after Docker's own rules have accepted",
+        message=f"in FORWARD, rule {first.number} ({first.text}) comes before rule {user.number} ({user.text})",
+        evidence=(first.cited, user.cited),
+        remedy=Remedy("move the jump up", (Command((f"{its.program}-restore", "--noflush"), text),)),
+        severity=None if rules.live else Severity.WARNING,
+        hits=(
+            Effect(
+                "your rule in DOCKER-USER does nothing to what Docker lets through"
+                if len(own) == 1
+                else f"your {len(own)} rules in DOCKER-USER do nothing to what Docker lets through"
+            ),
+        ),
+    )
+
+
+@check("NET024", Severity.ERROR)
+def nat_jump_missing(rules: EngineRules, containers: Containers, lifecycle: Lifecycle) -> Iterator[Yield]:
+    """Packets for published ports are not led to Docker's rules: a jump of table nat is gone.
+
+    ## What it is
+    Two jumps lead to the chain DOCKER of table nat, where published ports are: one in
+    PREROUTING for what comes in, one in OUTPUT for what this host sends itself.
+    ## What you see
+    With docker-proxy published ports answer, but every client seems to be the bridge.
+    Without it they take a connection and never answer, from outside (PREROUTING) or from
+    this host (OUTPUT): dockerd only holds the port.
+    ## By hand
+    iptables -t nat -S PREROUTING
+    iptables -t nat -S OUTPUT
+    ## Cure
+    Put the jump back: doctor rules --missing finds its place. Nothing stops.
+    ## Looks like
+    NET021 (the whole table is gone), NET020 (jumps of table filter)
+    ## Limits
+    UDP ports and old kernels: docker-proxy answers there too. While it runs, or where no
+    port is published, this is a warning.
+    ## References
+    moby libnetwork/drivers/bridge, iptables-extensions(8) on addrtype
+    """
+    if rules.off:
+        yield NotApplicable(rules.off)
+        return
+    for its in rules.families:
+        gone = [
+            chain
+            for chain in ("PREROUTING", "OUTPUT")
+            for text in its.difference.lacking("nat", chain)
+            if text.endswith("-j DOCKER")
+        ]
+        chain = its.tables.chain("nat", "DOCKER")
+        if not gone or chain is None or its.lacks("nat"):
+            continue
+        colon = its.family == "ip6"
+        ports = tuple(
+            dict.fromkeys(
+                f"{port.host} -> {one.name}"
+                for one in containers.running
+                for port in one.ports
+                if (":" in port.host_ip) == colon
+            )
+        )
+        proxy = rules.proxy
+        where = " and ".join(gone)
+        yield Finding(
+            subject=where if its.family == "ip" else f"{where} of ip6tables",
+            title=f"{where} of table nat {'do' if len(gone) > 1 else 'does'} not lead to Docker's published ports",
+            message=f"{its.place}: table nat has chain DOCKER with {len(chain.rules)} rules,"
+            f" and no jump to it in {where}",
+            evidence=(chain.cited,),
+            remedy=Remedy(
+                "put back the jumps" if len(gone) > 1 else "put back the jump", (its.put_back,), notes=lifecycle.also()
+            ),
+            severity=None if ports and not proxy and rules.live else Severity.WARNING,
+            hits=_nat_hits(gone, ports, proxy=proxy),
+            excluded=(Excluded("NET021", f"chain DOCKER of table nat stands, with {len(chain.rules)} rules"),),
+        )
+
+
+def _nat_hits(gone: list[str], ports: tuple[str, ...], *, proxy: bool) -> tuple[Effect, ...]:
+    if not ports:
+        return (Effect("a port published from now on would not be reached"),)
+    if proxy:
+        return (
+            Effect("published ports answer through docker-proxy only: every client seems to be the bridge:", ports),
+        )
+    place = {"PREROUTING": "from outside", "OUTPUT": "from this host"}
+    where = " and ".join(place[one] for one in gone)
+    return (Effect(f"{where}, published ports take a connection and never answer (dockerd only holds them):", ports),)
+
+
+@check("NET030", Severity.WARNING)
+def chains_of_another_generation(rules: EngineRules) -> Iterator[Yield]:
+    """Chains of another generation of Docker are left over.
+
+    ## What it is
+    Generations of Docker write other chains: isolation in two stages until 28, DOCKER-FORWARD
+    and its like from 28.0.1 on, DOCKER-INTERNAL from 29 on. What an upgrade or a downgrade
+    leaves behind stays until the next boot; nobody keeps it up to date.
+    ## What you see
+    Where a jump leads to such a chain, its old rules still decide: networks that were
+    removed keep their verdicts, new ones may be dropped. Where none does, nothing.
+    ## By hand
+    iptables -S FORWARD
+    dpkg -l docker.io docker-ce
+    ## Cure
+    Take away the jump, then empty and delete the chain. Nothing of this release uses it.
+    ## Looks like
+    NET021 (chains of this release are gone), NET031 (two back ends)
+    ## Limits
+    Chains of swarm mode and of Kubernetes are not counted. A note where nothing leads there.
+    ## References
+    moby libnetwork/drivers/bridge, moby issue 49498
+    """
+    if rules.off:
+        yield NotApplicable(rules.off)
+        return
+    for its in rules.families:
+        gone = [one.chain for one in its.difference.extra if one.table == "filter" and not one.text]
+        if not gone:
+            continue
+        jumps = [
+            rule
+            for (table, name), chain in its.tables.chains.items()
+            if table == "filter" and name not in gone
+            for rule in chain.rules
+            if rule.target in gone
+        ]
+        held = [chain for name in gone if (chain := its.tables.chain("filter", name)) is not None]
+        rulesum = sum(len(chain.rules) for chain in held)
+        steps = [
+            *(Command((its.program, "-D", rule.chain, *rule.text.split(" "))) for rule in jumps),
+            *(Command((its.program, "-F", name)) for name in gone),
+            *(Command((its.program, "-X", name)) for name in gone),
+        ]
+        names = " and ".join(gone) if len(gone) <= 2 else f"{gone[0]} and {len(gone) - 1} more"  # noqa: PLR2004
+        yield Finding(
+            subject=gone[0] if its.family == "ip" else f"{gone[0]} of ip6tables",
+            title=f"left over from another Docker: {names}",
+            message=f"this release writes no {', '.join(gone)}; "
+            + (f"{rulesum} rules stand there," if rulesum != 1 else "1 rule stands there,")
+            + (f" and {jumps[0].chain} leads there" if jumps else " and nothing leads there"),
+            evidence=(*(rule.cited for rule in jumps[:2]), *(chain.cited for chain in held[:2])),
+            remedy=Remedy("take away what is left over", tuple(steps)),
+            severity=None if jumps and rulesum else Severity.INFO,
+            hits=(Effect("packets still meet rules that no Docker keeps up to date"),) if jumps else (),
+        )

@@ -41,6 +41,7 @@ class _Endpoint(Struct):
     IPv6Gateway: str = ""
     GlobalIPv6Address: str = ""
     MacAddress: str = ""
+    GwPriority: int = 0
 
 
 class _Binding(Struct):
@@ -113,6 +114,7 @@ class Endpoint(Struct, frozen=True):
     """A container's place in one network; addresses are empty strings when it has none.
 
     `static` are the addresses that it was told to have (`--ip`), which it also holds claim to while it is stopped.
+    `priority`: of several networks the one with the highest is the way out.
     """
 
     network: str
@@ -124,6 +126,7 @@ class Endpoint(Struct, frozen=True):
     gateway6: str
     mac: str
     static: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class Port(Struct, frozen=True):
@@ -163,6 +166,7 @@ class Container(Struct, frozen=True):
     """One container. `name` is what a person calls it (Compose: `project/service`), `engine_name` what docker does.
 
     `started` is in seconds since the epoch, 0 when it never ran; `policy` is the restart policy (`no`, `always`, ...).
+    `opened` are ports opened for direct routing, on no port of the host (`host` 0).
     """
 
     id: str
@@ -184,6 +188,7 @@ class Container(Struct, frozen=True):
     asked: Asked
     exposed: tuple[tuple[int, str], ...] = ()
     """Ports that the image or the user exposes, published or not, while it runs: number and protocol."""
+    opened: tuple[Port, ...] = ()
 
     @property
     def stays_down(self) -> bool:
@@ -326,6 +331,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
                 gateway6=one.IPv6Gateway,
                 mac=one.MacAddress,
                 static=_static(one.IPAMConfig),
+                priority=one.GwPriority,
             )
             for network, one in (settings.Networks or {}).items()
             if one is not None
@@ -343,6 +349,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
             for number, _, protocol in (one.partition("/") for one in settings.Ports or ())
             if number.isdecimal()
         ),
+        opened=_opened(settings.Ports or {}),
     )
 
 
@@ -385,3 +392,15 @@ def _ports(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
                 continue
             ports.append(Port(int(number), protocol or "tcp", int(one.HostPort), one.HostIp))
     return tuple(sorted(set(ports), key=lambda port: (port.host, port.protocol, port.host_ip)))
+
+
+def _opened(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
+    ports = []
+    for spelled, held in bindings.items():
+        number, _, protocol = spelled.partition("/")
+        ports += [
+            Port(int(number), protocol or "tcp", 0, one.HostIp)
+            for one in held or ()
+            if number.isdecimal() and not one.HostPort and one.HostIp
+        ]
+    return tuple(sorted(set(ports), key=lambda port: (port.container, port.protocol, port.host_ip)))

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from doctor.facts import UNDECODABLE
+from doctor.facts.clock import epoch
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, need
@@ -26,7 +27,9 @@ class _Network(Struct):
     Name: str = ""
     Id: str = ""
     Driver: str = ""
+    Created: str = ""
     Internal: bool = False
+    EnableIPv4: bool = True
     EnableIPv6: bool = False
     IPAM: _Ipam | None = None
     Options: dict[str, str] | None = None
@@ -51,7 +54,10 @@ class Pool(Struct, frozen=True):
 
 
 class Network(Struct, frozen=True):
-    """One bridge network; `bridge` is the name of its link, `options` the driver's, as given at creation."""
+    """One bridge network; `bridge` is the name of its link, `options` the driver's, as given at creation.
+
+    `created` is in seconds since the epoch; the default bridge is made anew with each start of dockerd.
+    """
 
     id: str
     name: str
@@ -61,6 +67,8 @@ class Network(Struct, frozen=True):
     ipv6: bool
     options: dict[str, str]
     cited: Citation
+    ipv4: bool = True
+    created: float = 0.0
 
     def option(self, name: str) -> str:
         """Give an option of the bridge driver by the end of its key: `enable_icc`, `inhibit_ipv4`, ..."""
@@ -110,6 +118,8 @@ def networks(snapshot: Snapshot) -> Networks:
                 ipv6=one.EnableIPv6,
                 options=options,
                 cited=Citation(record.name, 1, excerpt, f"network {one.Name}"),
+                ipv4=one.EnableIPv4,
+                created=epoch(one.Created),
             )
         )
     return Networks(tuple(found))

@@ -126,7 +126,7 @@ def test_cut_bundle_goes_on() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "check", "collect", "explain"])
+@pytest.mark.parametrize("command", ["", "check", "collect", "explain", "rules"])
 def test_help(command: str) -> None:
     """Every command has help that fits 80 columns, exit 0."""
     done = doctor(*([command] if command else []), "--help")

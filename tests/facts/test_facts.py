@@ -20,6 +20,7 @@ from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.embedded_dns import InnerRules
+from doctor.facts.engine_rules import EngineRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.name_files import NameFiles
@@ -52,6 +53,7 @@ FACTS: dict[str, type] = {
     "containers": Containers,
     "daemon": Daemon,
     "innerrules": InnerRules,
+    "engine_rules": EngineRules,
     "lifecycle": Lifecycle,
     "links": Links,
     "log": DaemonLog,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.engine.faults.table import Fault, flows, published
+from tests.engine.faults.table import Fault, flows
 
 if TYPE_CHECKING:
     from tests.enginehost import EngineHost
@@ -21,12 +21,6 @@ def _veth(host: EngineHost, name: str) -> str:
 
 def _bridge(host: EngineHost) -> str:
     return "br-" + host.docker("network", "inspect", "-f", "{{.Id}}", "shop")[:12]
-
-
-def _flush_by_iptables(host: EngineHost) -> None:
-    for table in ("filter", "nat", "raw"):
-        host.sh(f"iptables -t {table} -F; iptables -t {table} -X")
-    host.sh("iptables -P FORWARD ACCEPT")
 
 
 def _rename_bridge(host: EngineHost) -> None:
@@ -58,9 +52,6 @@ FAULTS = (
         lambda h: h.sh(f"nsenter -t {h.container_pid('api')} -n ip link set eth0 down"),
         flows,
     ),
-    Fault("NET021", "nft-flush", lambda h: h.sh("nft flush ruleset"), published),
-    Fault("NET021", "iptables-flush", _flush_by_iptables, published),
-    Fault("NET021", "nat-only", lambda h: h.sh("iptables -t nat -F; iptables -t nat -X"), published),
     Fault("NET034", "host", lambda h: h.sh("sysctl -qw net.ipv4.ip_forward=0"), flows),
     Fault("NET034", "bridge", lambda h: h.sh("sysctl -qw net.ipv4.conf.docker0.forwarding=0"), flows),
     Fault("NET034", "uplink", lambda h: h.sh("sysctl -qw net.ipv4.conf.eth0.forwarding=0"), flows),

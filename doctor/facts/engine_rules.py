@@ -1,0 +1,298 @@
+"""The firewall rules that the running engine would write for what it knows, beside those that are there."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import msgspec
+from msgspec import Struct
+
+from doctor.engine.rules import Binding, Bridge, Dialect, Endpoint, Family, Link, Ruleset, Site, dialect
+from doctor.engine.rules.compare import Difference, compare
+from doctor.facts.config import Options
+from doctor.facts.containers import Container, Containers, Port
+from doctor.facts.containers import Endpoint as Place
+from doctor.facts.daemon import Daemon
+from doctor.facts.networks import Network, Networks
+from doctor.facts.rules import Firewall, Tables
+from doctor.model import Command
+from doctor.places import Places
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Snapshot
+
+ANY = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+
+
+class FamilyRules(Struct, frozen=True):
+    """One family: what the engine would have written, the back end where it is looked for, and what differs.
+
+    `program` is what writes there: `iptables` or `ip6tables`, with the back end where that is not what the name stands for.
+    """
+
+    family: Family
+    expected: Ruleset
+    tables: Tables
+    difference: Difference
+    program: str = "iptables"
+
+    def lacks(self, table: str) -> bool:
+        """Whether a table holds nothing at all of what the engine wrote."""
+        held = {key: one for key, one in self.expected.chains.items() if key[0] == table}
+        return all(self.difference.lacking(*key) == tuple(rule.text for rule in rules) for key, rules in held.items())
+
+    @property
+    def put_back(self) -> Command:
+        """The command that puts back what is missing, and stops nothing."""
+        family = " --ipv6" if self.family == "ip6" else ""
+        return Command(("sh", "-c", f"doctor rules --missing{family} | {self.program}-restore --noflush"))
+
+    @property
+    def place(self) -> str:
+        """What to call the evidence."""
+        return f"{self.program}-save"
+
+
+class EngineRules(Struct, frozen=True):
+    """The families that the engine writes rules of.
+
+    `dialect` names the generation, `live` says whether it was compared with a live engine of this release; `off` says why
+    the engine writes no rules through iptables, empty when it does. `proxy`: docker-proxy runs for published ports.
+    """
+
+    dialect: str
+    live: bool
+    off: str
+    families: tuple[FamilyRules, ...]
+    proxy: bool = True
+
+    def of(self, family: Family) -> FamilyRules | None:
+        """Give a family, None when the engine writes nothing of it."""
+        return next((one for one in self.families if one.family == family), None)
+
+    @property
+    def put_back(self) -> tuple[Command, ...]:
+        """The commands that put back what is missing, a family each; empty when nothing is."""
+        lacking = [one for one in self.families if one.difference.missing or one.difference.chains]
+        return tuple(one.put_back for one in lacking)
+
+    @property
+    def missing(self) -> int:
+        """How many rules are missing in all."""
+        return sum(len(one.difference.missing) for one in self.families)
+
+
+@fact
+def engine_rules(
+    snapshot: Snapshot,
+    places: Places,
+    daemon: Daemon,
+    options: Options,
+    firewall: Firewall,
+    networks: Networks,
+    containers: Containers,
+) -> EngineRules:
+    """Write the rules as the engine would, and compare."""
+    if not daemon.pid:
+        raise EvidenceMissing("daemon", "dockerd does not run: what it would write is not known")
+    if daemon.generation == (0, 0):
+        raise EvidenceMissing("daemon", "the version of dockerd is not known")
+    for key in ("iptables", "ip6tables", "userland-proxy", "allow-direct-routing", "firewall-backend"):
+        if not options.known(key):
+            raise EvidenceMissing("daemon.json", options.unread)
+    found, live = dialect(daemon.version)
+    if options.value("firewall-backend") == "nftables" or _native(firewall):
+        return EngineRules("29 nftables", live=False, off="the firewall back end is nftables", families=())
+    if not containers.complete:
+        raise EvidenceMissing("API", "a container could not be inspected")
+    sight = _site(snapshot, daemon, options, networks, containers)
+    choice: tuple[tuple[Family, bool], ...] = (("ip", sight.iptables), ("ip6", sight.ip6tables))
+    on = {family: _backend(firewall, family, found.chains) for family, wanted in choice if wanted}
+    sights = [sight]
+    if "userland-proxy" not in options.running:
+        # A file that was edited since the start says what the next one will do: what stands there tells the two apart.
+        sights.append(msgspec.structs.replace(sight, proxy=not sight.proxy))
+    made = [[_compared(one, family, tables, found, places) for family, tables in on.items()] for one in sights]
+    families = min(made, key=lambda them: sum(len(one.difference.missing) for one in them))
+    proxy = sights[made.index(families)].proxy
+    return EngineRules(found.name, live, "" if families else "iptables is switched off", tuple(families), proxy)
+
+
+def _compared(site: Site, family: Family, tables: Tables, spoken: Dialect, places: Places) -> FamilyRules:
+    expected = spoken.write(_as_seen(site, tables), family)
+    there = {key: tuple(rule.text for rule in chain.rules) for key, chain in tables.chains.items()}
+    difference = compare(expected, there, frozenset(one.name for one in site.bridges))
+    return FamilyRules(family, expected, tables, difference, _program(places, tables))
+
+
+def _program(places: Places, tables: Tables) -> str:
+    """Name what writes to a back end: `iptables` where that stands for it."""
+    name = "iptables" if tables.family == "ip" else "ip6tables"
+    return name if places.iptables in {"", f"iptables-{tables.backend}"} else f"{name}-{tables.backend}"
+
+
+def _native(firewall: Firewall) -> bool:
+    """Whether an engine writes to nftables itself, and to no table of iptables."""
+    chains = any(name == "DOCKER" for tables in firewall.tables for _, name in tables.chains)
+    return not chains and any(name.endswith(" docker-bridges") for name in firewall.nft_tables)
+
+
+def _backend(firewall: Firewall, family: str, chains: tuple[tuple[str, str], ...]) -> Tables:
+    """Give the back end that the engine writes to: the one with most of its chains; nft where there are none."""
+    found = firewall.of(family)
+    if not found:
+        unread = next(one for one in firewall.tables if one.family == family)
+        raise EvidenceMissing("firewall", f"{unread.record}: {unread.unread}")
+    tables = max(found, key=lambda one: sum(one.chain(*chain) is not None for chain in chains))
+    if tables.damage:
+        raise EvidenceMissing("firewall", f"the text of {tables.record} cannot be read: {tables.damage}")
+    return tables
+
+
+def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networks, containers: Containers) -> Site:
+    environment = snapshot.get("engine/environ")
+    names = {one.partition("=")[0] for one in environment.text.replace("\0", "\n").split("\n")}
+    v6 = options.origin("ip6tables")
+    bridges = tuple(_bridge(one) for one in sorted(networks.all, key=lambda one: (one.created, one.name)))
+    by_id = {one.id: one for one in networks.all}
+    running = sorted(containers.running, key=lambda one: (one.started, one.name))
+    return Site(
+        iptables=_on(options, "iptables"),
+        # Until 26 it was off, and needed the flag `experimental`.
+        ip6tables=_on(options, "ip6tables")
+        and (daemon.generation >= (27, 0) or (v6 is not None and options.on("experimental"))),
+        proxy=_on(options, "userland-proxy"),
+        direct=_on(options, "allow-direct-routing"),
+        raw="DOCKER_INSECURE_NO_IPTABLES_RAW" not in names,
+        mark=_mark(options.value("bridge-accept-fwmark")),
+        bridges=bridges,
+        endpoints=tuple(end for one in running for end in _endpoints(one, by_id)),
+        links=tuple(link for one in running for link in _links(one, by_id, containers)),
+    )
+
+
+def _on(options: Options, key: str) -> bool:
+    """Whether a switch is on in the dockerd that runs, as far as that can be told."""
+    told = options.running.get(key)
+    return told.value.lower() in {"true", "1", "t"} if told is not None else options.on(key)
+
+
+def _mark(value: str) -> str:
+    """Spell a mark as iptables-save does: `1/0xf` is `0x1/0xf`; empty for what is none."""
+    parts = value.split("/")
+    try:
+        return "/".join(f"{int(part, 0):#x}" for part in parts if part)
+    except ValueError:
+        return ""
+
+
+def _bridge(network: Network) -> Bridge:
+    subnets: dict[int, str] = {}
+    for pool in network.pools:
+        try:
+            subnet = ip_network(pool.subnet, strict=False)
+        except ValueError:
+            continue
+        subnets.setdefault(subnet.version, str(subnet))
+    options = network.options
+    return Bridge(
+        name=network.bridge,
+        subnet4=subnets.get(4, "") if network.ipv4 else "",
+        subnet6=subnets.get(6, "") if network.ipv6 else "",
+        internal=network.internal,
+        icc=_true(network.option("enable_icc")),
+        masquerade=_true(network.option("enable_ip_masquerade")),
+        mode4=network.option("gateway_mode_ipv4") or "nat",
+        mode6=network.option("gateway_mode_ipv6") or "nat",
+        snat4=options.get("com.docker.network.host_ipv4", ""),
+        snat6=options.get("com.docker.network.host_ipv6", ""),
+        trusted=tuple(one for one in network.option("trusted_host_interfaces").split(":") if one),
+    )
+
+
+def _true(text: str) -> bool:
+    """Read a switch as Go's strconv.ParseBool does, on where it is not set."""
+    return text not in {"0", "f", "F", "false", "FALSE", "False"}
+
+
+def _endpoints(one: Container, networks: dict[str, Network]) -> list[Endpoint]:
+    """Give the endpoints in bridge networks; the ports belong to the network that is the container's way out."""
+    ends = [end for end in one.endpoints if end.network_id in networks and (end.address or end.address6)]
+    ends.sort(key=lambda end: (end.network not in {one.network_mode, "bridge"}, end.network))
+    way4, way6 = _way_out(ends, networks, 4), _way_out(ends, networks, 6)
+    found = []
+    for end in ends:
+        bindings = [
+            binding for binding in _bindings(one) if end is (way6 if ":" in binding.host_ip and way6 else way4 or way6)
+        ]
+        found.append(Endpoint(networks[end.network_id].bridge, end.address, end.address6, tuple(bindings)))
+    return found
+
+
+def _way_out(ends: list[Place], networks: dict[str, Network], version: int) -> Place | None:
+    """Choose as libnetwork does: by priority, then the one with more gateways, then by name; internal ones never."""
+    able = [
+        end
+        for end in ends
+        if not networks[end.network_id].internal and (end.address if version == 4 else end.address6)  # noqa: PLR2004
+    ]
+    return min(
+        able, key=lambda end: (-end.priority, -(bool(end.gateway) + bool(end.gateway6)), end.network), default=None
+    )
+
+
+_ORDER = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+def _bindings(one: Container) -> list[Binding]:
+    """Give what is published, in the order of 28 and later.
+
+    Ports asked for by number come first, then by the container's port, the protocol, the port and the address of the host.
+    Before 28 the order of one container's ports was that of a map.
+    """
+    asked = {(port.container, port.protocol, port.host) for port in one.asked.ports}
+
+    def key(port: Port) -> tuple[object, ...]:
+        address = port.host_ip if port.host_ip not in ANY else ""
+        chosen = bool(port.host) and (port.container, port.protocol, port.host) not in asked
+        return (chosen, port.container, _ORDER.get(port.protocol, 255), port.host, address)
+
+    ports = sorted((*one.ports, *one.opened), key=key)
+    return [Binding(port.container, port.protocol, port.host, port.host_ip) for port in ports]
+
+
+def _links(one: Container, networks: dict[str, Network], containers: Containers) -> list[Link]:
+    """Give the legacy links of a container to others on the default bridge, where containers may not talk."""
+    found = []
+    named = {other.engine_name: other for other in containers.running}
+    for target, _ in one.asked.links:
+        child = named.get(target)
+        for end in one.endpoints:
+            network = networks.get(end.network_id)
+            if child is None or network is None or _true(network.option("enable_icc")) or not end.address:
+                continue
+            other = next((its for its in child.endpoints if its.network_id == network.id), None)
+            if other is not None and other.address and network.bridge == "docker0":
+                found.append(Link(network.bridge, end.address, other.address, tuple(sorted(child.exposed))))
+    return found
+
+
+def _as_seen(site: Site, tables: Tables) -> Site:
+    """Put the networks in the order in which their rules stand: after a restart it is that of a map."""
+    known = {bridge.name for bridge in site.bridges}
+    for chain, option, last_first in (
+        ("DOCKER-CT", "-o", False),
+        ("DOCKER-ISOLATION-STAGE-2", "-o", True),
+    ):
+        held = tables.chain("filter", chain)
+        if held is None:
+            continue
+        seen = [rule.text.split(" ")[1] for rule in held.rules if rule.text.startswith(f"{option} ")]
+        seen = [name for name in (reversed(seen) if last_first else seen) if name in known]
+        rank = {name: index for index, name in enumerate(dict.fromkeys(seen))}
+        if len(rank) > 1:
+            inner = [bridge for bridge in site.bridges if bridge.name in rank]
+            inner.sort(key=lambda bridge: rank[bridge.name])
+            places = iter(inner)
+            mixed = tuple(next(places) if bridge.name in rank else bridge for bridge in site.bridges)
+            return msgspec.structs.replace(site, bridges=mixed)
+    return site
