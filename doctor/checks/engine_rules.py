@@ -33,9 +33,7 @@ from doctor.model import (
 from doctor.registry import check
 
 
-@check(
-    "NET021", Severity.ERROR, explains=("NET020", "NET022", "NET023", "NET024", "NET025", "NET026", "NET027", "NET030")
-)
+@check("NET021", Severity.ERROR, explains=("NET020", "NET024", "NET030"))
 def engine_chains_missing(
     daemon: Daemon,
     options: Options,
@@ -500,7 +498,7 @@ def chains_of_another_generation(rules: EngineRules) -> Iterator[Yield]:
     ## Cure
     Take away the jump, then empty and delete the chain. Nothing of this release uses it.
     ## Looks like
-    NET021 (chains of this release are gone), NET031 (two back ends)
+    NET021 (chains of this release are gone); rules in the other back end (nft and legacy)
     ## Limits
     Chains of swarm mode and of Kubernetes are not counted. A note where nothing leads there.
     ## References
