@@ -196,6 +196,24 @@ STORE: tuple[Source, ...] = (
         scrub="tree",
         area="store",
     ),
+    # After the layers, and before their directories are listed again: an image that is gone by then was being removed.
+    Source(
+        name="store/images-last",
+        kind="tree",
+        target="{data_root}/image/overlay2/imagedb/content/sha256",
+        members=("@?",),
+        limit=8 << 20,
+        scrub="ids",
+        area="store",
+    ),
+    # Before the names: one that leads to an image which is neither here nor there afterwards leads nowhere.
+    Source(
+        name="store/images-first",
+        kind="list",
+        target="{data_root}/image/overlay2/imagedb/content/sha256",
+        scrub="ids",
+        area="store",
+    ),
     Source(
         name="store/repositories.json",
         kind="file",

@@ -23,6 +23,7 @@ from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
+from doctor.facts.lowers import Lowers
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
@@ -33,12 +34,12 @@ from doctor.facts.routes import Clamps, Routing, Strays
 from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
-from doctor.facts.store import Overlay, Owners
+from doctor.facts.store import Images, LayerDb, Overlay, Owners
 from doctor.facts.sysctls import Sysctls
 from doctor.model import Citation
 from doctor.places import Places
 from doctor.registry import load
-from doctor.snapshot import EvidenceMissing
+from doctor.snapshot import EvidenceMissing, Record
 from tests.cases import casefile
 
 HERE = Path(__file__).parent
@@ -54,10 +55,13 @@ FACTS: dict[str, type] = {
     "daemon": Daemon,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
+    "images": Images,
+    "layerdb": LayerDb,
     "lifecycle": Lifecycle,
     "links": Links,
     "log": DaemonLog,
     "namefiles": NameFiles,
+    "lowers": Lowers,
     "namespaces": Namespaces,
     "nameservers": Nameservers,
     "networks": Networks,
@@ -85,6 +89,8 @@ def plain(value: Any, seen: dict[int, str]) -> Any:
     """
     if isinstance(value, Citation):
         return f"{value.record}:{value.line} {value.excerpt} ({value.place})"
+    if isinstance(value, Record):
+        return f"record {value.name}"
     if isinstance(value, msgspec.Struct):
         if id(value) in seen:
             return f"see {seen[id(value)]}"
