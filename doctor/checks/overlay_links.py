@@ -340,7 +340,7 @@ def _lower_finding(overlay: Overlay, owners: Owners, fault: LowerFault) -> Findi
 
 @check("LAY003", Severity.ERROR, blocks_start=True)
 def lower_file_damaged(overlay: Overlay, owners: Owners, lowers: Lowers) -> Iterator[Yield]:
-    """A layer's lower file, the list of what is below it, is missing, empty or names what is not there.
+    """A layer's list of what is below it is missing, empty, or names what is not there.
 
     ## What it is
     overlay2/ID/lower lists the short links of the layers below: l/NAME:l/NAME. Each layer but
