@@ -21,9 +21,10 @@ from msgspec import Struct, field
 from doctor.facts import UNDECODABLE
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
+from doctor.lines import unescape
 from doctor.model import Citation, Effect
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Record, Snapshot, unescape
+from doctor.snapshot import EvidenceMissing, Record, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
