@@ -1,0 +1,77 @@
+"""Healthy hosts, however they are set up: no error, no warning, nothing that could not be judged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.engine.healthy import HEALTHY, Healthy
+from tests.enginehost import EngineHost
+
+HOSTS: dict[str, list[Healthy]] = {}
+for _one in HEALTHY:
+    HOSTS.setdefault(_one.host, []).append(_one)
+
+
+def report(host: EngineHost) -> dict[str, Any]:
+    """Run `doctor check` as a user would, and give the report."""
+    done = host.doctor("check", "--format", "json")
+    assert not done.stderr, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def said(found: dict[str, Any]) -> dict[str, str]:
+    """Give what is not allowed by itself: findings by id, and outcomes that are no judgement."""
+    held = {one["id"]: f"{one['severity']} {one['code']} {one['message']}" for one in found["findings"]}
+    for one in found["outcomes"]:
+        if one["outcome"] in {"unknown", "error"}:
+            held[one["code"]] = f"{one['outcome']} {one['code']} {one['reason']}"
+    return held
+
+
+def is_allowed(words: str, row: Healthy) -> bool:
+    """Whether the row says that this may be said."""
+    kind, code = words.split(" ")[:2]
+    return code in {"info": row.notes, "warning": row.warns, "unknown": row.unknown}.get(kind, ())
+
+
+def alarms(rows: list[Healthy], suite: str, *, each: bool) -> list[str]:
+    """Set up the rows on one host. Give what doctor says without leave: after `each` row by its name, or at the end."""
+    asked = rows[0]
+    found: list[str] = []
+    with EngineHost.up(
+        suite=suite, daemon_json=asked.daemon_json, daemon_args=asked.daemon_args, files=asked.files
+    ) as host:
+        known = said(report(host)) if each else {}
+        found += [f"nothing yet: {words}" for words in known.values()]
+        turn: list[Healthy] = []
+        for row in rows:
+            if row.engines and suite not in row.engines:
+                continue
+            row.make(host)
+            turn.append(row)
+            if not each and row is not rows[-1]:
+                continue
+            now = said(report(host))
+            new = [words for key, words in now.items() if key not in known]
+            found += [f"{row.name}: {words}" for words in new if not any(is_allowed(words, one) for one in turn)]
+            known |= now
+            turn = []
+    return found
+
+
+@pytest.mark.parametrize("rows", HOSTS.values(), ids=lambda rows: rows[0].name)
+def test_nothing_is_wrong(rows: list[Healthy], suite: str) -> None:
+    """All rows of a host at once; only where something is said, once more row by row, to say which row's it is."""
+    if alarms(rows, suite, each=False):
+        false = alarms(rows, suite, each=True) or ["what was said of all rows at once is not said of any"]
+        pytest.fail("\n".join(false), pytrace=False)
+
+
+def test_names_are_unique() -> None:
+    """A name says which look-alike it was."""
+    names = [one.name for one in HEALTHY]
+    assert sorted(set(names)) == sorted(names)
