@@ -45,6 +45,9 @@ class Host(Protocol):
     def readlink(self, path: str) -> str:
         """Give the text of a symbolic link. Raises OSError."""
 
+    def space(self, path: str) -> tuple[int, int]:
+        """Give the bytes of the file system that a path is on, and those that are free. Raises OSError."""
+
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """Give the lines of a tree record for `names` below a directory, and whether it was cut at `limit` characters.
 
@@ -133,6 +136,11 @@ class LocalHost:
     def readlink(self, path: str) -> str:
         """See `Host.readlink`."""
         return os.readlink(path)  # noqa: PTH115 - as above
+
+    def space(self, path: str) -> tuple[int, int]:
+        """See `Host.space`."""
+        about = os.statvfs(path)
+        return about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """See `Host.tree`."""

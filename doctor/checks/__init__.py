@@ -6,6 +6,8 @@ MODULES = (
     "addressing",
     "bridges",
     "daemon_config",
+    "daemon_log",
+    "daemon_options",
     "daemon_socket",
     "dns",
     "docker_proxy",

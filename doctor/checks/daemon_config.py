@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 from doctor.engine.options import (
     FLAGS,
     FLAT,
+    LOG_FORMATS,
     LOG_OPTIONS,
     LOG_OPTIONS_OF_ALL,
     MERGED,
@@ -20,6 +21,7 @@ from doctor.engine.options import (
     RENAMED,
     Release,
     Type,
+    level_known,
     standing,
 )
 from doctor.facts.config import ConfigFile, Options, Origin, SyntaxFault, check_text
@@ -579,9 +581,21 @@ def _differs(key: str, options: Options, now: Origin) -> bool:
     told = options.value(key)
     if option is None or option.type not in _COMPARED or key in _NOT_COMPARED or "\u00ab" in told + now.value:
         return False
+    if _refused(key, told, options):
+        return False  # of what no start takes, another check says so
     if option.type == "list":
         return _entries(told) != _entries(now.value)
     return told.lower() != now.value.lower()
+
+
+def _refused(key: str, told: str, options: Options) -> bool:
+    if key == "log-level":
+        return not level_known(told, options.release)
+    if key == "log-format":
+        return told not in {"", *LOG_FORMATS}
+    if key == "default-runtime" and "runtimes" in options.file:
+        return told != "runc" and "." not in told and f'"{told}"' not in options.file["runtimes"].value
+    return key == "default-runtime" and told != "runc" and "." not in told
 
 
 def _entries(text: str) -> set[str]:

@@ -274,6 +274,19 @@ LOG_LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
 
 LOG_FORMATS = ("text", "json")
 
+_WARNING_UNTIL: Release = (25, 0)
+"""The first release that takes `warn` and no more `warning` (moby daemon/config/config.go Validate)."""
+
+
+def level_known(level: str, release: Release) -> bool:
+    """Whether a release takes a log-level; of one that is not known, whether any does.
+
+    >>> level_known("WARNING", (24, 0)), level_known("warning", (26, 1)), level_known("", (26, 1))
+    (True, False, True)
+    """
+    return level.lower() in {"", *LOG_LEVELS} or (level.lower() == "warning" and release < _WARNING_UNTIL)
+
+
 _CHOSEN = ("env", "env-regex", "labels", "labels-regex")
 LOG_OPTIONS: dict[str, frozenset[str]] = {
     "json-file": frozenset({"max-file", "max-size", "compress", "tag", *_CHOSEN}),

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from doctor.engine.options import ENVIRONMENT, FLAT, Flag, Release, default, parse_flags
 from doctor.facts import UNDECODABLE
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.unit import directives, unit_records
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
@@ -435,30 +436,18 @@ def _from_environment(snapshot: Snapshot, name: str, variable: str) -> list[tupl
 
 def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
     """Read the ExecStart in force: the last one that a unit or drop-in sets (systemd.service(5), systemd.unit(5))."""
-    records = _unit_records(snapshot)
     environment: dict[str, tuple[str, Citation]] = {}
     start: tuple[str, Citation] | None = None
-    for record in records:
-        joined = 0
-        text = ""
-        for number, raw in enumerate(record.text.split("\n"), 1):
-            joined = joined or number
-            if raw.endswith("\\"):
-                text += raw[:-1] + " "  # systemd.syntax(7): a backslash and the end of the line are a space
-                continue
-            text = (text + raw).strip()
-            key, _, value = (part.strip() for part in text.partition("="))
-            cited = Citation(record.name, joined, text, f"{record.target}:{joined}")
-            if key == "Environment":
-                environment.update({name: (held, cited) for name, held in _pairs(value)})
-            elif key == "EnvironmentFile":
-                named = snapshot.get("files" + value.lstrip("-"))
-                for name, held, line in _assignments(named) if named.readable else ():
-                    place = f"{named.target}:{line}"
-                    environment[name] = (held, Citation(named.name, line, f"{name}={held}", place))
-            elif key == "ExecStart":
-                start = (value, cited) if value else None
-            joined, text = 0, ""
+    for one in directives(unit_records(snapshot, "docker.service")):
+        if one.name == "Environment":
+            environment.update({name: (held, one.cited) for name, held in _pairs(one.value)})
+        elif one.name == "EnvironmentFile":
+            named = snapshot.get("files" + one.value.lstrip("-"))
+            for name, held, line in _assignments(named) if named.readable else ():
+                place = f"{named.target}:{line}"
+                environment[name] = (held, Citation(named.name, line, f"{name}={held}", place))
+        elif one.name == "ExecStart":
+            start = (one.value, one.cited) if one.value else None
     if start is None:
         return []
     words = start[0].split()[1:]
@@ -469,19 +458,3 @@ def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
         if held_value is not None:
             flags += [(flag, held_value[1]) for flag in parse_flags(tuple(held_value[0].split()))]
     return flags
-
-
-def _unit_records(snapshot: Snapshot) -> list[Record]:
-    """Give the unit file in force and its drop-ins in the order that systemd reads them."""
-    folders = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-    unit = None
-    drop_ins: dict[str, Record] = {}
-    for folder in folders:
-        record = snapshot.get(f"files{folder}/docker.service")
-        if unit is None and record.readable:
-            unit = record
-        prefix = f"files{folder}/docker.service.d/"
-        for one in snapshot.under(prefix):
-            if one.readable:
-                drop_ins.setdefault(one.name.removeprefix(prefix), one)
-    return ([unit] if unit else []) + [drop_ins[name] for name in sorted(drop_ins)]

@@ -71,6 +71,11 @@ class _Policy(Struct):
     Name: str = ""
 
 
+class _LogConfig(Struct):
+    Type: str = ""
+    Config: dict[str, str] | None = None
+
+
 class _HostConfig(Struct):
     NetworkMode: str = ""
     RestartPolicy: _Policy = field(default_factory=_Policy)
@@ -81,6 +86,7 @@ class _HostConfig(Struct):
     Privileged: bool = False
     CapAdd: list[str] | None = None
     Runtime: str = ""
+    LogConfig: _LogConfig = field(default_factory=_LogConfig)
 
 
 class _Config(Struct):
@@ -144,6 +150,7 @@ class Asked(Struct, frozen=True):
     `ports` are the published ports as asked for (no port: any; no address: all of them, or the network's default).
     `links` are (target, alias) of --link on the default bridge, by the engine's names; only the API tells them.
     `binds` are (path on the host, path in the container) of bind mounts. `error` is why its last start failed.
+    `log_driver` and `log_options` are those it was created with.
     """
 
     ports: tuple[Port, ...] = ()
@@ -155,6 +162,8 @@ class Asked(Struct, frozen=True):
     hostname: str = ""
     runtime: str = ""
     error: str = ""
+    log_driver: str = ""
+    log_options: dict[str, str] = {}
 
     @property
     def own_kernel(self) -> bool:
@@ -366,6 +375,8 @@ def _asked(raw: _Inspect) -> Asked:
         binds=tuple((one.Source, one.Destination) for one in mounts if one.Type == "bind"),
         hostname=raw.Config.Hostname,
         runtime=held.Runtime,
+        log_driver=held.LogConfig.Type,
+        log_options=held.LogConfig.Config or {},
         error=raw.State.Error,
     )
 

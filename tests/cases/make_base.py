@@ -228,7 +228,7 @@ _INSPECT: dict[str, Any] = {
     "State": _STATE,
     "HostConfig": {
         **dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
-        **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime")),
+        **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime", "LogConfig")),
     },
     "Config": dict.fromkeys(("Image", "Labels", "Hostname")),
     "Mounts": None,
@@ -287,7 +287,7 @@ class Cutter:
             *("engine/daemon.json", "engine/version", "host/init"),
             *("files/etc/default/docker", "files/etc/nftables.conf", "files/etc/resolv.conf", "netns/host/rules"),
             *("files/proc/sys/net/ipv4/ip_forward", "api/ping", "store/repositories.json"),
-            *("files/etc/resolv.conf", "files/run/systemd/resolve/resolv.conf", "host/groups"),
+            *("files/etc/resolv.conf", "files/run/systemd/resolve/resolv.conf"),
         )
         tables: list[tuple[Callable[[str], str], tuple[str, ...]]] = [
             (self._as_it_is, plain),
@@ -300,6 +300,8 @@ class Cutter:
             (self._as_it_is, ("run/netns",)),
             (self._paths, ("engine/paths",)),
             (self._groups, ("host/groups",)),
+            (lambda _: f"size {100 << 30}\nfree {60 << 30}\n", ("store/space",)),
+            (self._logs, ("store/logs",)),
             (self._index, ("netns/index",)),
             (self._listeners, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/listeners", name))),
             (self._inner, tuple(name for name in self.snapshot.records if re.match(r"netns/\d+/iptables", name))),
@@ -375,6 +377,10 @@ class Cutter:
         """Give the group docker one number on every engine, and everything the time of the start."""
         text = re.sub(r"\t[\d.]+\t(\d+ \d+ \d+) \d+\n", rf"\t{STARTED}.000\t\1 0\n", text)
         return re.sub(r"(\t\d+ 0) [1-9]\d* ", r"\1 999 ", text)
+
+    @staticmethod
+    def _logs(text: str) -> str:
+        return re.sub(r"\tf\t[\d.]+\t\d+\n", f"\tf\t{STARTED}.000\t4096\n", text)
 
     @staticmethod
     def _groups(text: str) -> str:

@@ -23,10 +23,12 @@ from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
+from doctor.facts.logs import Logs
 from doctor.facts.lowers import Lowers
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
+from doctor.facts.paths import Paths
 from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
 from doctor.facts.resolvers import Nameservers
@@ -36,6 +38,7 @@ from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
 from doctor.facts.store import Images, LayerDb, Overlay, Owners
 from doctor.facts.sysctls import Sysctls
+from doctor.facts.unit import Units
 from doctor.model import Citation
 from doctor.places import Places
 from doctor.registry import load
@@ -62,6 +65,7 @@ FACTS: dict[str, type] = {
     "log": DaemonLog,
     "namefiles": NameFiles,
     "lowers": Lowers,
+    "logs": Logs,
     "namespaces": Namespaces,
     "nameservers": Nameservers,
     "networks": Networks,
@@ -69,6 +73,7 @@ FACTS: dict[str, type] = {
     "options": Options,
     "overlay": Overlay,
     "owners": Owners,
+    "paths": Paths,
     "places": Places,
     "processes": Processes,
     "proxies": Proxies,
@@ -79,6 +84,7 @@ FACTS: dict[str, type] = {
     "sockets": Sockets,
     "strays": Strays,
     "sysctls": Sysctls,
+    "units": Units,
 }
 
 

@@ -6,7 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from tests.engine.faults.table import Fault, answers, reloads
+from tests.engine.faults.table import Fault, answers, reloads, starts
+from tests.enginehost import IMAGE
 
 if TYPE_CHECKING:
     from tests.enginehost import EngineHost
@@ -34,6 +35,17 @@ def in_force(host: EngineHost) -> object:
     return restore == str(file.get("live-restore", False)).lower(), mtu == str(file.get("mtu", 1500))
 
 
+def publishes(host: EngineHost) -> object:
+    """Whether a container with a published port starts."""
+    return host.run("docker", "run", "--rm", "-p", "8090:80", IMAGE, "true", check=False).returncode
+
+
+def starts_soon(host: EngineHost) -> object:
+    """Whether a container starts; a reload takes a moment."""
+    time.sleep(0.5)
+    return starts(host)
+
+
 # What breaks
 
 
@@ -59,11 +71,49 @@ def _label_for_labels(host: EngineHost) -> None:
     host.restart_dockerd()
 
 
+def _proxy(host: EngineHost) -> None:
+    write(host, userland_proxy_path="/opt/docker-proxy")
+    host.restart_dockerd()
+
+
+def _runtime(host: EngineHost) -> None:
+    write(host, default_runtime="fast", runtimes={"fast": {"path": "/opt/fast"}})
+    reloads(host)
+
+
 FAULTS = (
     Fault("DMN002", "misspelt", lambda h: refused(h, registry_mirors=["https://mirror.example"]), answers, ("DMN016",)),
     Fault("DMN002", "log-option-at-the-top", lambda h: refused(h, max_size="10m"), answers, ("DMN016",)),
     Fault("DMN002", "running", lambda h: write(h, nameserver=["192.0.2.53"]), reloads, level="warning"),
     Fault("DMN002", "flag-name", _label_for_labels, labels, level="warning", setup=_labelled),
+    Fault("DMN005", "verbose", lambda h: refused(h, log_level="verbose"), answers, ("DMN016",)),
+    Fault(
+        "DMN005",
+        "running",
+        lambda h: write(h, log_level="warning"),
+        reloads,
+        level="warning",
+        engines=("trixie", "sid"),
+    ),
+    Fault(
+        "DMN007",
+        "upper-case",
+        lambda h: refused(h, log_format="JSON"),
+        answers,
+        ("DMN016",),
+        engines=("trixie", "sid"),
+    ),
     Fault("DMN013", "reload", lambda h: write(h, live_restore=True), in_force, level="warning"),
     Fault("DMN013", "restart", lambda h: write(h, mtu=1400), in_force, level="warning"),
+    Fault("DMN021", "no-such-default", lambda h: refused(h, default_runtime="fast"), answers, ("DMN016",)),
+    Fault("DMN021", "not-installed", _runtime, starts_soon),
+    Fault(
+        "DMN022",
+        "relative",
+        lambda h: refused(h, userland_proxy_path="docker-proxy"),
+        answers,
+        ("DMN016",),
+        engines=("trixie", "sid"),
+    ),
+    Fault("DMN022", "not-there", _proxy, publishes, engines=("bookworm",)),
 )

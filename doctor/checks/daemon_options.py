@@ -1,0 +1,435 @@
+"""What values the options have: would dockerd start with them, and do containers start?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from doctor.engine.options import LOG_FORMATS, LOG_LEVELS, OPTIONS, Release, level_known
+from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.facts.daemon import Daemon
+from doctor.facts.nextstart import NextStart
+from doctor.facts.paths import Paths, Seen
+from doctor.model import (
+    Citation,
+    Command,
+    EditKey,
+    Effect,
+    Excluded,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Step,
+    Unknown,
+    Yield,
+)
+from doctor.registry import check
+
+NOT_KNOWN: Release = (0, 0)
+FORMAT_SINCE: Release = OPTIONS["log-format"].since
+SHIMS_SINCE: Release = (23, 0)
+"""The first release in which a runtime may be a shim of containerd, by its type."""
+PROXY_CHECKED: Release = (25, 0)
+"""The first release that looks at userland-proxy-path when it starts; earlier ones fail when a port is published."""
+
+_WORDS = {
+    "critical": "fatal",
+    "err": "error",
+    "notice": "info",
+    "verbose": "debug",
+    "warning": "warn",
+    "warnings": "warn",
+    "all": "trace",
+    "none": "panic",
+}
+
+
+def _told(options: Options, key: str, daemon: Daemon) -> Origin | None:
+    """Give what sets a key for the next start; flags of a dockerd that runs it has accepted."""
+    origin = options.origin(key)
+    return None if origin is None or (origin.source != "daemon.json" and daemon.pid) else origin
+
+
+def _edit(config: ConfigFile, key: str, origin: Origin, value: str) -> Step:
+    if origin.source == "daemon.json":
+        return EditKey(config.path, config.pointer(key), json.dumps(value) if value else None)
+    return Note(
+        f"in {origin.where}, make it --{key}={value}" if value else f"in {origin.where}, take out {origin.text}"
+    )
+
+
+@check("DMN005", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+    """log-level is none of the levels that dockerd knows.
+
+    ## What it is
+    dockerd takes panic, fatal, error, warn, info, debug and trace, in any case of letters,
+    and up to 24 `warning` too. It refuses to start with any other.
+    ## What you see
+    dockerd running: nothing, until the next start. Down: "invalid logging level: X" in
+    its log, or, of 20.10, "unable to parse logging level: X".
+    ## By hand
+    dockerd --validate --config-file /etc/docker/daemon.json
+    grep -rs log-level /etc/docker/daemon.json /etc/default/docker
+    ## Cure
+    Give it a level of the list; then start dockerd if it is down. The level is read at a
+    start only: a reload takes `debug`, and not `log-level`.
+    ## Looks like
+    DMN007 (the format of the log), DMN006 (a level that is known and loud)
+    ## Limits
+    The command line of the next start is known where systemd or the init script gives it.
+    An upgrade to 25 turns `warning` into this.
+    ## References
+    dockerd(8), moby daemon/config/config.go Validate, containerd log package SetLevel
+    """
+    if config.unread:
+        yield Unknown("log-level", config.unread)
+        return
+    origin = _told(options, "log-level", daemon)
+    if origin is None:
+        return
+    level = origin.value.lower()
+    if level_known(level, daemon.generation):
+        return
+    from difflib import get_close_matches
+
+    near = _WORDS.get(level) or next(iter(get_close_matches(level, LOG_LEVELS, n=1)), "info")
+    yield Finding(
+        subject="log-level",
+        title=f"log-level {origin.value} is no level",
+        message=f"{origin.where} sets log-level to {origin.value}; dockerd knows {', '.join(LOG_LEVELS)},"
+        " and refuses to start",
+        evidence=(origin.cited, *start.words("logging level")),
+        remedy=start.cure(_edit(config, "log-level", origin, near), what=f"make it {near}"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+        since=start.written if origin.source == "daemon.json" else None,
+    )
+
+
+@check("DMN007", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def log_format_unknown(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+    """log-format is neither text nor json.
+
+    ## What it is
+    From 25 on dockerd writes its own log as `text` (the default) or `json`, both in lower
+    case. It refuses to start with anything else.
+    ## What you see
+    dockerd running: nothing, until the next start. Down: "invalid log format: X" in its
+    log.
+    ## By hand
+    dockerd --validate --config-file /etc/docker/daemon.json
+    grep -rs log-format /etc/docker/daemon.json /etc/default/docker
+    ## Cure
+    Make it text or json; then start dockerd if it is down. That is the format of dockerd's
+    own log: how containers log is `log-driver`.
+    ## Looks like
+    DMN005 (the level of the log), DMN002 (before 25 the key itself is unknown)
+    ## Limits
+    The command line of the next start is known where systemd or the init script gives it.
+    A running dockerd keeps the format that it was started with.
+    ## References
+    dockerd(8), moby daemon/config/config.go Validate
+    """
+    if config.unread:
+        yield Unknown("log-format", config.unread)
+        return
+    if NOT_KNOWN < daemon.generation < FORMAT_SINCE:
+        yield NotApplicable(f"Docker {daemon.version} has no log-format")
+        return
+    origin = _told(options, "log-format", daemon)
+    if origin is None or origin.value in {"", *LOG_FORMATS}:
+        return
+    near = "json" if "js" in origin.value.lower() else "text"
+    yield Finding(
+        subject="log-format",
+        title=f"log-format {origin.value} is no format",
+        message=f"{origin.where} sets log-format to {origin.value}; dockerd knows text and json, and refuses to start",
+        evidence=(origin.cited, *start.words("log format")),
+        remedy=start.cure(_edit(config, "log-format", origin, near), what=f"make it {near}"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+        since=start.written if origin.source == "daemon.json" else None,
+    )
+
+
+class _Wrong(Struct, frozen=True):
+    """What is wrong with a runtime. `refused`: dockerd does not start with it."""
+
+    subject: str
+    title: str
+    said: str
+    refused: bool
+    steps: tuple[Step, ...]
+    cited: tuple[Citation, ...]
+    only: str = ""
+    """The runtime that only containers which ask for it have; empty for the default one."""
+
+
+@check("DMN021", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def runtime_missing(
+    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
+) -> Iterator[Yield]:
+    """The default runtime is not configured, or the program of a runtime is not there.
+
+    ## What it is
+    `default-runtime` names runc, a key of `runtimes`, or from 23 on a shim of containerd
+    (io.containerd.NAME.v2). A runtime has a path, or from 23 on a runtimeType.
+    ## What you see
+    "specified default runtime 'X' does not exist" and no dockerd; or dockerd runs and
+    no container starts: "fork/exec /X: no such file or directory", exit code 127.
+    ## By hand
+    docker info -f '{{.DefaultRuntime}} {{json .Runtimes}}'
+    ls -l /usr/bin/runc /usr/sbin/runc
+    ## Cure
+    Set default-runtime to runc, which a reload takes: nothing stops. Or install the
+    program where the file says that it is.
+    ## Looks like
+    DMN020 (containerd), a container's own command that is missing (exit code 127 too)
+    ## Limits
+    Whether the program works is not tried. A program without a path is looked for where
+    PATH usually leads. Containers that run go on.
+    ## References
+    dockerd(8), moby daemon/runtime_unix.go setupRuntimes, containerd runtime/v2/shim
+    """
+    if config.unread:
+        yield Unknown("runtimes", config.unread)
+        return
+    runtimes = (config.data or {}).get("runtimes")
+    held = {name: one for name, one in runtimes.items() if isinstance(one, dict)} if isinstance(runtimes, dict) else {}
+    origin = options.origin("default-runtime")
+    if not held and origin is None:
+        yield NotApplicable("no runtime but the default one is configured")
+        return
+    flags = {one.value.partition("=")[0] for one in options.flags.get("runtimes", ())}
+    for wrong in (
+        *_default_runtime(origin, held, flags, config, daemon),
+        *(one for name in held for one in _runtime(name, held, options, config, daemon)),
+    ):
+        yield _runtime_finding(wrong, start)
+    looked = False
+    for name, one in held.items():
+        program = one.get("path")
+        if not isinstance(program, str) or not program or name == "runc":
+            continue
+        if paths is None:
+            looked = True
+            continue
+        seen = paths.program(program)
+        if seen is not None and not seen.runs:
+            yield _no_program(name, program, seen, options, config, daemon)
+    if looked:
+        yield Unknown("runtimes", "files: what the configuration names was not looked at")
+
+
+def _default_runtime(
+    origin: Origin | None, held: dict[str, dict[str, object]], flags: set[str], config: ConfigFile, daemon: Daemon
+) -> Iterator[_Wrong]:
+    if origin is None or (origin.source != "daemon.json" and daemon.pid):
+        return
+    name = origin.value
+    release = daemon.generation
+    # Any name with a point in it may be a shim's; of an unknown release it is taken for one.
+    shim = "." in name.lstrip(".") and "/" not in name and not name.startswith(".")
+    if shim and NOT_KNOWN < release < SHIMS_SINCE:
+        shim = name in {"io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+    if name in {"", "runc"} or name in held or name in flags or shim:
+        return
+    yield _Wrong(
+        "default-runtime",
+        f"default-runtime {name} is no runtime of this engine",
+        f"{origin.where} sets default-runtime to {name}, and runtimes has {', '.join(sorted(held)) or 'nothing'}:"
+        " dockerd refuses to start",
+        refused=True,
+        steps=(_edit(config, "default-runtime", origin, ""),),
+        cited=(origin.cited,),
+    )
+
+
+def _runtime(
+    name: str, held: dict[str, dict[str, object]], options: Options, config: ConfigFile, daemon: Daemon
+) -> Iterator[_Wrong]:
+    """Judge one of `runtimes` as dockerd does when it starts (26.1.5 and 28.5.2 refuse all three, 20.10.24 the first)."""
+    one = held[name]
+    rest = {other: value for other, value in held.items() if other != name}
+    line = config.line_of(name)
+    new = daemon.generation == NOT_KNOWN or daemon.generation >= (24, 0)
+    if name == "runc":
+        what, said = "the name runc is reserved", "runtime name 'runc' is reserved"
+    elif new and one.get("path") and one.get("runtimeType"):
+        what, said = "has both a path and a runtimeType", "cannot configure both path and runtimeType"
+    elif new and not one.get("path") and not one.get("runtimeType"):
+        what, said = "has neither a path nor a runtimeType", "either a runtimeType or a path must be configured"
+    else:
+        return
+    steps: tuple[Step, ...] = (EditKey(config.path, "/runtimes", json.dumps(rest) if rest else None),)
+    default = options.origin("default-runtime")
+    if default is not None and default.value == name and name != "runc":
+        steps += (_edit(config, "default-runtime", default, ""),)
+    yield _Wrong(
+        f"runtimes:{name}",
+        f"runtime {name}: {what}",
+        f"{config.path}:{line}: runtime {name}: {said}: dockerd refuses to start",
+        refused=True,
+        steps=steps,
+        cited=(config.cite(line),),
+    )
+
+
+def _runtime_finding(wrong: _Wrong, start: NextStart) -> Finding:
+    return Finding(
+        subject=wrong.subject,
+        title=wrong.title,
+        message=wrong.said,
+        evidence=(*wrong.cited, *start.words("untime")),
+        remedy=start.cure(
+            *wrong.steps, what="go back to runc" if wrong.subject == "default-runtime" else "take it out"
+        ),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+        since=start.written,
+    )
+
+
+def _no_program(name: str, program: str, seen: Seen, options: Options, config: ConfigFile, daemon: Daemon) -> Finding:
+    """The program of a runtime is not there: dockerd does not mind, and no container of it starts."""
+    line = config.line_of(name)
+    now = options.running.get("default-runtime")
+    default = options.value("default-runtime") == name
+    applied = bool(daemon.pid) and (now.value == name if now else config.mtime <= daemon.started)
+    is_now = (
+        "is not there" if seen.type == "-" else "may not be run" if seen.type == "f" else f"is {seen.why or 'no file'}"
+    )
+    held = (config.data or {}).get("runtimes", {})
+    rest = json.dumps({other: value for other, value in held.items() if other != name})
+    origin = options.origin("default-runtime")
+    steps: tuple[Step, ...] = (EditKey(config.path, "/runtimes", rest),)
+    notes: tuple[str, ...] = (f"or install {program}: then nothing has to be changed",)
+    summary = f"take runtime {name} out"
+    if seen.type == "f":
+        steps, notes, summary = (Command(("chmod", "0755", seen.path)),), (), "make it runnable"
+    elif default and origin is not None:
+        # A reload does not see that a key has gone: it has to be given a value.
+        steps = (_edit(config, "default-runtime", origin, "runc"), *steps)
+        summary = "let containers start with runc"
+    if seen.type != "f" and daemon.pid:
+        steps += (Command(("kill", "-HUP", str(daemon.pid))),)
+    whom = "container" if default else f"container with runtime {name}"
+    return Finding(
+        subject=f"runtimes:{name}",
+        title=f"runtime {name}: {program} {is_now}",
+        message=f"{config.path}:{line}: the program of runtime {name}, {program}, {is_now}"
+        + (", and it is the default" if default else ""),
+        evidence=(config.cite(line), seen.cited),
+        remedy=Remedy(summary, steps, notes=notes),
+        severity=Severity.ERROR if default and applied else Severity.WARNING,
+        hits=(Effect(f"no {whom} starts: fork/exec {program} fails"),),
+        works=(Effect("containers that run go on"),),
+        excluded=(Excluded("DMN001", f"{config.path} is JSON"),),
+    )
+
+
+@check("DMN022", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def userland_proxy_path(
+    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
+) -> Iterator[Yield]:
+    """userland-proxy-path leads to no program.
+
+    ## What it is
+    With userland-proxy on, dockerd starts docker-proxy for each published port. A path of
+    one's own has to be absolute and lead to a program; from 25 on dockerd looks at it.
+    ## What you see
+    From 25 on: "invalid userland-proxy-path" and no dockerd. Before: no container with a
+    published port starts: "driver failed programming external connectivity".
+    ## By hand
+    grep -s userland-proxy /etc/docker/daemon.json
+    ls -l $(which docker-proxy)
+    ## Cure
+    Take the key out, so that docker-proxy is found in PATH; or switch userland-proxy off.
+    ## Looks like
+    NET038 (docker-proxy is there and does not run)
+    ## Limits
+    Without the key dockerd looks in PATH and in the libexec folders; that is not judged.
+    With userland-proxy off the path is not looked at, by dockerd or here.
+    ## References
+    dockerd(8), moby daemon/config/config_linux.go verifyUserlandProxyConfig
+    """
+    if config.unread:
+        yield Unknown("userland-proxy-path", config.unread)
+        return
+    origin = options.origin("userland-proxy-path")
+    if origin is None or not origin.value or not options.on("userland-proxy"):
+        yield NotApplicable("docker-proxy is looked up in PATH" if origin is None else "userland-proxy is off")
+        return
+    path = origin.value
+    evidence: tuple[Citation, ...]
+    if not path.startswith("/"):
+        said, evidence = "is no absolute path", (origin.cited,)
+    elif paths is None:
+        yield Unknown("userland-proxy-path", "files: what the configuration names was not looked at")
+        return
+    else:
+        seen = paths.get(path)
+        if seen is None or seen.runs:
+            return
+        said = (
+            "is not there"
+            if seen.type == "-"
+            else "may not be run"
+            if seen.type == "f"
+            else f"is {seen.why or 'no file'}"
+        )
+        evidence = (origin.cited, seen.cited)
+    edit = _edit(config, "userland-proxy-path", origin, "")
+    if NOT_KNOWN < daemon.generation < PROXY_CHECKED:
+        yield _no_port_starts(path, said, evidence, edit, daemon, config, start)
+        return
+    yield Finding(
+        subject="userland-proxy-path",
+        title=f"userland-proxy-path: {path} {said}",
+        message=f"{origin.where}: userland-proxy-path {path} {said}: dockerd refuses to start",
+        evidence=(*evidence, *start.words("userland-proxy-path")),
+        remedy=start.cure(edit, what="let docker-proxy be found in PATH"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+        since=start.written if origin.source == "daemon.json" else None,
+    )
+
+
+def _no_port_starts(
+    path: str,
+    said: str,
+    evidence: tuple[Citation, ...],
+    edit: Step,
+    daemon: Daemon,
+    config: ConfigFile,
+    start: NextStart,
+) -> Finding:
+    """Up to 24 dockerd starts all the same, and no container that publishes a port does."""
+    applied = daemon.pid and config.mtime <= daemon.started
+    return Finding(
+        subject="userland-proxy-path",
+        title=f"userland-proxy-path: {path} {said}",
+        message=f"userland-proxy-path {path} {said}: no container with a published port starts",
+        evidence=evidence,
+        remedy=start.lifecycle.remedy("let docker-proxy be found in PATH, then restart dockerd", edit)
+        if applied
+        else start.cure(edit, what="let docker-proxy be found in PATH")
+        if not daemon.pid
+        else Remedy("let docker-proxy be found in PATH", (edit,)),
+        severity=Severity.ERROR if applied else Severity.WARNING,
+        hits=(
+            Effect(
+                "no container with a published port starts" + ("" if applied else ", after the next start of dockerd")
+            ),
+        ),
+        works=(Effect("containers that run go on, and those without published ports"),),
+    )
