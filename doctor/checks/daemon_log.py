@@ -222,7 +222,7 @@ def json_logs_unbounded(
     log-opts with max-size and max-file in daemon.json, and a start of dockerd: a reload
     does not take it. It is for new containers only: the others have to be created anew.
     ## Looks like
-    DMN011 (one log is large already), DMN012 (containers from before the change)
+    DMN011 (one log is large already), DMN010 (a limit that is none)
     ## Limits
     A note, until the logs have more than a tenth of the disk. The driver `local` rotates
     by itself. max-file without max-size limits nothing.
@@ -298,7 +298,7 @@ def log_options_invalid(
     Take the option out, or give it a value of its kind: max-size 10m, max-file 3, compress
     true. Then start or restart dockerd: a reload does not take log-opts.
     ## Looks like
-    DMN001 (a value that is no string), DMN008 (a driver that is not there)
+    DMN001 (a value that is no string), DMN009 (no limit at all)
     ## Limits
     Judged are json-file, local, journald, syslog and gelf, and values of the first two.
     tag and the -regex options are not tried.

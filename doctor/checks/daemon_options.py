@@ -191,7 +191,7 @@ def runtime_missing(
     Set default-runtime to runc, which a reload takes: nothing stops. Or install the
     program where the file says that it is.
     ## Looks like
-    DMN020 (containerd), a container's own command that is missing (exit code 127 too)
+    DMN001 (a value of the wrong type); a container's own command that is missing (127 too)
     ## Limits
     Whether the program works is not tried. A program without a path is looked for where
     PATH usually leads. Containers that run go on.
