@@ -15,6 +15,7 @@ from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, USAGE, UsageError
 
 if TYPE_CHECKING:
     from doctor.model import Report
+    from doctor.options import Evidence
     from doctor.reports.text import Style
 
 app = typer.Typer(
@@ -121,7 +122,8 @@ def check(
         sys.stdout.write(listing())
         raise typer.Exit(CLEAN)
     seconds = options.duration(deadline)
-    snapshot, source = options.evidence(bundle, example, registry, seconds)
+    found = options.evidence(bundle, example, registry, seconds)
+    snapshot = found.snapshot
     from doctor.assess import assess
 
     report = assess(snapshot, registry, checks, ignores, began)
@@ -132,16 +134,17 @@ def check(
         colour=options.colour(colour),
         verbose=verbose,
         quiet=quiet,
-        source=source,
+        source=found.source,
     )
-    raise typer.Exit(_deliver(report, shown, wanted, severity.rank, damage=snapshot.damage))
+    raise typer.Exit(_deliver(report, shown, wanted, severity.rank, found))
 
 
-def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least: int, *, damage: str) -> int:
+def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least: int, found: Evidence) -> int:
     """Write every report asked for; give the exit code."""
     from doctor import options
 
-    failed = options.write(report, style, wanted)
+    failed = options.write(report, style, wanted, found.leaks)
+    damage = found.snapshot.damage
     if damage:
         sys.stderr.write(f"doctor: {damage}\n")
     if failed:
@@ -167,8 +170,8 @@ def collect(
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
     registry = options.registry()
-    snapshot, _ = options.evidence("", "", registry, seconds)
-    raise typer.Exit(options.write_bundle(snapshot, output))
+    found = options.evidence("", "", registry, seconds)
+    raise typer.Exit(options.write_bundle(found.snapshot, output, found.leaks))
 
 
 @app.command()

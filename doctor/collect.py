@@ -722,6 +722,18 @@ def collect(
     progress: Callable[[int, float], None] | None = None,
 ) -> Snapshot:
     """Read all evidence of a host within `deadline` seconds. Changes nothing; raises nothing for what it finds."""
+    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress)[0]
+
+
+def gather(
+    host: Host,
+    *,
+    deadline: float = 10.0,
+    extra: Iterable[Source] = (),
+    places: Places | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[Snapshot, Redactor]:
+    """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it."""
     began = time.monotonic()
     wall = time.time()
     found = places or find(host, here())
@@ -737,7 +749,7 @@ def collect(
         sys.setswitchinterval(interval)
     if progress:
         progress(len(run.records), -1.0)
-    return _snapshot(run, wall, time.monotonic() - began)
+    return _snapshot(run, wall, time.monotonic() - began), run.redactor
 
 
 def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:

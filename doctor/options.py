@@ -6,23 +6,27 @@ import os
 import re
 import sys
 from calendar import timegm
+from io import StringIO
 from pathlib import Path
 from time import strptime, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from doctor.assess import Ignore
-from doctor.exits import CLEAN, INCOMPLETE, UsageError
+from doctor.exits import CLEAN, INCOMPLETE, USAGE, UsageError
 from doctor.model import Severity
 from doctor.registry import AREAS, Check, Registry, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from doctor.model import Report
     from doctor.places import Places
+    from doctor.redact import Redactor
     from doctor.reports.text import Style
     from doctor.snapshot import Snapshot
+
+    Leaks = Callable[[str | bytes], list[str]]
 
 SUFFIXES = {".txt": "text", ".text": "text", ".log": "text", ".json": "json", ".html": "html", ".htm": "html"}
 FORMATS = ("text", "short", "json", "html")
@@ -153,8 +157,24 @@ def colour(word: str) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
-def evidence(bundle: str, example: str, loaded: Registry, seconds: float) -> tuple[Snapshot, str]:
-    """Give the snapshot to judge and what to call it when it is no live host. Raises UsageError."""
+class Evidence(NamedTuple):
+    """What is judged: the snapshot, what to call it when it is no live host, and who scrubbed it when it is one."""
+
+    snapshot: Snapshot
+    source: str
+    redactor: Redactor | None = None
+
+    def leaks(self, artefact: str | bytes) -> list[str]:
+        """Name the secrets that stand in something made of it, which then must not be written."""
+        if self.redactor is None:
+            return []
+        from doctor.redact import leaks
+
+        return leaks(artefact, self.redactor)
+
+
+def evidence(bundle: str, example: str, loaded: Registry, seconds: float) -> Evidence:
+    """Give what is to be judged. Raises UsageError."""
     if bundle and example:
         raise UsageError("check: a bundle or an example, not both")
     if example:
@@ -165,10 +185,10 @@ def evidence(bundle: str, example: str, loaded: Registry, seconds: float) -> tup
         from doctor.bundle import BundleError, read
 
         try:
-            return read(bundle), bundle
+            return Evidence(read(bundle), bundle)
         except BundleError as error:
             raise UsageError(str(error)) from error
-    from doctor.collect import collect
+    from doctor.collect import gather
     from doctor.host import LocalHost
     from doctor.places import find, here
 
@@ -181,7 +201,8 @@ def evidence(bundle: str, example: str, loaded: Registry, seconds: float) -> tup
         raise typer.Exit(INCOMPLETE)
     # What remains of the deadline is for judging and writing.
     budget = max(0.2, seconds - min(0.5, seconds * 0.1))
-    return collect(host, deadline=budget, extra=loaded.sources, places=places, progress=_progress()), ""
+    snapshot, redactor = gather(host, deadline=budget, extra=loaded.sources, places=places, progress=_progress())
+    return Evidence(snapshot, "", redactor)
 
 
 def _nothing_here(places: Places) -> str:
@@ -231,21 +252,38 @@ def _renderer(name: str) -> Callable[[Report, TextIO, Style], None]:
     return text.short if name == "short" else text.render
 
 
-def write(report: Report, style: Style, wanted: list[tuple[str, str]]) -> bool:
-    """Write every report; one that cannot be written costs no other. Gives whether one failed."""
+def write(report: Report, style: Style, wanted: list[tuple[str, str]], leaks: Leaks = lambda _: []) -> bool:
+    """Write every report; one that cannot be written costs no other. Gives whether one failed.
+
+    `leaks` names the secrets that stand in a finished text: one that holds any is not written.
+    """
     failed = False
     for name, path in wanted:
         render = _renderer(name)
         if not path:
             render(report, sys.stdout, style)
             continue
+        out = StringIO()
+        render(report, out, _plain(style))
         try:
-            _write_file(path, lambda out, render=render: render(report, out, _plain(style)))  # type: ignore[misc]
+            if found := leaks(out.getvalue()):
+                sys.stderr.write(_leaked(path, found))
+                failed = True
+                continue
+            _write_file(path, out.getvalue())
         except OSError as error:
             sys.stderr.write(f"doctor: {path}: cannot write: {os.strerror(error.errno or 0).lower()}.\n")
             sys.stderr.write("  The report is on stdout all the same (exit 2)\n")
             failed = True
     return failed
+
+
+def _leaked(path: str, found: list[str]) -> str:
+    names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")  # noqa: PLR2004 - five
+    return (
+        f"doctor: {path}: not written: {names} would stand in it.\n"
+        "  This is a fault in doctor itself: please send this line, never the file.\n"
+    )
 
 
 def _plain(style: Style) -> Style:
@@ -254,24 +292,32 @@ def _plain(style: Style) -> Style:
     return replace(style, colour=False, width=80, quiet=False)
 
 
-def _write_file(path: str, render: Callable[[TextIO], None]) -> None:
+def _write_file(path: str, text: str) -> None:
     """Write a file as a whole or not at all."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as out:
-            render(out)
+            out.write(text)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_bundle(snapshot: Snapshot, path: str) -> int:
-    """Write a bundle and say what is in it and what was removed; give the exit code."""
+_TOGETHER = 1 << 20
+"""Bytes of evidence that are searched for secrets at a time."""
+
+
+def write_bundle(snapshot: Snapshot, path: str, leaks: Leaks = lambda _: []) -> int:
+    """Write a bundle and say what is in it and what was removed; give the exit code. Raises UsageError."""
     from doctor.bundle import write as write_archive
     from doctor.redact import removed_text
 
+    found = {one for part in _parts(snapshot) for one in leaks(part)}
+    if found:
+        sys.stderr.write(_leaked(path, sorted(found)))
+        return USAGE
     try:
         written = write_archive(snapshot, path)
     except OSError as error:
@@ -288,3 +334,16 @@ def write_bundle(snapshot: Snapshot, path: str) -> int:
     for one in missing[:10]:
         out.write(f"  missing: {one.name}: {one.why or one.status}\n")
     return INCOMPLETE if missing else CLEAN
+
+
+def _parts(snapshot: Snapshot) -> Iterator[bytes]:
+    """Give everything that a bundle would hold, some at a time."""
+    batch: list[bytes] = []
+    size = 0
+    for record in snapshot.records.values():
+        batch += [record.data, f"\n{record.name}\n{record.target}\n{record.why}\n".encode("utf-8", "replace")]
+        size += len(record.data)
+        if size > _TOGETHER:
+            yield b"".join(batch)
+            batch, size = [], 0
+    yield b"".join(batch)
