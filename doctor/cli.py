@@ -191,7 +191,7 @@ def rules(
     if expected + missing + extra > 1:
         raise UsageError("rules: one of --expected, --missing and --extra")
     registry = options.registry()
-    snapshot, _ = options.evidence(bundle, example, registry, options.duration(deadline))
+    snapshot = options.evidence(bundle, example, registry, options.duration(deadline)).snapshot
     wanted = "missing" if missing else "extra" if extra else "expected"
     lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
     sys.stdout.write(lines)
