@@ -14,6 +14,7 @@ from doctor.examine import Facts
 from doctor.facts.engine_rules import EngineRules
 from doctor.registry import load
 from tests.cases.make_base import take
+from tests.engine.faults.table import flows, populate, published
 from tests.enginehost import IMAGE, SUITES, EngineHost
 
 if TYPE_CHECKING:
@@ -250,3 +251,120 @@ def test_there_are_enough() -> None:
     """Thirty settings at least on each engine."""
     for suite in SUITES:
         assert sum(not one.engines or suite in one.engines for one in SETTINGS) >= 30
+
+
+# A firewall that lost rules gets them back
+
+
+FLUSHES = {
+    "nft-flush-ruleset": "nft flush ruleset",
+    "all-tables": "for p in iptables ip6tables; do for t in filter nat raw; do $p -t $t -F; $p -t $t -X; done; done",
+    "rules-only": "iptables -F; iptables -t nat -F; ip6tables -F",
+    "filter": "iptables -F; iptables -X",
+    "nat": "iptables -t nat -F; iptables -t nat -X",
+    "raw": "iptables -t raw -F",
+    "one-chain": "iptables -F DOCKER",
+}
+PIPE = (
+    "doctor rules --missing | iptables-restore --noflush; doctor rules --missing --ipv6 | ip6tables-restore --noflush"
+)
+
+
+@pytest.fixture(scope="module")
+def shared(suite: str) -> Iterator[EngineHost]:
+    """A host with networks of every kind, ports, and IPv6 where the engine has it by itself."""
+    with EngineHost.up(suite=suite) as made:
+        populate(made)
+        made.docker("network", "create", *INNER.split(" "))
+        made.docker("run", "-d", "--name", "vault", "--network", "inner", IMAGE, "serve")
+        made.docker("network", "create", *DUAL.split(" "), "-o", f"{OPT}enable_icc=false")
+        # One port each: before 28 the ports of one container stand as a map has them.
+        made.docker("run", "-d", "--name", "six", "--network", "dual", "-p", "127.0.0.1:8082:80", IMAGE, "serve")
+        made.docker("run", "-d", "--name", "seven", "--network", "dual", "-p", "8083:81", IMAGE, "serve")
+        yield made
+
+
+@pytest.fixture
+def rich(shared: EngineHost) -> EngineHost:
+    """That host, with rules of the user before and behind Docker's; each test leaves Docker's as they were."""
+    if "wg0" not in shared.sh("iptables -S FORWARD"):
+        shared.sh("iptables -I FORWARD -i wg0 -j ACCEPT; iptables -A FORWARD -o wg0 -j DROP")
+    if "wg0" not in shared.sh("iptables -t nat -S"):
+        shared.sh("iptables -t nat -I POSTROUTING -o wg0 -j MASQUERADE; iptables -t nat -I PREROUTING -i wg0 -j RETURN")
+    return shared
+
+
+def of_docker(chains: dict[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
+    """What is left without the rules of others, which a flush takes away for good."""
+    own = {key: [rule for rule in rules if "wg0" not in rule] for key, rules in chains.items()}
+    return {key: rules for key, rules in own.items() if rules or key[1].startswith("DOCKER")}
+
+
+def programs(host: EngineHost) -> dict[str, dict[tuple[str, str], list[str]]]:
+    """Both saves."""
+    return {program: saved(host, program) for program in ("iptables", "ip6tables")}
+
+
+@pytest.mark.parametrize("way", FLUSHES)
+def test_flushed_rules_come_back(rich: EngineHost, way: str, suite: str) -> None:
+    """After the pipe the saves are the ones before, every flow is as before, a port can be published; twice adds nothing."""
+    before, met = programs(rich), flows(rich)
+    pids = rich.sh("docker ps -q | xargs docker inspect -f '{{.State.Pid}}'")
+    rich.sh(FLUSHES[way])
+    assert programs(rich) != before or (way == "raw" and suite in OLD), "only 28 and later write rules of table raw"
+    rich.sh(PIPE)
+    after = programs(rich)
+    assert {name: of_docker(chains) for name, chains in after.items()} == {
+        name: of_docker(chains) for name, chains in before.items()
+    }
+    assert published(rich) == (0, met)
+    assert rich.sh("docker ps -q | xargs docker inspect -f '{{.State.Pid}}'") == pids
+    rich.sh(PIPE)
+    assert programs(rich) == after
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2], ids=["every-third", "every-third-from-1", "every-third-from-2"])
+def test_holes_are_filled_in_place(rich: EngineHost, rest: int) -> None:
+    """Each rule of Docker's is deleted in one of three runs: it comes back where it was, and rules of others stay."""
+    rich.sh("iptables -C DOCKER-USER -i wg0 -j DROP 2>/dev/null || iptables -I DOCKER-USER -i wg0 -j DROP")
+    before = programs(rich)
+    for program, chains in before.items():
+        lines = [
+            f"{program} -t {table} -D {chain} {rule}"
+            for (table, chain), rules in chains.items()
+            for rule in rules
+            if "wg0" not in rule and chain != "DOCKER-USER"
+        ]
+        rich.sh("\n".join(lines[rest::3]))
+    assert programs(rich) != before
+    assert rich.run("doctor", "rules", "--missing", check=False).returncode == 1
+    rich.sh(PIPE)
+    assert programs(rich) == before
+    assert rich.run("doctor", "rules", "--missing", check=False).returncode == 0
+
+
+def test_what_is_too_much_goes(rich: EngineHost) -> None:
+    """Rules of networks and containers that are gone, doubled ones and foreign ones in Docker's chains are taken out."""
+    before = programs(rich)
+    rich.sh(
+        "iptables -I FORWARD -o br-0123456789ab -j DOCKER; iptables -A DOCKER -i eth7 -j ACCEPT;"
+        " iptables -t nat -A POSTROUTING -s 172.17.0.99/32 -d 172.17.0.99/32 -p tcp --dport 80 -j MASQUERADE;"
+        " iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER;"
+        " iptables -N DOCKER-ISOLATION; iptables -A DOCKER-ISOLATION -j RETURN; iptables -I FORWARD -j DOCKER-ISOLATION"
+    )
+    assert rich.run("doctor", "rules", "--extra", check=False).returncode == 1
+    rich.sh("doctor rules --extra | iptables-restore --noflush")
+    after = programs(rich)
+    doubled = after["iptables"]["nat", "PREROUTING"]
+    assert sorted(doubled) == sorted(before["iptables"]["nat", "PREROUTING"])
+    del after["iptables"]["nat", "PREROUTING"], before["iptables"]["nat", "PREROUTING"]
+    assert after == before
+    assert rich.run("doctor", "rules", "--extra", check=False).returncode == 0
+
+
+def test_expected_rules_load_into_nothing(rich: EngineHost) -> None:
+    """What `--expected` prints is input of iptables-restore: with an empty firewall it makes what the engine had made."""
+    before = {name: of_docker(chains) for name, chains in programs(rich).items()}
+    rich.sh("doctor rules --expected >/tmp/4; doctor rules --expected --ipv6 >/tmp/6; nft flush ruleset")
+    rich.sh("iptables-restore --noflush </tmp/4; ip6tables-restore --noflush </tmp/6")
+    assert {name: of_docker(chains) for name, chains in programs(rich).items()} == before

@@ -84,12 +84,12 @@ def _missing(table: str, chain: str, rules: tuple[Written, ...], held: tuple[str
                 anchored = True
                 later.pop(0)
             continue
-        if anchored and (one.top or later):
+        if anchored:
             at = cursor
-        elif not anchored and later:
+        elif later:
             at = later[0] + added
         else:
-            at = 0 if one.top and not anchored else size
+            at = 0 if one.top else size
         yield Missing(table, chain, 0 if at == size else at + 1, one.text)
         added += 1
         size += 1
