@@ -481,7 +481,8 @@ class Collector:
                 lines.append(tree_line(_text(path), "-" if error.errno == ENOENT else "!", 0.0, _why(error)))
                 continue
             letter = "s" if S_ISSOCK(about.st_mode) else _letter(about.st_mode)
-            rights = f"{about.st_mode & 0o7777:04o} {about.st_uid} {about.st_gid} {about.st_size}"
+            link = " link" if S_ISLNK(self.host.lstat(path).st_mode) else ""
+            rights = f"{about.st_mode & 0o7777:04o} {about.st_uid} {about.st_gid} {about.st_size}{link}"
             lines.append(tree_line(_text(path), letter, about.st_mtime, rights))
         data = "".join(lines).encode()
         self._keep("engine/paths", "tree", "paths of the configuration", data, "tree", ms=_since(start))

@@ -9,6 +9,7 @@ MODULES = (
     "daemon_log",
     "daemon_options",
     "daemon_socket",
+    "daemon_start",
     "dns",
     "docker_proxy",
     "engine_rules",

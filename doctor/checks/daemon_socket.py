@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.facts.config import Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.nextstart import NextStart
+from doctor.facts.paths import Paths, Seen
 from doctor.model import (
     Citation,
     Command,
@@ -189,3 +192,88 @@ def _brief(text: str) -> str:
         if found:
             text = rest
     return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004 - a title is one line
+
+
+WORLD = 0o006
+"""Permission bits of everybody: who may write to the socket is root on this host."""
+
+
+@check("DMN017", Severity.ERROR, explains=("DMN016",))
+def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options, start: NextStart) -> Iterator[Yield]:
+    """The socket of dockerd is open to everybody, closed to its group, or no socket.
+
+    ## What it is
+    Who may write to the socket is root on this host: a container can mount anything. It is
+    to be root's and the group docker's, mode 0660.
+    ## What you see
+    Mode 0666: any user and any process on the host can do everything. A directory in its
+    place: "can't create unix socket: is a directory". Another group: "permission denied".
+    ## By hand
+    stat -c '%U:%G %a %F' /run/docker.sock
+    getent group docker
+    ## Cure
+    chmod and chgrp: nothing stops, connections that are open stay. A directory, which a
+    container with -v made while dockerd was down, has to go; then start dockerd.
+    ## Looks like
+    DMN016 (the socket is gone, or nobody answers on it)
+    ## Limits
+    The first socket of dockerd is looked at. A mode of 0600 is taken for a wish; rootless
+    sockets are their user's. ACLs are not read.
+    ## References
+    dockerd(8), unix(7), moby daemon/listeners/group_unix.go
+    """
+    if not daemon.address.startswith("unix://") or "--rootless" in daemon.argv:
+        yield NotApplicable("dockerd is rootless" if "--rootless" in daemon.argv else f"it listens on {daemon.address}")
+        return
+    path = daemon.address.removeprefix("unix://")
+    seen = paths.get(path)
+    if seen is None:
+        yield Unknown(path, f"files: {path} was not looked at")
+    elif seen.type == "d" and places.present:
+        yield Finding(
+            subject=path,
+            title=f"a directory stands in the place of the socket {path}",
+            message=f"{path} is a directory: dockerd cannot make its socket",
+            evidence=(seen.cited, *start.words("unix socket")),
+            remedy=start.cure(Command(("rmdir", path)), what="remove the directory")
+            if not daemon.pid
+            else start.lifecycle.remedy(
+                "remove the directory, then let dockerd make its socket", Command(("rmdir", path))
+            ),
+            severity=Severity.ERROR,
+            hits=start.hits if not daemon.pid else (Effect("every docker command fails"),),
+        )
+    elif seen.type == "s" and daemon.pid:
+        yield from _rights(path, seen, paths, options)
+
+
+def _rights(path: str, seen: Seen, paths: Paths, options: Options) -> Iterator[Finding]:
+    if seen.mode & 0o002:
+        yield Finding(
+            subject=path,
+            title=f"everybody may write to {path}: mode {seen.mode:04o}",
+            message=f"{path} has mode {seen.mode:04o}: any user and any process of this host can become root by it",
+            evidence=(seen.cited,),
+            remedy=Remedy("close it", (Command(("chmod", f"{seen.mode & ~WORLD:04o}", path)),), lasts="until-boot"),
+            hits=(Effect("every user and every process of this host is as good as root"),),
+            works=(Effect("connections that are open stay"),),
+        )
+    wanted = options.origin("group")
+    usual = wanted is None or wanted.value in {"", "docker"}
+    if seen.uid == 0 and usual and paths.members and seen.gid != paths.docker_gid:
+        members = ", ".join(paths.members)
+        yield Finding(
+            subject=f"{path}:group",
+            title=f"{path} is not the group docker's",
+            message=f"{path} is group {seen.gid}'s, docker is {paths.docker_gid}: its members ({members}) may not use it",
+            evidence=(seen.cited, Citation("host/groups", 1, f"docker:x:{paths.docker_gid}:...", "/etc/group")),
+            remedy=Remedy(
+                "give it to the group",
+                (Command(("chgrp", "docker", path)), Command(("chmod", "0660", path))),
+                lasts="until-boot",
+                notes=("dockerd does so when it starts, if the group is there by then",),
+            ),
+            severity=Severity.WARNING,
+            hits=(Effect("docker says permission denied to", paths.members),),
+            works=(Effect("root can use it"),),
+        )

@@ -123,6 +123,9 @@ _FATAL = (
     "Error during uid lookup",
     "Error during gid lookup",
     "Error during groupname lookup",
+    "chmod /",
+    "panic: runtime error",
+    "fatal error: ",
 )
 """The beginnings of what dockerd writes last when it does not start; not all of it has a level."""
 
@@ -179,7 +182,9 @@ def _json_line(raw: str) -> _JsonLine | None:
 @fact
 def daemon_log(snapshot: Snapshot) -> DaemonLog:
     """Read the journal where there is one, else the log file; a line that is no log line keeps its text."""
-    name = "engine/journal" if snapshot.get("engine/journal").data else "engine/log"
+    # journalctl is there on hosts without a journal too, and says `-- No entries --`.
+    entries = any(line and not line.startswith("-- ") for line in snapshot.get("engine/journal").text.split("\n"))
+    name = "engine/journal" if entries else "engine/log"
     record = snapshot.get(name)
     if not record.readable:
         return DaemonLog(())

@@ -39,6 +39,8 @@ class Seen(Struct, frozen=True):
     mtime: float
     why: str
     cited: Citation
+    link: bool = False
+    """Whether the path itself is a symbolic link."""
 
     @property
     def runs(self) -> bool:
@@ -47,9 +49,14 @@ class Seen(Struct, frozen=True):
 
 
 class Paths(Struct, frozen=True):
-    """All of them by path."""
+    """All of them by path. `docker_gid` is the number of the group docker, -1 when there is none or nobody knows.
+
+    `members` are who is in that group by /etc/group.
+    """
 
     by_path: dict[str, Seen]
+    docker_gid: int = -1
+    members: tuple[str, ...] = ()
 
     def get(self, path: str) -> Seen | None:
         """Give what is known of a path, as the configuration writes it."""
@@ -71,7 +78,7 @@ def paths(snapshot: Snapshot) -> Paths:
         mode, uid, gid = 0, 0, 0
         known = entry.type not in {"-", "!"}
         if known:
-            words = entry.content.split(" ")
+            words = entry.content.removesuffix(" link").split(" ")
             if len(words) != _RIGHTS or not all(word.isascii() and word.isdecimal() for word in words):
                 continue
             try:
@@ -81,5 +88,16 @@ def paths(snapshot: Snapshot) -> Paths:
         excerpt = f"{TYPES.get(entry.type, '?')}, mode {mode:04o}, owner {uid}:{gid}" if known else entry.content
         cited = Citation(record.name, entry.line, excerpt or "not there", entry.path)
         why = "" if known else entry.content
-        found[entry.path] = Seen(entry.path, entry.type, mode, uid, gid, entry.mtime, why, cited)
-    return Paths(found)
+        found[entry.path] = Seen(
+            entry.path, entry.type, mode, uid, gid, entry.mtime, why, cited, entry.content.endswith(" link")
+        )
+    return Paths(found, *_group(snapshot))
+
+
+def _group(snapshot: Snapshot) -> tuple[int, tuple[str, ...]]:
+    """Read the group docker: `docker:x:999:alice,bob` (group(5))."""
+    for line in snapshot.get("host/groups").text.split("\n"):
+        words = line.split(":")
+        if words[0] == "docker" and len(words) == _RIGHTS and words[2].isascii() and words[2].isdecimal():
+            return int(words[2]), tuple(name for name in words[3].split(",") if name)
+    return -1, ()

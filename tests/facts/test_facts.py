@@ -25,10 +25,12 @@ from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.logs import Logs
 from doctor.facts.lowers import Lowers
+from doctor.facts.mounts import Mounts
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.paths import Paths
+from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
 from doctor.facts.resolvers import Nameservers
@@ -66,6 +68,7 @@ FACTS: dict[str, type] = {
     "namefiles": NameFiles,
     "lowers": Lowers,
     "logs": Logs,
+    "mounts": Mounts,
     "namespaces": Namespaces,
     "nameservers": Nameservers,
     "networks": Networks,
@@ -74,6 +77,7 @@ FACTS: dict[str, type] = {
     "overlay": Overlay,
     "owners": Owners,
     "paths": Paths,
+    "pidfile": PidFile,
     "places": Places,
     "processes": Processes,
     "proxies": Proxies,

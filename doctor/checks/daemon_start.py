@@ -1,0 +1,663 @@
+"""Why does dockerd not start, or will not the next time? Its unit, its pid file, its data root, and its last words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.facts.containers import Containers
+from doctor.facts.daemon import Daemon, DaemonLog, LogLine
+from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.mounts import Mounts
+from doctor.facts.nextstart import NextStart
+from doctor.facts.paths import TYPES, Paths, Seen
+from doctor.facts.pidfile import PidFile
+from doctor.facts.processes import Processes
+from doctor.facts.unit import Directive, Units
+from doctor.model import (
+    Citation,
+    Command,
+    EditKey,
+    Effect,
+    Excluded,
+    Finding,
+    Moment,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Since,
+    Step,
+    Unknown,
+    Yield,
+)
+from doctor.places import Places
+from doctor.registry import check
+
+_GAVE_UP = re.compile(r"docker\.service: Failed with result '([a-z-]+)'")
+_RESULTS = {
+    "signal": "a signal ended it",
+    "core-dump": "it crashed",
+    "oom-kill": "the kernel ended it, memory had run out",
+    "timeout": "it was not ready in time",
+    "watchdog": "it did not report in time",
+    "resources": "systemd could not set it up",
+}
+"""What systemd says of a service that ended by something else than its own exit code (systemd.exec(5))."""
+
+
+@check("DMN014", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def unit_does_not_start(
+    units: Units, daemon: Daemon, processes: Processes, places: Places, log: DaemonLog, start: NextStart
+) -> Iterator[Yield]:
+    """Systemd will not start docker.service: it is masked, has two ExecStart, or was given up.
+
+    ## What it is
+    A unit that is a link to /dev/null is masked and never starts. A drop-in that sets
+    ExecStart has to take the one of the unit back first, with an empty `ExecStart=`.
+    ## What you see
+    "Unit docker.service is masked"; "has more than one ExecStart= setting ... Refusing";
+    "Start request repeated too quickly", when it had failed five times.
+    ## By hand
+    systemctl cat docker.service
+    systemctl status docker.service
+    ## Cure
+    systemctl unmask; or the line `ExecStart=` above the drop-in's own, and daemon-reload.
+    Given up: cure what ended it, then reset-failed and start.
+    ## Looks like
+    DMN042 (docker.socket is masked), DMN016 (dockerd is down for its own reasons)
+    ## Limits
+    Files of units are read, systemd is not asked. What dockerd itself gave as its reason
+    is another code's.
+    ## References
+    systemd.unit(5), systemd.service(5), systemctl(1)
+    """
+    if not units.systemd or daemon.supervisor != "systemd":
+        yield NotApplicable("systemd does not start dockerd here")
+        return
+    service = units.service
+    process = processes.by_pid.get(daemon.pid)
+    if "/snap" in places.data_root or (process is not None and "docker.service" not in process.cgroup):
+        yield NotApplicable("dockerd is not that of docker.service")
+        return
+    if service.masked is not None:
+        yield _masked("docker.service", service.masked, start)
+    elif len(service.starts) > 1 and service.last("Service", "Type") != "oneshot":
+        yield _two_starts(service.starts, start)
+    elif not daemon.pid:
+        ended = _ended(log)
+        if ended is not None:
+            yield _given_up(*ended, start)
+
+
+def _masked(unit: str, cited: Citation, start: NextStart) -> Finding:
+    unmask = Command(("systemctl", "unmask", unit))
+    return Finding(
+        subject=unit,
+        title=f"{unit} is masked",
+        message=f"{cited.place} is {cited.excerpt}: {unit} is masked, and systemd does not start it",
+        evidence=(cited,),
+        remedy=start.cure(unmask, what="unmask it"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )
+
+
+def _two_starts(starts: tuple[Directive, ...], start: NextStart) -> Finding:
+    last = starts[-1]
+    return Finding(
+        subject="docker.service",
+        title="docker.service has more than one ExecStart",
+        message=f"{last.cited.place} sets ExecStart without taking back that of {starts[0].cited.place}:"
+        " systemd refuses the unit",
+        evidence=tuple(one.cited for one in starts),
+        remedy=start.cure(
+            Command(("sed", "-i", f"{last.line}i ExecStart=", last.path)),
+            Command(("systemctl", "daemon-reload")),
+            what="take the first one back",
+        ),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )
+
+
+def _ended(log: DaemonLog) -> tuple[LogLine, str] | None:
+    """Give the last word of systemd on a service that ended by no exit code of its own, unless a later start served."""
+    found = None
+    for line in log.lines:
+        if "API listen on" in line.text or "Started docker.service" in line.text:
+            found = None
+        match = _GAVE_UP.search(line.text)
+        if match:
+            found = (line, match[1]) if match[1] in _RESULTS else None
+    return found
+
+
+def _given_up(line: LogLine, result: str, start: NextStart) -> Finding:
+    since = Since(latest=Moment(line.at, "systemd gave it up", line.cited)) if line.at else None
+    return Finding(
+        subject="docker.service",
+        title=f"docker.service was given up: {_RESULTS[result]}",
+        message=f"docker.service failed with result {result}: {_RESULTS[result]}",
+        evidence=(line.cited,),
+        remedy=start.cure(Note(f"find out why first: {_RESULTS[result]}"), what="cure that first"),
+        severity=Severity.ERROR,
+        hits=start.hits,
+        since=since,
+    )
+
+
+@check("DMN018", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def pid_file_of_another(pidfile: PidFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+    """The pid file names a process that is alive and is no dockerd.
+
+    ## What it is
+    dockerd writes its pid into a file, and does not start while the process named there is
+    alive. After a crash, or in a copied /run, the number may be another process's by now.
+    ## What you see
+    "ensure docker is not running or delete /var/run/docker.pid: process with PID N is
+    still running", though no dockerd runs.
+    ## By hand
+    cat /run/docker.pid
+    ps -p $(cat /run/docker.pid)
+    ## Cure
+    Remove the file, then start dockerd. Nothing stops: the process that has the number
+    goes on.
+    ## Looks like
+    DMN016 (it is down for another reason)
+    ## Limits
+    A file that names a dead process is none's fault: dockerd overwrites it. While dockerd
+    runs the file is not judged.
+    ## References
+    dockerd(8), moby pkg/pidfile
+    """
+    if daemon.pid:
+        yield NotApplicable("dockerd runs")
+        return
+    if pidfile.unread:
+        yield Unknown(pidfile.path, pidfile.unread)
+        return
+    if pidfile.directory:
+        said, what = "it is a directory", Command(("rmdir", pidfile.path))
+    elif pidfile.alive:
+        said, what = f"process {pidfile.pid} is alive, and no dockerd", Command(("rm", pidfile.path))
+    else:
+        return
+    yield Finding(
+        subject=pidfile.path,
+        title=f"the pid file keeps dockerd from starting: {said}",
+        message=f"{pidfile.path}: {said}: dockerd takes it for itself, and refuses to start",
+        evidence=(*pidfile.cited, *start.words("pid", "PID")),
+        remedy=start.cure(what, what="remove the file"),
+        severity=Severity.ERROR,
+        hits=start.hits,
+    )
+
+
+@check("DMN019", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def data_root_unfit(
+    options: Options,
+    config: ConfigFile,
+    daemon: Daemon,
+    start: NextStart,
+    paths: Paths,
+    mounts: Mounts | None,
+    containers: Containers | None,
+) -> Iterator[Yield]:
+    """The data root is no directory, is read-only or noexec, or will be another at the next start.
+
+    ## What it is
+    dockerd keeps images, containers and volumes below its data root (/var/lib/docker).
+    It has to be an absolute path to a directory that can be written.
+    ## What you see
+    "Unable to get the full path to root" or "read-only file system" and no dockerd; or,
+    after a restart, an engine without images and containers.
+    ## By hand
+    docker info -f '{{.DockerRootDir}}'
+    findmnt -T /var/lib/docker
+    ## Cure
+    Move aside what stands in its place; mount it read-write. A data-root that was changed:
+    take the change back, or move the data while dockerd is down.
+    ## Looks like
+    DMN013 (another key is not in force), DMN001 (a value of the wrong type)
+    ## Limits
+    noexec and nosuid are a note: they hold for volumes, whose programs do not run then;
+    containers themselves are on overlay, which has options of its own (seen on 28.5.2).
+    ## References
+    dockerd(8), moby daemon/daemon.go, mount(8)
+    """
+    if config.unread and "data-root" not in options.flags:
+        yield Unknown("data-root", config.unread)
+        return
+    origin = options.origin("data-root") or options.origin("graph")
+    root = options.value("data-root") if "graph" not in options.file else options.value("graph")
+    now = options.running.get("data-root")
+    if not root.startswith("/"):
+        yield _relative(root, origin, config, daemon, start)
+        return
+    seen = paths.get(root)
+    mount = mounts.of(root) if mounts is not None else None
+    if seen is None:
+        yield Unknown("data-root", f"files: {root} was not looked at")
+    elif seen.type not in {"d", "-"} and not (seen.type == "!" and "denied" in seen.why):
+        yield _no_directory(root, seen, origin, start)
+    elif mount is not None and "ro" in mount.options and not daemon.pid:
+        yield Finding(
+            subject="data-root",
+            title=f"the data root {root} is read-only",
+            message=f"{root} is on {mount.point} ({mount.type}), which is mounted read-only: dockerd does not start",
+            evidence=(mount.cited, *start.words("read-only")),
+            remedy=start.cure(Command(("mount", "-o", "remount,rw", mount.point)), what="mount it read-write"),
+            severity=start.severity,
+            hits=start.hits,
+        )
+    elif mount is not None and mount.options & {"noexec", "nosuid"}:
+        yield _no_programs(root, mount.point, sorted(mount.options & {"noexec", "nosuid"}), mount.cited)
+    if daemon.pid and now is not None and config.mtime > daemon.started and origin is not None:
+        told = root.rstrip("/")
+        # userns-remap adds a directory of its own, `/100000.100000`.
+        same = now.value == told or re.fullmatch(re.escape(told) + r"/\d+\.\d+", now.value)
+        if origin.source == "daemon.json" and not same and not (seen and seen.link):
+            yield _elsewhere(told, now, origin, config, containers)
+
+
+def _relative(root: str, origin: Origin | None, config: ConfigFile, daemon: Daemon, start: NextStart) -> Finding:
+    where = origin.where if origin else config.path
+    edit: Step = (
+        EditKey(config.path, config.pointer("data-root"), None)
+        if origin is not None and origin.source == "daemon.json"
+        else Note(f"make data-root an absolute path in {where}")
+    )
+    return Finding(
+        subject="data-root",
+        title=f"data-root {root} is no absolute path",
+        message=f"{where} sets data-root to {root}: dockerd takes it from where it was started, and no container starts",
+        evidence=(origin.cited,) if origin else (),
+        remedy=start.cure(edit, what="go back to the default")
+        if not daemon.pid or config.mtime > daemon.started
+        else start.lifecycle.remedy("go back to the default, then restart dockerd", edit),
+        severity=Severity.WARNING if daemon.pid and config.mtime > daemon.started else Severity.ERROR,
+        hits=(Effect("no container starts"),),
+    )
+
+
+def _no_directory(root: str, seen: Seen, origin: Origin | None, start: NextStart) -> Finding:
+    what = seen.why if seen.type == "!" else TYPES.get(seen.type, "no directory")
+    aside = Command(("mv", root, f"{root}.aside"))
+    return Finding(
+        subject="data-root",
+        title=f"the data root {root} is no directory: {what}",
+        message=f"{root} is no directory ({what}): dockerd refuses to start",
+        evidence=(seen.cited, *((origin.cited,) if origin else ()), *start.words("path to root")),
+        remedy=start.cure(aside, what="move aside what stands in its place"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )
+
+
+def _no_programs(root: str, point: str, options: list[str], cited: Citation) -> Finding:
+    said = " and ".join(options)
+    return Finding(
+        subject="data-root",
+        title=f"the data root {root} is on a {said} mount",
+        message=f"{root} is on {point}, which is mounted {said}: that holds for volumes as well",
+        evidence=(cited,),
+        remedy=Remedy(
+            "lift it, if programs in volumes have to run",
+            (Command(("mount", "-o", "remount," + ",".join(one.removeprefix("no") for one in options), point)),),
+            lasts="until-boot",
+            for_good=(Note(f"and for {point} in /etc/fstab"),),
+        ),
+        severity=Severity.INFO,
+        hits=(
+            Effect("programs in volumes do not run" if "noexec" in options else "programs in volumes have no setuid"),
+        ),
+        works=(Effect("containers themselves: overlay has options of its own"),),
+    )
+
+
+def _elsewhere(told: str, now: Origin, origin: Origin, config: ConfigFile, containers: Containers | None) -> Finding:
+    many = len(containers.all) if containers is not None else 0
+    return Finding(
+        subject="data-root",
+        title=f"the next start of dockerd uses another data root: {told}",
+        message=f"{origin.where} sets data-root to {told}, and dockerd runs with {now.value}:"
+        " the next start finds none of its images and containers",
+        evidence=(origin.cited, now.cited),
+        remedy=Remedy(
+            "take the change back",
+            (EditKey(config.path, config.pointer("data-root"), f'"{now.value}"'),),
+            notes=(f"to move the data: stop Docker, copy {now.value} to {told} with its attributes, start it",),
+        ),
+        severity=Severity.WARNING,
+        hits=(Effect(f"after the next start {many or 'all'} containers, their images and volumes are not there"),),
+        works=(Effect("dockerd runs on with what it read when it started"),),
+        since=Since(
+            latest=Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0)), exact=True
+        ),
+    )
+
+
+class _Sign(Struct, frozen=True):
+    """Words of a start that failed, what they mean, and the option or the advice that cures it."""
+
+    words: tuple[str, ...]
+    means: str
+    key: str = ""
+    advice: str = ""
+
+
+_SIGNS = (
+    _Sign(("failed to load listeners: group",), "the group that the socket should have does not exist", "group"),
+    _Sign(("address already in use", "cannot assign requested address"), "an address of hosts is not free", "hosts"),
+    _Sign(("Invalid bind address", "invalid bind address"), "an address of hosts is none", "hosts"),
+    _Sign(("invalid MTU number", "invalid default MTU"), "mtu is no MTU", "mtu"),
+    _Sign(("is not an ip address", "invalid IP address"), "dns has what is no address", "dns"),
+    _Sign(("bad attribute format",), "a label has no value: it is KEY=VALUE", "labels"),
+    _Sign(("invalid mirror",), "a registry mirror is no URL that Docker takes", "registry-mirrors"),
+    _Sign(("default IPC mode",), "default-ipc-mode is neither private nor shareable", "default-ipc-mode"),
+    _Sign(("default cgroup namespace",), "default-cgroupns-mode is neither private nor host", "default-cgroupns-mode"),
+    _Sign(("invalid max concurrent downloads",), "it is less than 0", "max-concurrent-downloads"),
+    _Sign(("invalid max concurrent uploads",), "it is less than 0", "max-concurrent-uploads"),
+    _Sign(("invalid exec-opt",), "exec-opts has an option that is none", "exec-opts"),
+    _Sign(("lookup for", "Error during uid lookup"), "the user of userns-remap does not exist", "userns-remap"),
+    _Sign(
+        ("driver not supported", "no supported storage driver found", "prior storage driver"),
+        "the storage driver cannot be used here",
+        "storage-driver",
+        "look whether the driver's module and file system are there: grep overlay /proc/filesystems",
+    ),
+    _Sign(
+        ("contains several valid graphdrivers",),
+        "several storage drivers have left data, and none is chosen",
+        advice="name the one with the data as storage-driver in daemon.json",
+    ),
+    _Sign(
+        ("incompatible with swarm mode",),
+        "an option cannot be used in a swarm",
+        advice="take it out, or leave the swarm",
+    ),
+    _Sign(
+        ("timeout waiting for containerd", "failed to dial", "failed to start containerd"),
+        "containerd does not answer",
+        advice="cure containerd first: its log says why",
+    ),
+    _Sign(
+        ("no space left on device",),
+        "the disk is full",
+        advice="make room below the data root first: df -h /var/lib/docker",
+    ),
+    _Sign(
+        ("metadata database: timeout", "database is locked"),
+        "another process holds Docker's databases open",
+        advice="a second dockerd? fuser -v /var/lib/docker/volumes/metadata.db",
+    ),
+    _Sign(
+        ("layer does not exist",),
+        "a layer that is referred to is not there",
+        advice="the store is damaged: keep a copy first",
+    ),
+    _Sign(
+        ("RULE_APPEND failed", "Could not fetch rule set", "No chain/target/match", "iptables failed"),
+        "its firewall rules cannot be written",
+        advice="after a kernel update, boot the kernel whose modules are installed: uname -r; ls /lib/modules",
+    ),
+    _Sign(
+        ("ZONE_CONFLICT",), "firewalld has the bridge in another zone", advice="take docker0 out of that zone for good"
+    ),
+    _Sign(
+        ("cgroup mountpoint does not exist", "Devices cgroup isn't mounted"),
+        "the cgroups are not mounted as it needs them",
+        advice="mount them: ls /sys/fs/cgroup",
+    ),
+    _Sign(
+        ("X509", "CA certificate", "tls:"),
+        "its certificates cannot be used",
+        advice="look at tlscacert, tlscert and tlskey",
+    ),
+    _Sign(("panic: ", "fatal error: "), "it crashed", advice="keep its log for whoever must explain the crash"),
+)
+
+_OTHERS = (
+    "invalid character",
+    "cannot unmarshal",
+    "invalid JSON: unexpected",
+    ": EOF",
+    "don't match any configuration option",
+    "both as a flag and in the configuration file",
+    "ogging level",
+    "invalid log format",
+    "log opts",
+    "default runtime",
+    "runtime name",
+    "either a runtimeType",
+    "cannot configure both path",
+    "userland-proxy-path",
+    "networks have same bridge name",
+    "socket activation",
+    "pid file",
+    ".pid",
+    "full path to root",
+    "invalid CIDR address",
+    "mutually exclusive options",
+    "must be created manually",
+    "is not a bridge",
+    "--iptables=false with --icc=false",
+    "create unix socket",
+    "read-only file system",
+)
+"""Words that have a code of their own."""
+
+
+@check("DMN032", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def last_words(
+    options: Options, config: ConfigFile, daemon: Daemon, places: Places, log: DaemonLog, start: NextStart
+) -> Iterator[Yield]:
+    """The last start of dockerd failed, and its log says why.
+
+    ## What it is
+    dockerd ends with one line that names the reason. Those that have no code of their own
+    are known here by their words: values that are none, missing groups, drivers, rules.
+    ## What you see
+    "Cannot connect to the Docker daemon"; systemctl says "start request repeated too
+    quickly", which hides the reason. The log has it.
+    ## By hand
+    journalctl -u docker.service -n 50 --no-pager
+    tail -n 50 /var/log/docker.log
+    ## Cure
+    By the words: take out the option that it refuses, or put there what it misses; then
+    start it.
+    ## Looks like
+    DMN001 to DMN003 (the file itself), DMN010 (log-opts), DMN018 (the pid file)
+    ## Limits
+    Words change between releases; a reason that is not known is in DMN016 as it stands.
+    Only the last start that failed counts, and none that was followed by one that served.
+    ## References
+    moby daemon/daemon.go, daemon/config/config.go Validate, cmd/dockerd/daemon.go
+    """
+    if daemon.pid or not places.present:
+        yield NotApplicable("dockerd runs" if daemon.pid else "there is no Docker engine on this machine")
+        return
+    fatal = log.fatal
+    if fatal is None:
+        if not log.lines:
+            yield Unknown("dockerd", "the log of dockerd: nothing of it could be read")
+        return
+    if any(words in fatal.text for words in _OTHERS):
+        return
+    sign = next((one for one in _SIGNS if any(words in fatal.text for words in one.words)), None)
+    if sign is None:
+        return
+    origin = options.origin(sign.key) if sign.key else None
+    steps: tuple[Step, ...] = ()
+    if origin is not None and origin.source == "daemon.json":
+        steps = (EditKey(config.path, config.pointer(sign.key), None),)
+        what = f"take {sign.key} out"
+    elif origin is not None:
+        steps = (Note(f"take {origin.text} out of what starts dockerd ({origin.where})"),)
+        what = f"take {sign.key} out"
+    else:
+        steps = (Note(sign.advice or f"correct {sign.key}"),)
+        what = "cure that first"
+    subject = f"{config.path}:{sign.key}" if origin else "dockerd"
+    yield Finding(
+        subject=subject,
+        title=f"the last start of dockerd failed: {sign.means}",
+        message=f"{fatal.text}: {sign.means}",
+        evidence=(fatal.cited, *((origin.cited,) if origin else ())),
+        remedy=start.cure(*steps, what=what),
+        severity=Severity.ERROR,
+        hits=start.hits,
+        since=Since(latest=Moment(fatal.at, "its last start failed", fatal.cited)) if fatal.at else None,
+    )
+
+
+_SAME_BRIDGE = re.compile(r"network ([0-9a-f]{12})[0-9a-f]* \((\S+)\): networks have same bridge name")
+
+
+@check("DMN036", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def network_database_stale(daemon: Daemon, places: Places, log: DaemonLog, lifecycle: Lifecycle) -> Iterator[Yield]:
+    """The network database has another network on the bridge docker0, and dockerd does not start.
+
+    ## What it is
+    dockerd makes its default network anew at each start. If its database, local-kv.db,
+    still holds a network on that bridge, as after a power cut, both conflict.
+    ## What you see
+    At every start: "cannot create network X (docker0): conflicts with network Y (docker0):
+    networks have same bridge name".
+    ## By hand
+    journalctl -u docker.service -n 20 --no-pager
+    ls -l /var/lib/docker/network/files
+    ## Cure
+    Move the database aside, and start. Images, containers and volumes stay; networks of
+    your own are lost and have to be created anew, and their containers connected to them.
+    ## Looks like
+    DMN032 (other reasons of a start that failed), NET009 (a bridge that is gone)
+    ## Limits
+    Known by the daemon's own words: the database is not read.
+    ## References
+    moby issues 18113, 20312 and 49291, moby libnetwork/drivers/bridge
+    """
+    if daemon.pid:
+        yield NotApplicable("dockerd runs")
+        return
+    fatal = log.fatal
+    if fatal is None:
+        if not log.lines:
+            yield Unknown("dockerd", "the log of dockerd: nothing of it could be read")
+        return
+    match = _SAME_BRIDGE.search(fatal.text)
+    if match is None:
+        return
+    database = f"{places.data_root}/network/files/local-kv.db"
+    yield Finding(
+        subject="network database",
+        title=f"two networks on bridge {match[2]}: dockerd does not start",
+        message=f"{database} still holds network {match[1]} on bridge {match[2]}: the default network conflicts with it",
+        evidence=(fatal.cited,),
+        remedy=Remedy(
+            "move the network database aside, then start dockerd",
+            (Command(("mv", database, f"{database}.aside")), *lifecycle.start),
+            risk="destructive",
+            stops=lifecycle.stops,
+            stays_down=lifecycle.stays_down,
+            restarts="dockerd",
+            notes=("networks of your own are lost: create them as before, then connect their containers",),
+        ),
+        hits=(Effect("dockerd does not start: no docker command works"),),
+        works=(Effect("images, containers and volumes are there"),),
+        excluded=(Excluded("DMN001", "the configuration was read"),),
+        since=Since(latest=Moment(fatal.at, "its last start failed", fatal.cited)) if fatal.at else None,
+    )
+
+
+@check("DMN042", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+def no_socket_activation(
+    units: Units, options: Options, config: ConfigFile, daemon: Daemon, start: NextStart
+) -> Iterator[Yield]:
+    """Dockerd is to take its socket from systemd (fd://), and there is none to take.
+
+    ## What it is
+    `-H fd://` means that systemd opens the socket (docker.socket) and hands it over.
+    Started by hand or by an init script, or with docker.socket masked, there is none.
+    ## What you see
+    "no sockets found via socket activation: make sure the service was started by systemd";
+    or systemd says "Unit docker.socket is masked".
+    ## By hand
+    systemctl cat docker.socket
+    grep -s fd:// /etc/default/docker /etc/docker/daemon.json
+    ## Cure
+    With systemd: unmask docker.socket. Without: take `-H fd://` out, dockerd makes its
+    socket by itself then.
+    ## Looks like
+    DMN003 (hosts in the file as well), DMN017 (something else stands at the socket's place)
+    ## Limits
+    Files of units are read, systemd is not asked. Started by hand, only the log tells.
+    ## References
+    systemd.socket(5), sd_listen_fds(3), moby daemon/listeners
+    """
+    told = [one for one in options.flags.get("hosts", ()) if one.value.startswith("fd:")]
+    if "hosts" in options.file and "fd://" in options.file["hosts"].value:
+        told.append(options.file["hosts"])
+    failed = start.words("socket activation")
+    if not told and not failed:
+        yield NotApplicable("dockerd makes its socket by itself")
+        return
+    if units.systemd:
+        socket = units.socket
+        if socket.masked is not None:
+            yield _masked_socket(socket.masked, told, start)
+        elif not socket.exists and (failed or units.service.exists):
+            yield _no_socket(told, failed, config, start)
+        return
+    if daemon.pid:
+        return  # it has what it wanted
+    yield _no_socket(told, failed, config, start)
+
+
+def _masked_socket(cited: Citation, told: list[Origin], start: NextStart) -> Finding:
+    return Finding(
+        subject="docker.socket",
+        title="docker.socket is masked, and dockerd wants its socket from it",
+        message=f"{cited.place} is {cited.excerpt}: docker.socket is masked, and dockerd is started with fd://",
+        evidence=(cited, *(one.cited for one in told)),
+        remedy=start.cure(
+            Command(("systemctl", "unmask", "docker.socket")),
+            Command(("systemctl", "start", "docker.socket")),
+            what="unmask it",
+        )
+        if not start.running
+        else Remedy("unmask it", (Command(("systemctl", "unmask", "docker.socket")),)),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )
+
+
+def _no_socket(told: list[Origin], failed: tuple[Citation, ...], config: ConfigFile, start: NextStart) -> Finding:
+    steps: list[Step] = []
+    for one in told:
+        path, _, line = one.where.rpartition(":")
+        if one.source == "daemon.json":
+            steps.append(EditKey(config.path, config.pointer("hosts"), None))
+        elif path.startswith("/etc/") and line.isdecimal():
+            steps.append(Command(("sed", "-i", f"{line}s| *{one.text}||", path)))
+    if not steps:
+        steps.append(Note("start dockerd without -H fd://, or let systemd start it"))
+    return Finding(
+        subject="dockerd",
+        title="dockerd wants its socket from systemd, which does not start it",
+        message=(f"{told[0].where} has {told[0].text}" if told else "dockerd was started with -H fd://")
+        + ": no sockets are found via socket activation, and dockerd does not start",
+        evidence=(*(one.cited for one in told), *failed),
+        remedy=start.cure(*steps, what="let it make its socket by itself"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )

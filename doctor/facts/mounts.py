@@ -1,0 +1,66 @@
+"""What is mounted where, as the kernel lists it for this process.
+
+Parses /proc/self/mountinfo (proc(5)), lines such as::
+
+    29 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import Snapshot, need
+
+_HEAD = 6
+
+
+class Mount(Struct, frozen=True):
+    """One mount: where, of which type, with which options (those of the mount and of the file system)."""
+
+    point: str
+    type: str
+    options: frozenset[str]
+    cited: Citation
+
+
+class Mounts(Struct, frozen=True):
+    """All of them in the order that they were made in: of two on one place the later one is seen."""
+
+    all: tuple[Mount, ...]
+
+    def of(self, path: str) -> Mount | None:
+        """Give the mount that a path is on."""
+        found = None
+        for one in self.all:
+            inside = one.point in {"/", path} or path.startswith(one.point + "/")
+            if inside and (found is None or len(one.point) >= len(found.point)):
+                found = one
+        return found
+
+
+def _plain(text: str) -> str:
+    """Take back the octal escapes of blanks."""
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+@fact
+def mounts(snapshot: Snapshot) -> Mounts:
+    """Parse the record; those of containers, which are many and on no path that is asked for, are left out."""
+    record = need(snapshot, "host/mounts", "files")
+    found = []
+    for number, line in enumerate(record.text.split("\n"), 1):
+        if "/overlay2/" in line or "/netns/" in line:
+            continue
+        head, dash, tail = line.partition(" - ")
+        words, rest = head.split(" "), tail.split(" ")
+        if not dash or len(words) < _HEAD:
+            continue
+        options = frozenset(words[5].split(",")) | frozenset(rest[-1].split(","))
+        point = _plain(words[4])
+        cited = Citation(record.name, number, f"{point} {rest[0]} {words[5]}", f"{record.target}:{number}")
+        found.append(Mount(point, rest[0], options, cited))
+    return Mounts(tuple(found))
