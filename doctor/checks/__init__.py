@@ -13,6 +13,7 @@ MODULES = (
     "dns",
     "docker_proxy",
     "engine_rules",
+    "exposure",
     "kernel",
     "links",
     "overlay_links",

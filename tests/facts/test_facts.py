@@ -21,6 +21,7 @@ from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.engine_rules import EngineRules
+from doctor.facts.groups import DockerGroup
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.logs import Logs
@@ -58,6 +59,7 @@ FACTS: dict[str, type] = {
     "config": ConfigFile,
     "containers": Containers,
     "daemon": Daemon,
+    "dockergroup": DockerGroup,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
     "images": Images,

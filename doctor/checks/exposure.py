@@ -1,0 +1,345 @@
+"""Who can do what the engine can: its API on the network, its group, its socket in containers, containers without walls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from ipaddress import ip_address
+from itertools import pairwise
+
+from doctor.checks.published_ports import spelled
+from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.facts.containers import Container, Containers
+from doctor.facts.daemon import Daemon
+from doctor.facts.groups import DockerGroup
+from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.rules import Firewall
+from doctor.facts.sockets import Listener, Sockets
+from doctor.model import (
+    Citation,
+    Command,
+    EditKey,
+    Effect,
+    Finding,
+    NotApplicable,
+    Note,
+    Remedy,
+    Severity,
+    Step,
+    Yield,
+)
+from doctor.registry import check
+
+STRONG = {
+    "ALL": "every capability",
+    "SYS_ADMIN": "mounts, namespaces, and much else of the kernel",
+    "SYS_MODULE": "code of its own in the kernel",
+    "SYS_RAWIO": "ports and memory of the machine",
+    "SYS_PTRACE": "the memory of processes it can see",
+    "DAC_READ_SEARCH": "every file of the host's disks",
+}
+"""Capabilities that lead out of a container, and what they give."""
+
+SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock")
+
+
+@check("SEC001", Severity.ERROR)
+def api_open(
+    options: Options,
+    config: ConfigFile,
+    daemon: Daemon,
+    sockets: Sockets,
+    lifecycle: Lifecycle,
+    firewall: Firewall | None,
+) -> Iterator[Yield]:
+    """The Docker API is open on TCP, without client certificates.
+
+    ## What it is
+    Whoever can ask the API can start a container with the host's disk mounted: it is root.
+    On TCP only tlsverify asks who comes; without it everybody who reaches the port is let in.
+    ## What you see
+    Nothing, until containers run that nobody started (coin miners scan for port 2375).
+    dockerd warns in its log: "API is accessible ... without encryption".
+    ## By hand
+    curl http://127.0.0.1:2375/version
+    ss -ltn
+    ## Cure
+    Take the tcp:// address out of hosts and restart Docker; reach it over SSH instead
+    (docker -H ssh://HOST). Or tlsverify with certificates of your own.
+    ## Looks like
+    DMN003 (hosts stands in the file and on the command line)
+    ## Limits
+    On loopback a warning: every user and process of this host is root. With INPUT closed
+    and no rule for the port, too. Firewalls beyond this host are not known.
+    ## References
+    moby daemon/listeners, docs.docker.com/engine/security/protect-access
+    """
+    if not daemon.pid:
+        yield NotApplicable("dockerd does not run")
+        return
+    if not any("hosts" in where for where in (options.flags, options.file)):
+        return
+    if options.on("tlsverify"):
+        return
+    for value, origin in _addresses(options):
+        listener = _heard(value, sockets)
+        if value.startswith("tcp://") and (listener is not None or sockets.missing):
+            yield _open(value, origin, listener, options, config, lifecycle, firewall)
+
+
+def _addresses(options: Options) -> list[tuple[str, Origin]]:
+    """Give each address that dockerd was told to listen on, and what told it."""
+    found = [(one.value, one) for one in options.flags.get("hosts", ())]
+    if "hosts" in options.file:
+        found += [(value, options.file["hosts"]) for value in options.file["hosts"].value.split(",")]
+    return list({value: (value, origin) for value, origin in found}.values())
+
+
+def _place(value: str) -> tuple[str, int]:
+    """Give address and port of `tcp://ADDRESS:PORT`; dockerd's defaults are 127.0.0.1 and 2375."""
+    rest = value.removeprefix("tcp://").partition("/")[0]
+    host, _, port = rest.rpartition(":") if rest.rpartition(":")[2].isdecimal() else (rest, "", "2375")
+    host = host.strip("[]")
+    return {"": "0.0.0.0" if rest else "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host), int(port)  # noqa: S104
+
+
+def _heard(value: str, sockets: Sockets) -> Listener | None:
+    port = _place(value)[1]
+    return next((one for one in sockets.host if (one.protocol, one.port) == ("tcp", port)), None)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _shut(port: int, firewall: Firewall | None) -> Citation | None:
+    """Give what shows that INPUT takes nothing which no rule lets in, and that no rule names the port."""
+    for tables in firewall.of("ip") if firewall is not None else ():
+        chain = tables.chain("filter", "INPUT")
+        if chain is None or chain.policy != "DROP":
+            continue
+        for (table, _), held in tables.chains.items():
+            for rule in held.rules if table == "filter" else ():
+                words = rule.text.split(" ")
+                ports = [after for word, after in pairwise(words) if word in {"--dport", "--dports"}]
+                if rule.target == "ACCEPT" and any(str(port) in one or ":" in one for one in ports):
+                    return None
+        if any(rule.text == "-j ACCEPT" for rule in chain.rules):
+            return None
+        return chain.cited
+    return None
+
+
+def _open(
+    value: str,
+    origin: Origin,
+    listener: Listener | None,
+    options: Options,
+    config: ConfigFile,
+    lifecycle: Lifecycle,
+    firewall: Firewall | None,
+) -> Finding:
+    address, port = _place(value)
+    local = _is_loopback(address)
+    closed = None if local else _shut(port, firewall)
+    secret = "with TLS and no client certificates" if options.on("tls") else "without TLS"
+    who = (
+        "every user and process of this host is root"
+        if local
+        else "whoever gets past INPUT, whose policy is DROP, is root on this host"
+        if closed
+        else "whoever reaches it is root on this host"
+    )
+    evidence = [origin.cited]
+    if listener is not None:
+        evidence.append(listener.cited)
+    if closed is not None:
+        evidence.append(closed)
+    return Finding(
+        subject=value,
+        title=f"the Docker API listens on {address}:{port} {secret}",
+        message=f"{origin.where} sets {value}, tlsverify is off: {who}",
+        evidence=tuple(evidence),
+        remedy=lifecycle.remedy(
+            "close it: the socket in the file system remains",
+            _without(value, origin, options, config),
+            notes=("over the network: docker -H ssh://HOST needs no open port",),
+        ),
+        severity=Severity.WARNING if local or closed else Severity.ERROR,
+        hits=(Effect(who),),
+    )
+
+
+def _without(value: str, origin: Origin, options: Options, config: ConfigFile) -> Step:
+    held = options.file.get("hosts")
+    if held is not origin:
+        return Note(f"take -H {value} out of the way dockerd is started ({origin.where})")
+    left = [one for one in held.value.split(",") if not one.startswith("tcp://")]
+    return EditKey(config.path, "/hosts", json.dumps(left) if left else None)
+
+
+def open_ports(container: Container) -> list[str]:
+    """Give the ports that a container publishes beyond loopback."""
+    return list(dict.fromkeys(spelled(port) for port in container.ports if not _is_loopback(port.host_ip)))
+
+
+def _wide(container: Container) -> str:
+    """Say by what a stranger may come to a container; empty when nothing of it is published."""
+    ports = open_ports(container)
+    return f"port {', '.join(ports)} of it is open to the network" if ports else ""
+
+
+@check("SEC003", Severity.INFO)
+def docker_group_is_root(group: DockerGroup) -> Iterator[Yield]:
+    """Members of the group docker are root.
+
+    ## What it is
+    The group may open the socket, and who may ask the API can mount the host's disk into a
+    container and change every file. There is no password, and no line in a log of sudo.
+    ## What you see
+    Nothing: it is how Docker is meant to be used without sudo.
+    ## By hand
+    getent group docker
+    ## Cure
+    Take out who need not be root: gpasswd -d USER docker; sessions that are open keep the
+    group until they end. Rootless Docker needs no such group.
+    ## Looks like
+    SEC004 (the socket in a container)
+    ## Limits
+    Members by /etc/group: not who has it as primary group, nor members from LDAP.
+    ## References
+    group(5), docs.docker.com/engine/install/linux-postinstall
+    """
+    if group.gid < 0 and not group.members:
+        yield NotApplicable("there is no group docker in /etc/group")
+        return
+    if not group.members:
+        return
+    many = len(group.members) > 1
+    yield Finding(
+        subject="docker",
+        title=f"{', '.join(group.members)} can become root: member{'s' if many else ''} of group docker",
+        message=f"the group docker has {len(group.members)} member{'s' if many else ''}: {', '.join(group.members)}",
+        evidence=(group.cited,),
+        remedy=Remedy(
+            "take out who need not be root",
+            tuple(Command(("gpasswd", "-d", one, "docker")) for one in group.members),
+            undo=tuple(Command(("gpasswd", "-a", one, "docker")) for one in group.members),
+            notes=("sessions that are open keep the group until they end",),
+        ),
+        hits=(Effect("root by the API, without a password:", group.members),),
+    )
+
+
+@check("SEC004", Severity.INFO)
+def engine_socket_in_container(containers: Containers, daemon: Daemon) -> Iterator[Yield]:
+    """The engine's socket is mounted into a container.
+
+    ## What it is
+    A container that can open docker.sock or containerd.sock can start others with the
+    host's disk mounted: it is root on the host. Mounting it read-only changes nothing.
+    ## What you see
+    Nothing. Dashboards, proxies and CI runners ask for it.
+    ## By hand
+    docker inspect NAME -f '{{json .Mounts}}'
+    ## Cure
+    Make the container anew without the mount, or give it a proxy that lets through only the
+    GETs it needs.
+    ## Looks like
+    SEC005 (privileged), SEC001 (the API on TCP)
+    ## Limits
+    A note; a warning where a port of the container is open to the network. A socket inside
+    a mounted directory counts. Whether the process in there may open it, is not tried.
+    ## References
+    docs.docker.com/engine/security
+    """
+    wanted = {*SOCKETS, daemon.address.removeprefix("unix://").replace("/var/run/", "/run/", 1)}
+    for container in containers.running:
+        for source, inside in container.asked.binds:
+            path = source.replace("/var/run/", "/run/", 1) if source.startswith("/var/run/") else source
+            path = "/run" if path == "/var/run" else path
+            found = sorted(one for one in wanted if one == path or (path != "/" and one.startswith(path + "/")))
+            if found or path == "/":
+                yield _socket_inside(container, source, inside, "" if path in found or path == "/" else found[0])
+                break
+    if not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _socket_inside(container: Container, source: str, inside: str, within: str) -> Finding:
+    wide = _wide(container)
+    what = f"{source}, with {within} in it," if within else source
+    reason = f", and {wide}" if wide else ""
+    mount = Citation(container.cited.record, 1, f"{source} -> {inside}", f"mounts of {container.engine_name}")
+    return Finding(
+        subject=container.name,
+        title=f"{container.name} has the engine's socket: it is root on this host",
+        message=f"{container.name} has {what} mounted at {inside}{reason}",
+        evidence=(mount, container.cited),
+        remedy=Remedy(
+            "make it anew without the mount, or with a proxy that lets only GETs through",
+            (
+                Note(
+                    f"make {container.engine_name} anew without -v {source}:{inside}, or behind a proxy for the socket"
+                ),
+            ),
+        ),
+        severity=Severity.WARNING if wide else Severity.INFO,
+        hits=(Effect(f"whoever takes over {container.name} has this host" + (f": {wide}" if wide else "")),),
+    )
+
+
+@check("SEC005", Severity.INFO)
+def container_without_walls(containers: Containers, options: Options) -> Iterator[Yield]:
+    """A container is privileged, or has a capability that leads out of it.
+
+    ## What it is
+    privileged gives every capability and every device. SYS_ADMIN, SYS_MODULE, SYS_RAWIO,
+    SYS_PTRACE and DAC_READ_SEARCH each lead out of a container by known ways.
+    ## What you see
+    Nothing. Docker in Docker, VPNs, monitoring and hardware ask for it.
+    ## By hand
+    docker inspect NAME -f '{{.HostConfig.Privileged}} {{json .HostConfig.CapAdd}}'
+    ## Cure
+    Make the container anew with what it needs and no more: --device for one device,
+    --cap-add for one capability (NET_ADMIN is enough for most VPNs).
+    ## Looks like
+    SEC004 (the engine's socket inside)
+    ## Limits
+    A note; a warning where a port of the container is open to the network. With
+    userns-remap, capabilities are not the host's: then only privileged is told.
+    ## References
+    capabilities(7), moby oci/caps
+    """
+    remapped = options.known("userns-remap") and bool(options.value("userns-remap"))
+    for container in containers.running:
+        asked = container.asked
+        added = [one.removeprefix("CAP_") for one in asked.capabilities]
+        strong = [] if remapped else [one for one in added if one in STRONG]
+        if asked.privileged or strong:
+            yield _unwalled(container, strong)
+    if not containers.running:
+        yield NotApplicable("no container runs")
+
+
+def _unwalled(container: Container, strong: list[str]) -> Finding:
+    wide = _wide(container)
+    has = "is privileged" if container.asked.privileged else f"has {', '.join(strong)}"
+    gives = "every capability and device" if container.asked.privileged else "; ".join(STRONG[one] for one in strong)
+    words = "Privileged true" if container.asked.privileged else f"CapAdd {', '.join(strong)}"
+    cited = Citation(container.cited.record, 1, words, f"HostConfig of {container.engine_name}")
+    return Finding(
+        subject=container.name,
+        title=f"{container.name} {has}: it leads out to this host",
+        message=f"{container.name} {has} ({gives})" + (f", and {wide}" if wide else ""),
+        evidence=(cited, container.cited),
+        remedy=Remedy(
+            "make it anew with what it needs and no more",
+            (Note(f"make {container.engine_name} anew without it: --device and --cap-add for what it needs"),),
+        ),
+        severity=Severity.WARNING if wide else Severity.INFO,
+        hits=(Effect(f"whoever is root in {container.name} has this host" + (f": {wide}" if wide else "")),),
+    )
