@@ -164,7 +164,7 @@ def bip_refused(
             subject="bip",
             title="bip and bridge are both set",
             message=f"bip is {text} ({origin.where}) and bridge is {bridge.value} ({bridge.where}): dockerd takes one",
-            evidence=(origin.cited, bridge.cited, *_last_words(log, "mutually exclusive")),
+            evidence=tuple(dict.fromkeys((origin.cited, bridge.cited, *_last_words(log, "mutually exclusive")))),
             remedy=_started(daemon, lifecycle, _mending(other, config, key, None, daemon), f"take {key} away"),
             severity=severity,
             hits=hits,
@@ -329,7 +329,7 @@ def fixed_cidr_outside(
         scope="bridge",
         title=f"fixed-cidr {text} {how} {whole}",
         message=f"{origin.where}: fixed-cidr {text} {how} {whole}, the subnet of the default network",
-        evidence=tuple(evidence),
+        evidence=tuple(dict.fromkeys(evidence)),
         remedy=lifecycle.remedy("take the range away, or choose one inside; then restart dockerd", step)
         if refuses
         else Remedy("take the range away, or choose one inside", (step,), notes=("it counts from the next start on",)),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
+from msgspec.structs import replace
+
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon, DaemonLog
@@ -414,7 +416,7 @@ def _spanning(network: Network, link: Link, users: list[Container], *, alone: bo
         scope=network.name,
         title=f"STP is on for {link.name}: a new container waits {link.learns:.0f} s for its network",
         message=f"{link.name}, the bridge of network {network.name}, has STP on: a port forwards after {link.learns:.0f} s",
-        evidence=(link.cited, network.cited),
+        evidence=(replace(link.cited, excerpt=f"{link.name} stp_state 1, {link.learns:.0f} s"), network.cited),
         remedy=Remedy(
             "turn STP off",
             (Command(("ip", "link", "set", link.name, "type", "bridge", "stp_state", "0")),),
@@ -435,7 +437,7 @@ def _blocked(network: Network, held: list[Link]) -> Finding:
         scope=network.name,
         title=f"{network.bridge} does not forward: {states}",
         message=f"ports of {network.bridge} (network {network.name}) are kept from forwarding: {states}; STP is off",
-        evidence=tuple(one.cited for one in held[:5]),
+        evidence=tuple(replace(one.cited, excerpt=f"{one.name} state {one.port_state}") for one in held[:5]),
         remedy=Remedy(
             "let them forward",
             tuple(Command(("bridge", "link", "set", "dev", one.name, "state", "3")) for one in held),
@@ -515,9 +517,9 @@ def _unenforced(
         subject="icc",
         title=f"icc is false, and so is {key}: " + ("dockerd refuses to start" if refuses else "nothing enforces it"),
         message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
-        evidence=(icc.cited, rules.cited, *words),
+        evidence=tuple(dict.fromkeys((icc.cited, rules.cited, *words))),
         remedy=remedy,
         severity=Severity.ERROR if down else Severity.WARNING,
         hits=(Effect(hits),),
-        works=() if down else (Effect("dockerd runs on with what it read when it started"),),
+        works=(Effect("dockerd runs on with what it read when it started"),) if refuses and not down else (),
     )

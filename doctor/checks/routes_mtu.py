@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from doctor.checks.addressing import lost
 from doctor.checks.bridges import attached
 from doctor.checks.veth import bare, inside_of, namespace_of
@@ -352,7 +354,10 @@ def _too_wide(
         subject=uplink.name,
         title=f"{uplink.name} takes packets of {mtu} bytes, containers send more: {listed}",
         message=f"the uplink {uplink.name} has an MTU of {mtu}, and networks have more: {listed}",
-        evidence=(uplink.cited, *(link.cited for _, link in wide[:3])),
+        evidence=(
+            replace(uplink.cited, excerpt=f"{uplink.name} mtu {uplink.mtu}"),
+            *(replace(link.cited, excerpt=f"{link.name} mtu {link.mtu}") for _, link in wide[:3]),
+        ),
         remedy=Remedy(
             "announce no larger packets than the uplink takes",
             (Command(("iptables", "-t", "mangle", "-A", *rule, *clamp)),),
@@ -388,7 +393,12 @@ def _narrow_ends(
             title=f"{container.name} sends packets of {inside.mtu} bytes, {outside.name} takes {outside.mtu}",
             message=f"{inside.name} of {container.name} has an MTU of {inside.mtu}, {outside.name}, its end on"
             f" {network.bridge}, one of {outside.mtu}: larger packets vanish between them",
-            evidence=(inside.cited, outside.cited),
+            evidence=(
+                replace(
+                    inside.cited, excerpt=f"{inside.name} mtu {inside.mtu}", place=f"{inside.name} of {container.name}"
+                ),
+                replace(outside.cited, excerpt=f"{outside.name} mtu {outside.mtu}"),
+            ),
             remedy=Remedy(
                 "give both ends one MTU",
                 (Command((*set_mtu, str(inside.mtu))),),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
+from msgspec.structs import replace
+
 from doctor.facts.containers import Container, Containers, Endpoint
 from doctor.facts.links import Link, Links, Namespace, Namespaces
 from doctor.facts.networks import Network, Networks
@@ -290,7 +292,7 @@ def _moved(container: Container, end: Endpoint, network: Network, space: Namespa
         scope=network.name,
         title=f"{container.name} does not have its address {end.address}",
         message=f"the engine gave {container.name} {wanted} (network {network.name}); {inside.name} has {has}",
-        evidence=(inside.cited, container.cited),
+        evidence=(replace(inside.cited, place=f"{inside.name} of {container.name}"), container.cited),
         remedy=Remedy(
             "put the address back",
             tuple(steps),
@@ -361,7 +363,7 @@ def _taken(container: Container, owner: Container, network: Network, inside: Lin
         title=f"{container.name} has taken {held}, which is {owner.name}'s",
         message=f"{inside.name} of {container.name} has {whole}, the address that the engine gave {owner.name}"
         f" (network {network.name})",
-        evidence=(inside.cited, owner.cited),
+        evidence=(replace(inside.cited, place=f"{inside.name} of {container.name}"), owner.cited),
         remedy=Remedy(
             "take the address away again",
             (Command((*enter, "del", whole, "dev", inside.name)),),
@@ -391,7 +393,10 @@ def _same_mac(
         scope=network.name,
         title=f"{one} and {other} have the same MAC {mac}",
         message=f"{one} and {other}, both on {network.bridge} (network {network.name}), have the MAC {mac}",
-        evidence=(first[2].cited, second[2].cited),
+        evidence=tuple(
+            replace(link.cited, excerpt=f"{link.name} address {link.mac}", place=f"{link.name} of {held.name}")
+            for held, _, link in (first, second)
+        ),
         remedy=Remedy("one MAC each", steps, undo=undo),
         hits=(Effect(f"packets to {one} or {other} reach only the one that spoke last"),),
         works=(Effect(f"the other containers of network {network.name}"),),
