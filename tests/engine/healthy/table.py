@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tests.enginehost import EngineHost
 
 
+ALWAYS_NOTED = frozenset({"DMN009"})
+"""What a default install is told anyway, as a note."""
+
+
 class Healthy(NamedTuple):
     """One look-alike: a name, what makes it, and the dockerd that it needs.
 
