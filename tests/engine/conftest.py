@@ -15,7 +15,20 @@ import pytest
 from tests.enginehost import SUITES, EngineHost, Unavailable, build_root, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+
+FAILED = pytest.StashKey[bool]()
+"""Whether a test failed; known when its fixtures end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note that a test failed, for fixtures that would use its host again."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -42,7 +42,7 @@ FAULTS = (
     Fault(
         "DMN001",
         "running",
-        lambda h: h.write("/etc/docker/daemon.json", '{\n  "debug": false\n  "mtu": 1400\n}\n'),
+        lambda h: h.write("/etc/docker/daemon.json", '{\n  "debug": false\n  "mtu": 1500\n}\n'),
         reloads,
         level="warning",
     ),
