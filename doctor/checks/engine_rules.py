@@ -86,7 +86,8 @@ def engine_chains_missing(
         yield NotApplicable("no bridge network here")
         return
     expected = _expected(daemon)
-    tables = _engine_tables(firewall, expected)
+    written = rules.of("ip") if rules is not None else None
+    tables = written.tables if written is not None else _engine_tables(firewall, expected)
     gone = {table: [name for name in names if tables.chain(table, name) is None] for table, names in expected.items()}
     emptied = [table for table, names in expected.items() if not gone[table] and _empty(tables, table, names)]
     flushed = [table for table, names in expected.items() if len(gone[table]) == len(names) or table in emptied]

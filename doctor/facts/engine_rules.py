@@ -106,15 +106,15 @@ def engine_rules(
         raise EvidenceMissing("API", "a container could not be inspected")
     sight = _site(snapshot, daemon, options, networks, containers)
     choice: tuple[tuple[Family, bool], ...] = (("ip", sight.iptables), ("ip6", sight.ip6tables))
-    on = {family: _backend(firewall, family, found.chains) for family, wanted in choice if wanted}
-    sights = [sight]
-    if "userland-proxy" not in options.running:
+    on = {family: _backend(firewall, family, found.chains, places.iptables) for family, wanted in choice if wanted}
+    families = [_compared(sight, family, tables, found, places) for family, tables in on.items()]
+    if "userland-proxy" not in options.running and any(one.difference.missing for one in families):
         # A file that was edited since the start says what the next one will do: what stands there tells the two apart.
-        sights.append(msgspec.structs.replace(sight, proxy=not sight.proxy))
-    made = [[_compared(one, family, tables, found, places) for family, tables in on.items()] for one in sights]
-    families = min(made, key=lambda them: sum(len(one.difference.missing) for one in them))
-    proxy = sights[made.index(families)].proxy
-    return EngineRules(found.name, live, "" if families else "iptables is switched off", tuple(families), proxy)
+        other = msgspec.structs.replace(sight, proxy=not sight.proxy)
+        others = [_compared(other, family, tables, found, places) for family, tables in on.items()]
+        if sum(len(one.difference.missing) for one in others) < sum(len(one.difference.missing) for one in families):
+            sight, families = other, others
+    return EngineRules(found.name, live, "" if families else "iptables is switched off", tuple(families), sight.proxy)
 
 
 def _compared(site: Site, family: Family, tables: Tables, spoken: Dialect, places: Places) -> FamilyRules:
@@ -136,13 +136,17 @@ def _native(firewall: Firewall) -> bool:
     return not chains and any(name.endswith(" docker-bridges") for name in firewall.nft_tables)
 
 
-def _backend(firewall: Firewall, family: str, chains: tuple[tuple[str, str], ...]) -> Tables:
-    """Give the back end that the engine writes to: the one with most of its chains; nft where there are none."""
+def _backend(firewall: Firewall, family: str, chains: tuple[tuple[str, str], ...], usual: str) -> Tables:
+    """Give the back end that the engine writes to: the one with most of its chains, else what `iptables` stands for."""
     found = firewall.of(family)
     if not found:
         unread = next(one for one in firewall.tables if one.family == family)
         raise EvidenceMissing("firewall", f"{unread.record}: {unread.unread}")
-    tables = max(found, key=lambda one: sum(one.chain(*chain) is not None for chain in chains))
+
+    def known(one: Tables) -> tuple[int, bool]:
+        return sum(one.chain(*chain) is not None for chain in chains), usual == f"iptables-{one.backend}"
+
+    tables = max(found, key=known)
     if tables.damage:
         raise EvidenceMissing("firewall", f"the text of {tables.record} cannot be read: {tables.damage}")
     return tables
@@ -165,7 +169,7 @@ def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networ
         raw="DOCKER_INSECURE_NO_IPTABLES_RAW" not in names,
         mark=_mark(options.value("bridge-accept-fwmark")),
         bridges=bridges,
-        endpoints=tuple(end for one in running for end in _endpoints(one, by_id)),
+        endpoints=tuple(end for one in running for end in _endpoints(one, by_id, classic=daemon.generation < (28, 0))),
         links=tuple(link for one in running for link in _links(one, by_id, containers)),
     )
 
@@ -214,7 +218,7 @@ def _true(text: str) -> bool:
     return text not in {"0", "f", "F", "false", "FALSE", "False"}
 
 
-def _endpoints(one: Container, networks: dict[str, Network]) -> list[Endpoint]:
+def _endpoints(one: Container, networks: dict[str, Network], *, classic: bool) -> list[Endpoint]:
     """Give the endpoints in bridge networks; the ports belong to the network that is the container's way out."""
     ends = [end for end in one.endpoints if end.network_id in networks and (end.address or end.address6)]
     ends.sort(key=lambda end: (end.network not in {one.network_mode, "bridge"}, end.network))
@@ -222,7 +226,9 @@ def _endpoints(one: Container, networks: dict[str, Network]) -> list[Endpoint]:
     found = []
     for end in ends:
         bindings = [
-            binding for binding in _bindings(one) if end is (way6 if ":" in binding.host_ip and way6 else way4 or way6)
+            binding
+            for binding in _bindings(one, classic=classic)
+            if end is (way6 if ":" in binding.host_ip and way6 else way4 or way6)
         ]
         found.append(Endpoint(networks[end.network_id].bridge, end.address, end.address6, tuple(bindings)))
     return found
@@ -243,16 +249,19 @@ def _way_out(ends: list[Place], networks: dict[str, Network], version: int) -> P
 _ORDER = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
-def _bindings(one: Container) -> list[Binding]:
-    """Give what is published, in the order of 28 and later.
+def _bindings(one: Container, *, classic: bool) -> list[Binding]:
+    """Give what is published in the order in which the engine takes it.
 
-    Ports asked for by number come first, then by the container's port, the protocol, the port and the address of the host.
-    Before 28 the order of one container's ports was that of a map.
+    From 28 on ports asked for by number come first, then by the container's port, the protocol, the port and the address of
+    the host. Before, the highest port of the container comes first; where a higher one of the host goes to a lower one of the
+    container, the order is that of a map (go-connections nat/sort.go), and this one only the most likely.
     """
     asked = {(port.container, port.protocol, port.host) for port in one.asked.ports}
 
     def key(port: Port) -> tuple[object, ...]:
         address = port.host_ip if port.host_ip not in ANY else ""
+        if classic:
+            return (-port.container, port.protocol != "tcp", -port.host, address)
         chosen = bool(port.host) and (port.container, port.protocol, port.host) not in asked
         return (chosen, port.container, _ORDER.get(port.protocol, 255), port.host, address)
 

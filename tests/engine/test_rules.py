@@ -6,6 +6,7 @@ evidence of it, so the reading of networks, containers and options is tested wit
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -59,9 +60,10 @@ SETTINGS = (
     Setting("host-address", runs=("-p 198.51.100.2:8080:80",)),
     Setting("ipv6-only-port", runs=("-p [::1]:8080:80",)),
     Setting("random-port", runs=("-p 80",)),
-    Setting("two-of-one", runs=("-p 8080:80 -p 9090:80",), unordered=OLD),
+    Setting("two-of-one", runs=("-p 8080:80 -p 9090:80",)),
     Setting("several-ports", runs=("-p 8083:80 -p 8082:81 -p 53:82/udp -p 83",), unordered=OLD),
-    Setting("range", runs=("-p 7000-7003:7000-7003",), unordered=OLD),
+    Setting("rising-ports", runs=("-p 8080:80 -p 8081:81 -p 8090:90/udp",)),
+    Setting("range", runs=("-p 7000-7003:7000-7003",)),
     Setting("random-among-asked", runs=("-p 80 -p 8081:81 -p 7000-7005:82 -p 8080:90/udp",), unordered=OLD),
     Setting("all-exposed", runs=("--expose 80 --expose 81/udp -P",), unordered=("bookworm", "trixie")),
     Setting("network", networks=(SHOP,)),
@@ -368,3 +370,21 @@ def test_expected_rules_load_into_nothing(rich: EngineHost) -> None:
     rich.sh("doctor rules --expected >/tmp/4; doctor rules --expected --ipv6 >/tmp/6; nft flush ruleset")
     rich.sh("iptables-restore --noflush </tmp/4; ip6tables-restore --noflush </tmp/6")
     assert {name: of_docker(chains) for name, chains in programs(rich).items()} == before
+
+
+def test_the_legacy_back_end_is_written_alike(suite: str) -> None:
+    """With iptables-legacy the rules are spelled the same, and what is flushed goes back there, not to nft."""
+    with EngineHost.up(suite=suite, dockerd=False) as host:
+        for program in ("iptables", "ip6tables"):
+            host.sh(f"update-alternatives --set {program} /usr/sbin/{program}-legacy >/dev/null")
+        host.start_dockerd()
+        host.import_image()
+        populate(host)
+        snapshot = take(host)
+        before = programs(host)
+        assert {name: written(snapshot, name) for name in before} == before
+        host.sh("iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; iptables -t raw -F")
+        cause = json.loads(host.doctor("check", "--only", "NET021", "--format", "json").stdout)["diagnoses"][0]
+        host.run(*cause["remedy"]["steps"][0]["argv"])
+        assert programs(host) == before
+        assert not host.run("iptables-nft-save").stdout

@@ -1,1 +1,1 @@
-"""Tests of collect."""
+"""Tests of the rules of the engine, and of `doctor rules`."""

@@ -37,9 +37,15 @@ class Writer:
         self.family = family
         self.own = chains
         self.chains: dict[tuple[str, str], list[Written]] = {chain: [] for chain in chains}
+        self._texts: set[tuple[str, str, str]] = set()
 
     def _has(self, table: str, chain: str, text: str) -> bool:
-        return any(one.text == text for one in self.chains.setdefault((table, chain), []))
+        """Whether a rule is there, as an engine asks before it writes one; from now on it is."""
+        self.chains.setdefault((table, chain), [])
+        if (table, chain, text) in self._texts:
+            return True
+        self._texts.add((table, chain, text))
+        return False
 
     def append(self, table: str, chain: str, text: str) -> None:
         """Put a rule at the end of a chain, unless it is there."""
@@ -53,7 +59,8 @@ class Writer:
 
     def raise_(self, table: str, chain: str, text: str) -> None:
         """Put a rule at the head of a chain, from where it is."""
-        held = self.chains.setdefault((table, chain), [])
+        self._has(table, chain, text)
+        held = self.chains[table, chain]
         held[:] = [Written(text, top=True), *(one for one in held if one.text != text)]
 
     def done(self) -> Ruleset:
@@ -69,11 +76,11 @@ def spell(
     >>> spell("ACCEPT", into="docker0", out="!docker0")
     '-i docker0 ! -o docker0 -j ACCEPT'
     """
-    words = []
-    for flag, value in (("-s", src), ("-d", dst), ("-i", into), ("-o", out), ("-p", proto)):
+    text = ""
+    for flag, value in (("-s ", src), ("-d ", dst), ("-i ", into), ("-o ", out), ("-p ", proto)):
         if value:
-            words.append(f"! {flag} {value[1:]}" if value[0] == "!" else f"{flag} {value}")
-    return " ".join([*words, *([match] if match else []), f"-j {jump}"])
+            text += f"! {flag}{value[1:]} " if value[0] == "!" else f"{flag}{value} "
+    return f"{text}{match} -j {jump}" if match else f"{text}-j {jump}"
 
 
 def host(address: str) -> str:
