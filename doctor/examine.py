@@ -47,7 +47,7 @@ class Facts:
         if known is None:
             raise LookupError(f"no fact makes a {wanted.__name__}")
         try:
-            made = known.make(**self.arguments(known.needs))
+            made = known.make(**self.arguments(known.needs, known.optional))
         except Exception as error:
             self._failed[wanted] = error
             raise

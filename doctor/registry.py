@@ -85,6 +85,11 @@ class Fact(Struct, frozen=True):
         """What it is computed from, by parameter name."""
         return _annotations(self.make)
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """The parameters that are None when their fact is missing."""
+        return _optional(self.make)
+
 
 def _annotations(function: Callable[..., Any]) -> dict[str, type]:
     """Give the annotations of a function's parameters as types, `X | None` as X.

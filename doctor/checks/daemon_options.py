@@ -222,7 +222,9 @@ def runtime_missing(
             looked = True
             continue
         seen = paths.program(program)
-        if seen is not None and not seen.runs:
+        if seen is not None and seen.hidden:
+            yield Unknown(f"runtimes:{name}", f"files: {seen.path}: {seen.why}")
+        elif seen is not None and not seen.runs:
             yield _no_program(name, program, seen, options, config, daemon)
     if looked:
         yield Unknown("runtimes", "files: what the configuration names was not looked at")
@@ -379,6 +381,9 @@ def userland_proxy_path(
         seen = paths.get(path)
         if seen is None or seen.runs:
             return
+        if seen.hidden:
+            yield Unknown("userland-proxy-path", f"files: {path}: {seen.why}")
+            return
         said = (
             "is not there"
             if seen.type == "-"
@@ -420,7 +425,7 @@ def _no_port_starts(
         title=f"userland-proxy-path: {path} {said}",
         message=f"userland-proxy-path {path} {said}: no container with a published port starts",
         evidence=evidence,
-        remedy=start.lifecycle.remedy("let docker-proxy be found in PATH, then restart dockerd", edit)
+        remedy=start.restart("let docker-proxy be found in PATH, then restart dockerd", edit)
         if applied
         else start.cure(edit, what="let docker-proxy be found in PATH")
         if not daemon.pid

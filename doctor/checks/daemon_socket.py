@@ -227,8 +227,8 @@ def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options
         return
     path = daemon.address.removeprefix("unix://")
     seen = paths.get(path)
-    if seen is None:
-        yield Unknown(path, f"files: {path} was not looked at")
+    if seen is None or seen.hidden:
+        yield Unknown(path, f"files: {path}: {seen.why}" if seen else f"files: {path} was not looked at")
     elif seen.type == "d" and places.present:
         yield Finding(
             subject=path,
@@ -237,9 +237,7 @@ def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options
             evidence=(seen.cited, *start.words("unix socket")),
             remedy=start.cure(Command(("rmdir", path)), what="remove the directory")
             if not daemon.pid
-            else start.lifecycle.remedy(
-                "remove the directory, then let dockerd make its socket", Command(("rmdir", path))
-            ),
+            else start.restart("remove the directory, then let dockerd make its socket", Command(("rmdir", path))),
             severity=Severity.ERROR,
             hits=start.hits if not daemon.pid else (Effect("every docker command fails"),),
         )

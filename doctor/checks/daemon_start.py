@@ -242,9 +242,9 @@ def data_root_unfit(
         return
     seen = paths.get(root)
     mount = mounts.of(root) if mounts is not None else None
-    if seen is None:
-        yield Unknown("data-root", f"files: {root} was not looked at")
-    elif seen.type not in {"d", "-"} and not (seen.type == "!" and "denied" in seen.why):
+    if seen is None or seen.hidden:
+        yield Unknown("data-root", f"files: {root}: {seen.why}" if seen else f"files: {root} was not looked at")
+    elif seen.type not in {"d", "-"}:
         yield _no_directory(root, seen, origin, start)
     elif mount is not None and "ro" in mount.options and not daemon.pid:
         yield Finding(
@@ -280,7 +280,7 @@ def _relative(root: str, origin: Origin | None, config: ConfigFile, daemon: Daem
         evidence=(origin.cited,) if origin else (),
         remedy=start.cure(edit, what="go back to the default")
         if not daemon.pid or config.mtime > daemon.started
-        else start.lifecycle.remedy("go back to the default, then restart dockerd", edit),
+        else start.restart("go back to the default, then restart dockerd", edit),
         severity=Severity.WARNING if daemon.pid and config.mtime > daemon.started else Severity.ERROR,
         hits=(Effect("no container starts"),),
     )

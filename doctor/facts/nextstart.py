@@ -10,17 +10,22 @@ from msgspec import Struct
 from doctor.facts.config import ConfigFile
 from doctor.facts.daemon import Daemon, DaemonLog, LogLine
 from doctor.facts.lifecycle import Lifecycle
-from doctor.model import Citation, Effect, Moment, Remedy, Severity, Since, Step
+from doctor.model import Citation, Effect, Moment, Note, Remedy, Severity, Since, Step
 from doctor.registry import fact
+
+_AS_EVER = "start dockerd as this host starts it; which containers that stops could not be read"
 
 
 class NextStart(Struct, frozen=True):
-    """The start that a fault of the configuration has made fail, or will. `fatal` is why the last one failed, if it did."""
+    """The start that a fault of the configuration has made fail, or will. `fatal` is why the last one failed, if it did.
+
+    `lifecycle` is None where nobody can say what a restart would stop: an edit of a file needs no such knowledge.
+    """
 
     running: bool
     fatal: LogLine | None
     written: Since | None
-    lifecycle: Lifecycle
+    lifecycle: Lifecycle | None
 
     @property
     def severity(self) -> Severity:
@@ -43,7 +48,17 @@ class NextStart(Struct, frozen=True):
         """Mend it; start dockerd where it is down."""
         if self.running:
             return Remedy(what, edits, notes=("do not restart Docker before that",))
+        if self.lifecycle is None:
+            return Remedy(
+                f"{what}, then start dockerd", (*edits, Note(_AS_EVER)), risk="disruptive", restarts="dockerd"
+            )
         return self.lifecycle.starting(f"{what}, then start dockerd", (*edits, *self.lifecycle.start))
+
+    def restart(self, what: str, *steps: Step) -> Remedy:
+        """Do the steps, then restart dockerd, with its price."""
+        if self.lifecycle is None:
+            return Remedy(what, (*steps, Note(_AS_EVER)), risk="disruptive", restarts="dockerd")
+        return self.lifecycle.remedy(what, *steps)
 
     def words(self, *parts: str) -> tuple[Citation, ...]:
         """Cite the last start's reason for failing, where it has one of these words."""
@@ -51,7 +66,7 @@ class NextStart(Struct, frozen=True):
 
 
 @fact
-def next_start(daemon: Daemon, config: ConfigFile, log: DaemonLog, lifecycle: Lifecycle) -> NextStart:
+def next_start(daemon: Daemon, config: ConfigFile, log: DaemonLog, lifecycle: Lifecycle | None) -> NextStart:
     """Put together whether dockerd runs, why its last start failed, and when its file was written."""
     written = None
     if config.mtime:

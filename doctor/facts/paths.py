@@ -43,6 +43,11 @@ class Seen(Struct, frozen=True):
     """Whether the path itself is a symbolic link."""
 
     @property
+    def hidden(self) -> bool:
+        """Whether this user may not look at it."""
+        return self.type == "!" and "denied" in self.why
+
+    @property
     def runs(self) -> bool:
         """Whether it is a program that may be run."""
         return self.type == "f" and bool(self.mode & 0o111)
