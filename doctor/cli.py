@@ -200,9 +200,9 @@ def rules(
     raise typer.Exit(code)
 
 
-@app.command()
-def explain(subject: Annotated[str, typer.Argument(metavar="[CODE|NAME|AREA]")] = "") -> None:
-    """Print the page of a code, or the list of an area, offline."""
+@app.command(context_settings={"ignore_unknown_options": True})
+def explain(subject: Annotated[list[str] | None, typer.Argument(metavar="[CODE|NAME|AREA|ERROR]")] = None) -> None:
+    """Print the page of a code, the list of an area, or what an error message means, offline."""
     from doctor.explain import explain as text
 
-    sys.stdout.write(text(subject))
+    sys.stdout.write(text(" ".join(subject or [])))

@@ -7,7 +7,7 @@ doctor - what is wrong with this Docker host, why, and what to do
 
   doctor check                     the whole host, or a bundle
   doctor rules                     the firewall rules Docker would write here
-  doctor explain CODE              the page of a code, offline
+  doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
   doctor collect -o F.tar.gz       evidence, redacted, in one file
 
@@ -48,10 +48,15 @@ It changes nothing. What a flush took away, put back without a restart:
 """
 
 EXPLAIN = """\
-Usage: doctor explain [CODE|NAME|AREA]    default: all codes by area
+Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
   doctor explain NET034                   one page
   doctor explain forwarding-off           the same, by name
   doctor explain NET                      one area
+  doctor explain "port is already allocated"
+                                          the codes that an error message means
+  journalctl -u docker -n 20 | doctor explain -
+                                          the same, of lines of a log
+Exit: 0, or 2 when nothing is known of it
 """
 
 _PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES}

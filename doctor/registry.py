@@ -46,6 +46,7 @@ class Check(Struct, frozen=True):
     """One check: `run` is the decorated function, `page` its docstring, `summary` the page's first line.
 
     `blocks_start`: while its finding stands, dockerd or a container would not start again once stopped.
+    `says`: what programs say then, beside the quotes on the page; `...` is where hosts differ.
     """
 
     code: str
@@ -56,6 +57,7 @@ class Check(Struct, frozen=True):
     explains: tuple[str, ...]
     run: Callable[..., Iterator[Yield]]
     blocks_start: bool = False
+    says: tuple[str, ...] = ()
 
     @property
     def area(self) -> str:
@@ -129,7 +131,12 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 def check(
-    code: str, severity: Severity, *, explains: tuple[str, ...] = (), blocks_start: bool = False
+    code: str,
+    severity: Severity,
+    *,
+    explains: tuple[str, ...] = (),
+    blocks_start: bool = False,
+    says: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Make a check of a generator function. Raises ValueError for a code that is none, or taken by another function."""
 
@@ -149,6 +156,7 @@ def check(
             explains=explains,
             run=function,
             blocks_start=blocks_start,
+            says=says,
         )
         return function
 

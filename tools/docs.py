@@ -56,6 +56,8 @@ def page(check: Check) -> str:
     for heading, text in sections(check.page).items():
         lines.append(f"## {heading}\n")
         lines.append(f"```sh\n{text}\n```\n" if heading in COMMANDS else f"{_linked(_escaped(text))}\n")
+        if heading == "What you see" and check.says:
+            lines.append("Also: " + _escaped("; ".join(f'"{phrase}"' for phrase in check.says)) + "\n")
     if check.explains:
         lines.append("## Explains\n")
         lines.append("Where it is found, these are its consequences: " + _linked(", ".join(check.explains)) + "\n")
