@@ -104,6 +104,8 @@ def match(word: str, checks: dict[str, Check]) -> list[str]:
     area = [code for code, one in checks.items() if word.upper() == code.rstrip("0123456789") or word == one.area]
     if area or word.upper() in AREAS or word in AREAS.values():
         return area
+    if word.isalnum() and word[:1].isalpha() and word[-1:].isdigit():
+        raise UsageError(f"no such check: {word}{_nearest(word, list(checks))}")
     known = [*checks, *(one.name for one in checks.values()), *AREAS, *AREAS.values()]
     raise UsageError(f"no such check: {word}{_nearest(word, known)}")
 

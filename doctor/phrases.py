@@ -39,6 +39,8 @@ WRAPPERS = (
     "Error response from daemon",
     "Error initializing network controller",
     "failed to start daemon",
+    "unable to configure the Docker daemon with file",
+    "merged configuration validation from file and command line flags failed",
     "failed to set up container networking",
     "failed to create task for container",
     "failed to create shim task",
@@ -50,9 +52,23 @@ WRAPPERS = (
 )
 """What the engine and systemd put before a reason, whatever that is."""
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\\+[nrt](?![a-z])|\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}")
+ERRNOS = (
+    "connection refused",
+    "device or resource busy",
+    "file exists",
+    "input/output error",
+    "invalid argument",
+    "no such file or directory",
+    "operation not permitted",
+    "operation not supported",
+    "permission denied",
+)
+"""What the kernel says of very different faults."""
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\\+[nrt]|\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}")
 _WORD = re.compile(r"[^\W_]+")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?(?::\d+)?|\b[0-9a-f]{12,64}\b", re.IGNORECASE)
+_RESOLVER = re.compile(r"\b127\.0\.0\.(11|53)(?::53)?\b")
 _ROOTS = re.compile(r"/var/lib/docker\b|/(?:var/)?run/docker\b(?!\.)|/etc/docker\b")
 _QUOTED = re.compile(r'"([^"]+)"')
 _CODE = re.compile(r"\b[A-Z][A-Z0-9]{1,7}[0-9]{3}\b")
@@ -78,7 +94,7 @@ def words(text: str) -> list[str]:
     >>> words('msg="Bind for 0.0.0.0:80 failed: \\"it\\" is in use" id=4f2c6c0e8f7a')
     ['msg', 'bind', 'for', 'failed', 'it', 'is', 'in', 'use', 'id']
     """
-    text = _ADDRESS.sub(" ", _ESCAPE.sub(" ", text))
+    text = _ADDRESS.sub(" ", _RESOLVER.sub(r"resolver\1", _ESCAPE.sub(" ", text)))
     return [word for word in _WORD.findall(text.lower()) if not word.isdigit()]
 
 
@@ -88,7 +104,7 @@ def pieces(phrase: str) -> tuple[tuple[str, ...], ...]:
     >>> pieces("Bind for 0.0.0.0:PORT failed: port is already allocated")
     (('bind', 'for'), ('failed', 'port', 'is', 'already', 'allocated'))
     """
-    open_ = _ROOTS.sub(" ... ", _ADDRESS.sub(" ... ", phrase))
+    open_ = _ROOTS.sub(" ... ", _ADDRESS.sub(" ... ", _RESOLVER.sub(r"resolver\1", phrase)))
     open_ = re.sub(r"\b[A-Z]+\b", lambda word: " ... " if word[0] in PLACEHOLDERS else word[0], open_)
     runs = (tuple(words(part)) for part in re.split(r"\.\.\.|…", open_))
     return tuple(run for run in runs if run)
@@ -119,8 +135,9 @@ def index(checks: Mapping[str, Check]) -> Index:
 def find(text: str, checks: Mapping[str, Check]) -> list[Found]:
     """Give the codes that a text speaks of, the likeliest first; empty when it speaks of none.
 
-    A phrase counts when all of it stands in the text, or when the text is a part of it of two words or more. Of one
-    code only the weightiest counts, and codes far below the best are left out.
+    A phrase counts when all of it stands in the text, or when the text is a part of it of two words or more. One that
+    is only the kernel's errno, or a wrapper, counts where the text is little else. Of one code only the weightiest
+    counts, and codes far below the best are left out.
     """
     text = text[-LONGEST:]
     named = [Found(code, 0.0, code) for code in dict.fromkeys(_CODE.findall(text)) if code in checks]
@@ -135,6 +152,8 @@ def find(text: str, checks: Mapping[str, Check]) -> list[Found]:
     best: dict[str, Found] = {}
     for code, phrase, runs in known.said:
         score = 0.0
+        if _is_vague(runs) and len(given) > 2 * sum(map(len, runs)):
+            continue
         if runs and _stands(runs, given, where):
             score = known.weigh([word for run in runs for word in run])
         elif len(stripped) > 1 and any(_inside(tuple(stripped), run) for run in runs):
@@ -143,6 +162,11 @@ def find(text: str, checks: Mapping[str, Check]) -> list[Found]:
             best[code] = Found(code, score, phrase)
     found = sorted(best.values(), key=lambda one: (-one.score, one.code))
     return [one for one in found if one.score >= NEAR * found[0].score]
+
+
+def _is_vague(runs: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether a phrase is no more than a part of a wrapper, or an errno."""
+    return all(any(_inside(run, other) for other in (*_wrappers(), *_errnos())) for run in runs)
 
 
 def _stands(runs: tuple[tuple[str, ...], ...], given: list[str], where: Mapping[str, list[int]]) -> bool:
@@ -177,6 +201,11 @@ def _inside(some: tuple[str, ...], run: tuple[str, ...]) -> bool:
 @cache
 def _wrappers() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(words(one)) for one in WRAPPERS)
+
+
+@cache
+def _errnos() -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(words(one)) for one in ERRNOS)
 
 
 def _without_wrappers(given: list[str]) -> list[str]:

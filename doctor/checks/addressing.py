@@ -468,7 +468,14 @@ def _overlap(one: Subnet, other: Subnet) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-@check("NET007", Severity.ERROR)
+@check(
+    "NET007",
+    Severity.ERROR,
+    says=(
+        "Pool overlaps with other one on this address space",
+        "networks have overlapping IPv4",
+    ),
+)
 def subnet_of_another_bridge(networks: Networks, links: Links, strays: Strays, routing: Routing) -> Iterator[Yield]:
     """Another bridge of this host has the same addresses as a Docker network.
 

@@ -70,7 +70,19 @@ _MEMBERS: dict[str, Type] = {
 """What the values inside a list or an object have to be; in the lists that are not named, strings."""
 
 
-@check("DMN001", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN001",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "unable to configure the Docker daemon with file ... invalid character",
+        "unable to configure the Docker daemon with file ... EOF",
+        "unable to configure the Docker daemon with file ... cannot unmarshal",
+        "invalid character ... looking for beginning of",
+        "invalid character ... after object key",
+    ),
+)
 def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """The daemon cannot read daemon.json: it is no JSON, or a value has the wrong type.
 

@@ -279,7 +279,16 @@ def _default(options: Options, config: ConfigFile) -> Citation:
     return Citation("engine/daemon.json", 0, "no such file", config.path)
 
 
-@check("DMN010", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN010",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "unknown log opt ... for ... log driver",
+        "failed to set log opts",
+    ),
+)
 def log_options_invalid(
     options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, lifecycle: Lifecycle
 ) -> Iterator[Yield]:
@@ -438,7 +447,11 @@ def json_log_large(containers: Containers, logs: Logs) -> Iterator[Yield]:
         )
 
 
-@check("DMN039", Severity.ERROR)
+@check(
+    "DMN039",
+    Severity.ERROR,
+    says=("error grabbing logs: open ... json.log: no such file or directory",),
+)
 def log_deleted_while_open(containers: Containers, logs: Logs, daemon: Daemon) -> Iterator[Yield]:
     """A container's log file was deleted while dockerd writes to it.
 

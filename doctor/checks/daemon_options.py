@@ -62,7 +62,16 @@ def _edit(config: ConfigFile, key: str, origin: Origin, value: str) -> Step:
     )
 
 
-@check("DMN005", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN005",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "logging level must be one of",
+        "not a valid logrus Level",
+    ),
+)
 def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """log-level is none of the levels that dockerd knows.
 
@@ -172,7 +181,17 @@ class _Wrong(Struct, frozen=True):
     """The runtime that only containers which ask for it have; empty for the default one."""
 
 
-@check("DMN021", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN021",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "unknown or invalid runtime name",
+        "invalid runtime name",
+        "fork/exec ... no such file or directory: unknown",
+    ),
+)
 def runtime_missing(
     options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
 ) -> Iterator[Yield]:
@@ -338,7 +357,16 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
     )
 
 
-@check("DMN022", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN022",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "userland-proxy-path is not set",
+        "exec: ... docker-proxy: executable file not found in $PATH",
+    ),
+)
 def userland_proxy_path(
     options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
 ) -> Iterator[Yield]:

@@ -40,7 +40,15 @@ STATES = {
 }
 
 
-@check("DMN016", Severity.ERROR)
+@check(
+    "DMN016",
+    Severity.ERROR,
+    says=(
+        "error during connect: ... Is the docker daemon running?",
+        "Cannot connect to the Docker daemon at PATH. Is the docker daemon running?",
+        "failed to connect to the docker API at PATH",
+    ),
+)
 def daemon_does_not_answer(
     daemon: Daemon, places: Places, containers: Containers, log: DaemonLog, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

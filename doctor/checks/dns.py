@@ -43,7 +43,15 @@ def _fallen_back(container: Container, names: Names, files: NameFiles) -> bool:
     ) and not on_user_network(container)
 
 
-@check("NET042", Severity.WARNING, explains=("NET043",))
+@check(
+    "NET042",
+    Severity.WARNING,
+    explains=("NET043",),
+    says=(
+        "No non-localhost DNS nameservers are left in resolv.conf",
+        "Temporary failure in name resolution",
+    ),
+)
 def host_names_no_reachable_resolver(
     files: NameFiles, containers: Containers, options: Options, daemon: Daemon
 ) -> Iterator[Yield]:
@@ -116,7 +124,14 @@ def host_names_no_reachable_resolver(
     )
 
 
-@check("NET043", Severity.ERROR)
+@check(
+    "NET043",
+    Severity.ERROR,
+    says=(
+        "Temporary failure in name resolution",
+        "lookup ... on 127.0.0.53:53",
+    ),
+)
 def container_resolver_misplaced(files: NameFiles, containers: Containers, sockets: Sockets) -> Iterator[Yield]:
     """A container's resolv.conf names the wrong servers for its network.
 
@@ -250,7 +265,14 @@ def _default_servers(container: Container, names: Names, files: NameFiles) -> Fi
     )
 
 
-@check("NET044", Severity.ERROR)
+@check(
+    "NET044",
+    Severity.ERROR,
+    says=(
+        "Temporary failure in name resolution",
+        "lookup ... on 127.0.0.11:53: ... connection refused",
+    ),
+)
 def embedded_dns_cut_off(
     files: NameFiles,
     containers: Containers,

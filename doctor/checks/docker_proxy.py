@@ -15,7 +15,16 @@ from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplic
 from doctor.registry import check
 
 
-@check("NET038", Severity.ERROR, explains=("NET037",))
+@check(
+    "NET038",
+    Severity.ERROR,
+    explains=("NET037",),
+    says=(
+        "Bind for ADDRESS failed: port is already allocated",
+        "failed to bind host port ... address already in use",
+        "listen ... bind: address already in use",
+    ),
+)
 def docker_proxy_astray(
     containers: Containers, proxies: Proxies, sockets: Sockets, options: Options, daemon: Daemon
 ) -> Iterator[Yield]:

@@ -33,7 +33,16 @@ from doctor.model import (
 from doctor.registry import check
 
 
-@check("NET021", Severity.ERROR, explains=("NET020", "NET024", "NET030"))
+@check(
+    "NET021",
+    Severity.ERROR,
+    explains=("NET020", "NET024", "NET030"),
+    says=(
+        "iptables failed: ... No chain/target/match by that name",
+        "Chain 'DOCKER' does not exist",
+        "Couldn't load target `DOCKER'",
+    ),
+)
 def engine_chains_missing(
     daemon: Daemon,
     options: Options,

@@ -33,7 +33,15 @@ from doctor.registry import check
 _WRITTEN = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
 
 
-@check("NET034", Severity.ERROR)
+@check(
+    "NET034",
+    Severity.ERROR,
+    says=(
+        "IPv4 forwarding is disabled. Networking will not work",
+        "IPv4 forwarding is disabled: check your host's firewalling",
+        "set sysctl net.ipv4.ip_forward=1",
+    ),
+)
 def forwarding_off(
     sysctls: Sysctls,
     networks: Networks,

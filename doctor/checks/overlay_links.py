@@ -48,7 +48,15 @@ def _unreadable(overlay: Overlay, owners: Owners) -> Iterator[Unknown]:
             yield Unknown(identity, why)
 
 
-@check("LAY001", Severity.ERROR, blocks_start=True)
+@check(
+    "LAY001",
+    Severity.ERROR,
+    blocks_start=True,
+    says=(
+        "readlink PATH/overlay2/l: invalid argument",
+        "readlink PATH/overlay2: invalid argument",
+    ),
+)
 def link_file_damaged(overlay: Overlay, owners: Owners, layers: LayerDb) -> Iterator[Yield]:
     """A layer's link file, which holds its short name, is missing, empty or no name.
 
@@ -141,7 +149,15 @@ def _own(owners: Owners, identity: str) -> tuple[str, ...]:
     return tuple(sorted({one.name for one in owners.containers.get(identity, ())}))
 
 
-@check("LAY002", Severity.ERROR, blocks_start=True)
+@check(
+    "LAY002",
+    Severity.ERROR,
+    blocks_start=True,
+    says=(
+        "readlink PATH/overlay2/l/ID: no such file or directory",
+        "error creating overlay mount to PATH ... no such file or directory",
+    ),
+)
 def short_link_missing(overlay: Overlay, owners: Owners, log: DaemonLog) -> Iterator[Yield]:
     """A layer's short link in overlay2/l is gone, or leads elsewhere.
 

@@ -65,7 +65,18 @@ def rootless(daemon: Daemon) -> bool:
     return "--rootless" in daemon.argv or daemon.address.startswith("unix:///run/user/")
 
 
-@check("NET037", Severity.ERROR)
+@check(
+    "NET037",
+    Severity.ERROR,
+    says=(
+        "Bind for ADDRESS failed: port is already allocated",
+        "failed to bind host port ... address already in use",
+        "listen tcp4 ... bind: address already in use",
+        "listen ... bind: address already in use",
+        "Failed to bind: EADDRINUSE",
+        "unexpected error (Failure EADDRINUSE)",
+    ),
+)
 def port_taken(
     containers: Containers, sockets: Sockets, proxies: Proxies, options: Options, daemon: Daemon
 ) -> Iterator[Yield]:
@@ -226,7 +237,14 @@ def captor(port: Port, container: Container, sockets: Sockets, proxies: Proxies)
     return _listener(port, sockets)
 
 
-@check("NET059", Severity.ERROR)
+@check(
+    "NET059",
+    Severity.ERROR,
+    says=(
+        "bind: cannot assign requested address",
+        "failed to bind host port ... cannot assign requested address",
+    ),
+)
 def publish_address_not_here(
     containers: Containers, links: Links, routes: Routes, sysctls: Sysctls, daemon: Daemon
 ) -> Iterator[Yield]:

@@ -1,0 +1,1 @@
+"""What `doctor explain "ERROR"` finds."""
