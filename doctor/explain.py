@@ -111,6 +111,5 @@ def page(one: Check) -> str:
             label = ""
         if heading == "What you see" and one.says:
             said = "; ".join(f'"{phrase}"' for phrase in one.says)
-            for line in textwrap.wrap(f"Also: {said}", WIDTH - COLUMN + 2):
-                lines.append(" " * COLUMN + line)
+            lines += [" " * COLUMN + line for line in textwrap.wrap(f"Also: {said}", WIDTH - COLUMN + 2)]
     return "\n".join(lines) + "\n"

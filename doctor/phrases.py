@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache
 from math import log2
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from msgspec import Struct
 from doctor.registry import sections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from doctor.registry import Check
 
@@ -30,9 +31,9 @@ LONGEST = 1 << 20
 NEAR = 0.6
 """What a code must score, of the best one's score, to be named beside it."""
 
-PLACEHOLDERS = frozenset(
-    "ADDRESS BRIDGE CODE CONTAINER DEVICE DIGEST DRIVER FILE HOST ID IMAGE IP KEY LAYER N NAME NETWORK NUMBER PATH PID"
-    " PORT RANGE REGISTRY SUBNET TIME USER VALUE VERSION X Y".split()
+PLACEHOLDERS = re.compile(
+    r"\b(?:ADDRESS|BRIDGE|CODE|CONTAINER|DEVICE|DIGEST|DRIVER|FILE|HOST|ID|IMAGE|IP|KEY|LAYER|N|NAME|NETWORK|NUMBER|PATH"
+    r"|PID|PORT|RANGE|REGISTRY|SUBNET|TIME|USER|VALUE|VERSION|X|Y)\b"
 )
 
 WRAPPERS = (
@@ -105,8 +106,7 @@ def pieces(phrase: str) -> tuple[tuple[str, ...], ...]:
     (('bind', 'for'), ('failed', 'port', 'is', 'already', 'allocated'))
     """
     open_ = _ROOTS.sub(" ... ", _ADDRESS.sub(" ... ", _RESOLVER.sub(r"resolver\1", phrase)))
-    open_ = re.sub(r"\b[A-Z]+\b", lambda word: " ... " if word[0] in PLACEHOLDERS else word[0], open_)
-    runs = (tuple(words(part)) for part in re.split(r"\.\.\.|…", open_))
+    runs = (tuple(words(part)) for part in re.split(r"\.\.\.|…", PLACEHOLDERS.sub(" ... ", open_)))
     return tuple(run for run in runs if run)
 
 

@@ -42,9 +42,9 @@ def test_as_a_log_prints_it(one: dict[str, Any]) -> None:
     """Upper case, the journal's prefix, logfmt's quotes and escapes, colours and other ids change nothing."""
     text = one["said"].replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     log = f'Nov 24 08:00:00 host dockerd[812]: time="2026-11-24T08:00:00.1Z" level=error msg="{text}" id=0a1b2c3d4e5f'
-    plain = [found.code for found in find(one["said"], CHECKS)]
-    assert [found.code for found in find(log, CHECKS)][0] == plain[0]
-    assert [found.code for found in find(f"\x1b[31m{one['said'].upper()}\x1b[0m", CHECKS)][0] in one["codes"]
+    plain = find(one["said"], CHECKS)
+    assert find(log, CHECKS)[0].code == plain[0].code
+    assert find(f"\x1b[31m{one['said'].upper()}\x1b[0m", CHECKS)[0].code in one["codes"]
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
@@ -59,7 +59,7 @@ def test_a_page_is_found_by_its_own_quotes(check: Check) -> None:
 
 def test_rows_name_codes_and_sources() -> None:
     """Sixty rows and more, none twice, each with its codes and who said it."""
-    assert len({one["said"] for one in ERRORS}) == len(ERRORS) >= 60  # noqa: PLR2004 - what was asked for
+    assert len({one["said"] for one in ERRORS}) == len(ERRORS) >= 60
     assert all(one["codes"] and one["by"] for one in ERRORS)
 
 
@@ -99,7 +99,7 @@ def test_one_page_or_a_list() -> None:
     assert explain("the following directives are specified both as a flag and in the configuration file").startswith(
         "DMN003 "
     )
-    assert all(len(line) <= 80 for line in explain("port is already allocated").split("\n"))  # noqa: PLR2004 - columns
+    assert all(len(line) <= 80 for line in explain("port is already allocated").split("\n"))
 
 
 def test_words_and_pieces() -> None:
@@ -131,7 +131,7 @@ def test_command_line() -> None:
     assert "\x1b" not in error
     assert "\u202e" not in error
     assert "\\x1b]0;owned" in error
-    assert run("-")[0] == 2  # noqa: PLR2004 - usage
+    assert run("-")[0] == 2
 
 
 @given(st.text(max_size=300))
