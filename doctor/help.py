@@ -54,7 +54,7 @@ Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
   doctor explain NET                      one area
   doctor explain "port is already allocated"
                                           the codes that an error message means
-  journalctl -u docker -n 20 | doctor explain -
+  journalctl | tail | doctor explain -
                                           the same, of lines of a log
 Exit: 0, or 2 when nothing is known of it
 """
