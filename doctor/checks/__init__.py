@@ -5,6 +5,8 @@ from __future__ import annotations
 MODULES = (
     "addressing",
     "bridges",
+    "cgroups",
+    "container_state",
     "daemon_config",
     "daemon_log",
     "daemon_options",
@@ -15,10 +17,12 @@ MODULES = (
     "engine_rules",
     "exposure",
     "kernel",
+    "kernel_log",
     "links",
     "overlay_links",
     "published_ports",
     "routes_mtu",
     "sandboxes",
+    "shims",
     "veth",
 )

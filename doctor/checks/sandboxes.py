@@ -8,7 +8,7 @@ from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.processes import Processes
 from doctor.facts.sandboxes import Sandboxes, SandboxFile
-from doctor.model import Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
+from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
 from doctor.registry import check
 
 COLLECTS = (28, 0)
@@ -102,3 +102,58 @@ def _unmounted(file: SandboxFile, name: str, pid: int) -> Finding:
         hits=(Effect(f"docker network connect and disconnect fail for {name}"),),
         works=(Effect(f"{name} runs on, with the network that it has"),),
     )
+
+
+@check("NSP003", Severity.WARNING)
+def sandbox_of_another_namespace(sandboxes: Sandboxes, containers: Containers, processes: Processes) -> Iterator[Yield]:
+    """A container's sandbox file leads to another network namespace than its processes are in.
+
+    ## What it is
+    dockerd works on a container's network through its sandbox file: links, addresses and routes
+    are made in the namespace that is mounted there. The processes are to be in the same.
+    ## What you see
+    docker network connect succeeds, and the container has no new interface; what docker network
+    inspect shows is not what ip addr shows inside.
+    ## By hand
+    docker inspect -f '{{.State.Pid}} {{.NetworkSettings.SandboxKey}}' NAME
+    stat -L -c %i /run/docker/netns/* /proc/PID/ns/net
+    ## Cure
+    Mount the namespace of its processes there again: nothing stops.
+    ## Looks like
+    NSP002 (the file is no mount at all), NET012 (only its link is broken)
+    ## Limits
+    Containers that share a namespace (network mode host or container) are judged by their owner.
+    ## References
+    moby libnetwork/osl/namespace_linux.go, network_namespaces(7)
+    """
+    files = {file.path: file for file in sandboxes.all}
+    judged = [one for one in containers.running if one.sandbox in files and not one.sandbox.endswith("/default")]
+    if not judged:
+        yield NotApplicable("no running container has a sandbox of its own")
+        return
+    for one in judged:
+        file = files[one.sandbox]
+        process = processes.by_pid.get(one.pid)
+        space = process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") if process else ""
+        if process is None or process.container != one.id or not space or not file.inode or file.inode == space:
+            continue
+        yield Finding(
+            subject=one.name,
+            scope=f"container {one.name}",
+            title=f"the sandbox of {one.name} is another network namespace",
+            message=f"{file.path} holds namespace {file.inode}; process {one.pid} of {one.name} is in {space}",
+            evidence=(
+                file.cited,
+                Citation("proc/processes", process.line, f"net:[{space}]", f"/proc/{one.pid}/ns/net"),
+            ),
+            remedy=Remedy(
+                "mount its own namespace there",
+                (
+                    Command(("umount", "-l", file.path)),
+                    Command(("mount", "--bind", f"/proc/{one.pid}/ns/net", file.path)),
+                ),
+                lasts="until-boot",
+            ),
+            hits=(Effect(f"what Docker changes in the network of {one.name} is changed elsewhere"),),
+            works=(Effect(f"{one.name} runs on, with the network that it has"),),
+        )

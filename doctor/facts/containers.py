@@ -56,6 +56,17 @@ class _Settings(Struct):
     Networks: dict[str, _Endpoint | None] | None = None
 
 
+class _Probe(Struct):
+    Start: str = ""
+    ExitCode: int = 0
+
+
+class _Health(Struct):
+    Status: str = ""
+    FailingStreak: int = 0
+    Log: list[_Probe] | None = None
+
+
 class _State(Struct):
     Running: bool = False
     Restarting: bool = False
@@ -64,11 +75,16 @@ class _State(Struct):
     Status: str = ""
     Pid: int = 0
     StartedAt: str = ""
+    FinishedAt: str = ""
+    ExitCode: int = 0
+    OOMKilled: bool = False
     Error: str = ""
+    Health: _Health | None = None
 
 
 class _Policy(Struct):
     Name: str = ""
+    MaximumRetryCount: int = 0
 
 
 class _LogConfig(Struct):
@@ -87,12 +103,17 @@ class _HostConfig(Struct):
     CapAdd: list[str] | None = None
     Runtime: str = ""
     LogConfig: _LogConfig = field(default_factory=_LogConfig)
+    Memory: int = 0
+    PidsLimit: int | None = None
+    PidMode: str = ""
 
 
 class _Config(Struct):
     Image: str = ""
     Labels: dict[str, str] | None = None
     Hostname: str = ""
+    StopSignal: str = ""
+    StopTimeout: int | None = None
 
 
 class _Mount(Struct):
@@ -108,6 +129,9 @@ class _Inspect(Struct):
     ID: str = ""
     Name: str = ""
     Image: str = ""
+    Created: str = ""
+    Path: str = ""
+    RestartCount: int = 0
     State: _State = field(default_factory=_State)
     Config: _Config = field(default_factory=_Config)
     HostConfig: _HostConfig = field(default_factory=_HostConfig)
@@ -174,7 +198,12 @@ class Asked(Struct, frozen=True):
 class Container(Struct, frozen=True):
     """One container. `name` is what a person calls it (Compose: `project/service`), `engine_name` what docker does.
 
-    `started` is in seconds since the epoch, 0 when it never ran; `policy` is the restart policy (`no`, `always`, ...).
+    `started`, `created` and `finished` are in seconds since the epoch, 0 when it never did; `policy` is the restart policy
+    (`no`, `always`, ...), `retries` how often `on-failure` may try (0: for ever), `restarts` how often it did since the last
+    start by hand. `error` is why the last start failed. `health` is empty without a health check; `failing` counts probes
+    that failed in a row, `probes` are start and exit code of the last ones. `memory` (bytes) and `pids_limit` are 0 for
+    none. `program` is what is started, `stop_signal` what `docker stop` sends first, `stop_timeout` (seconds) how long it
+    waits.
     `opened` are ports opened for direct routing, on no port of the host (`host` 0).
     """
 
@@ -198,6 +227,21 @@ class Container(Struct, frozen=True):
     exposed: tuple[tuple[int, str], ...] = ()
     """Ports that the image or the user exposes, published or not, while it runs: number and protocol."""
     opened: tuple[Port, ...] = ()
+    created: float = 0.0
+    finished: float = 0.0
+    exit_code: int = 0
+    oom_killed: bool = False
+    restarts: int = 0
+    retries: int = 0
+    health: str = ""
+    failing: int = 0
+    probes: tuple[tuple[float, int], ...] = ()
+    program: str = ""
+    memory: int = 0
+    pids_limit: int = 0
+    pid_mode: str = ""
+    stop_signal: str = ""
+    stop_timeout: int = 10
 
     @property
     def stays_down(self) -> bool:
@@ -216,6 +260,8 @@ class Containers(Struct, frozen=True):
     unsettled_ids: frozenset[str]
     source: str
     complete: bool
+    changing: tuple[Container, ...] = ()
+    """The unsettled ones as they were inspected: one that restarts again and again is never settled."""
 
     @property
     def running(self) -> tuple[Container, ...]:
@@ -252,7 +298,8 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
     last = snapshot.get("api/containers-last")
     after = _listing(last) if last.readable else before
     unsettled = {identity for identity in before | after if before.get(identity) != after.get(identity)}
-    every = []
+    every: list[Container] = []
+    changing: list[Container] = []
     complete = True
     for identity, (_, state, _) in before.items():
         record = snapshot.get(f"api/inspect/{identity}")
@@ -269,8 +316,7 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
             unsettled.add(identity)
         if one.running != (state in {"running", "paused"}):
             unsettled.add(identity)
-        if identity not in unsettled:
-            every.append(one)
+        (changing if identity in unsettled else every).append(one)
     names = {
         identity: (before.get(identity) or after[identity])[0] for identity in unsettled if identity in before | after
     }
@@ -280,6 +326,7 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
         frozenset(unsettled),
         "API",
         complete,
+        tuple(changing),
     )
 
 
@@ -320,6 +367,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         return None
     settings = raw.NetworkSettings
     name = raw.Name.lstrip("/") or identity[:12]
+    health = raw.State.Health or _Health()
     return Container(
         id=identity,
         name=_shown(name, raw.Config.Labels or {}),
@@ -359,6 +407,21 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
             if number.isdecimal()
         ),
         opened=_opened(settings.Ports or {}),
+        created=epoch(raw.Created),
+        finished=epoch(raw.State.FinishedAt),
+        exit_code=raw.State.ExitCode,
+        oom_killed=raw.State.OOMKilled,
+        restarts=raw.RestartCount,
+        retries=raw.HostConfig.RestartPolicy.MaximumRetryCount,
+        health=health.Status if health.Status != "none" else "",
+        failing=health.FailingStreak,
+        probes=tuple((epoch(one.Start), one.ExitCode) for one in health.Log or ()),
+        program=raw.Path,
+        memory=raw.HostConfig.Memory,
+        pids_limit=max(raw.HostConfig.PidsLimit or 0, 0),
+        pid_mode=raw.HostConfig.PidMode,
+        stop_signal=raw.Config.StopSignal or "SIGTERM",
+        stop_timeout=10 if raw.Config.StopTimeout is None else raw.Config.StopTimeout,
     )
 
 

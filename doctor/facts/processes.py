@@ -44,10 +44,14 @@ class Process(Struct, frozen=True):
 
 
 class Processes(Struct, frozen=True):
-    """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection."""
+    """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection.
+
+    `lasting` are those that were the same process in the same state at the end.
+    """
 
     by_pid: dict[int, Process]
     restarted: frozenset[int]
+    lasting: frozenset[int] = frozenset()
 
     def named(self, name: str) -> list[Process]:
         """Give the processes of that command that are no part of a container."""
@@ -96,19 +100,24 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             waits=tuple(text for rest, (text, _) in parts.items() if rest.endswith("/wchan")),
             line=parts["stat"][1],
         )
-    return Processes(found, _restarted(snapshot, found))
+    return Processes(found, *_again(snapshot, found))
 
 
-def _restarted(snapshot: Snapshot, found: dict[int, Process]) -> frozenset[int]:
+def _again(snapshot: Snapshot, found: dict[int, Process]) -> tuple[frozenset[int], frozenset[int]]:
+    """Give the pids that were gone or another process at the end, and those that were as before."""
     record = snapshot.get("proc/last")
     if not record.readable:
-        return frozenset()
+        return frozenset(), frozenset()
     again = {}
     for entry in tree_entries(record):
         pid, _, rest = entry.path.partition("/")
         if rest == "stat" and pid.isdecimal() and entry.type == "f":
             try:
-                again[int(pid)] = _stat(entry.content)[3]
+                _, state, _, start = _stat(entry.content)
             except (ValueError, IndexError):
                 continue
-    return frozenset(pid for pid, one in found.items() if one.argv and again.get(pid) != one.start)
+            again[int(pid)] = (start, state)
+    return (
+        frozenset(pid for pid, one in found.items() if one.argv and again.get(pid, (-1, ""))[0] != one.start),
+        frozenset(pid for pid, one in found.items() if again.get(pid) == (one.start, one.state)),
+    )

@@ -307,6 +307,7 @@ class Image(Struct, frozen=True):
     diffs: tuple[str, ...]
     chains: tuple[str, ...]
     digests: tuple[str, ...] = ()
+    architecture: str = ""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -336,6 +337,8 @@ class Images(Struct, frozen=True):
     fault: str
     file: Record
     chains: dict[str, tuple[str, str]]
+    machine: str = ""
+    """The host's, as `uname -m` says it."""
 
     def called(self, identity: str) -> tuple[str, ...]:
         """Give the names of an image id."""
@@ -348,6 +351,7 @@ class _RootFS(Struct):
 
 class _ImageConfig(Struct):
     rootfs: _RootFS = field(default_factory=_RootFS)
+    architecture: str = ""
 
 
 class _Repositories(Struct):
@@ -401,7 +405,8 @@ def images(snapshot: Snapshot) -> Images:
             damaged[identity] = record
             continue
         try:
-            diffs = decoder.decode(record.data).rootfs.diff_ids
+            config = decoder.decode(record.data)
+            diffs = config.rootfs.diff_ids
         except UNDECODABLE:
             continue
         words = sorted(called.get(identity, ()))
@@ -412,6 +417,7 @@ def images(snapshot: Snapshot) -> Images:
                 tuple(diffs),
                 chain_ids(diffs),
                 tuple(name for name in words if "@" in name),
+                config.architecture,
             )
         )
     root = file.target.removesuffix("/repositories.json")
@@ -421,7 +427,7 @@ def images(snapshot: Snapshot) -> Images:
         for chain, diff in zip(image.chains, image.diffs, strict=True):
             made[chain] = (parent, diff)
             parent = chain
-    return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made)
+    return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made, snapshot.meta.machine)
 
 
 class Owners(Struct, frozen=True):

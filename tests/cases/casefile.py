@@ -128,6 +128,7 @@ _PREFIXES: dict[str, Kind] = {
     "netns/": "netns",
     "proc/": "tree",
     "run/": "tree",
+    "cgroup/": "tree",
     "engine/places": "kernel",
 }
 

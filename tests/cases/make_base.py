@@ -221,16 +221,18 @@ _STATE = dict.fromkeys(
         "StartedAt",
         "FinishedAt",
         "Error",
+        "Health",
     )
 )
 _INSPECT: dict[str, Any] = {
-    **dict.fromkeys(("Id", "ID", "Name", "Image")),
+    **dict.fromkeys(("Id", "ID", "Name", "Image", "Created", "Path", "RestartCount")),
     "State": _STATE,
     "HostConfig": {
         **dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
         **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime", "LogConfig")),
+        **dict.fromkeys(("Memory", "PidsLimit", "PidMode")),
     },
-    "Config": dict.fromkeys(("Image", "Labels", "Hostname")),
+    "Config": dict.fromkeys(("Image", "Labels", "Hostname", "StopSignal", "StopTimeout")),
     "Mounts": None,
     "MountPoints": None,
     "NetworkSettings": dict.fromkeys(("SandboxID", "SandboxKey", "Ports", "Networks")),
@@ -238,6 +240,9 @@ _INSPECT: dict[str, Any] = {
 _INFO: dict[str, Any] = {
     **dict.fromkeys(("Driver", "LiveRestoreEnabled", "ServerVersion", "Debug", "LoggingDriver", "DefaultRuntime")),
     **dict.fromkeys(("DockerRootDir", "ExperimentalBuild", "Labels", "RegistryConfig")),
+    **dict.fromkeys(
+        ("CgroupVersion", "CgroupDriver", "MemoryLimit", "PidsLimit", "CpuCfsQuota", "CPUShares", "CPUSet")
+    ),
 }
 _LISTED: dict[str, Any] = dict.fromkeys(("Id", "Names", "Image", "State", "NetworkSettings"))
 _NETWORK: dict[str, Any] = {
@@ -297,11 +302,14 @@ class Cutter:
             (lambda text: "".join(text.splitlines(keepends=True)[:2]), ("engine/init-script",)),
             (self._log, ("engine/log",)),
             (self._processes, ("proc/processes",)),
-            (self._as_it_is, ("run/netns",)),
+            (self._as_it_is, ("run/netns", "cgroup/containers")),
             (self._paths, ("engine/paths",)),
             (self._groups, ("host/groups",)),
             (lambda _: f"size {100 << 30}\nfree {60 << 30}\n", ("store/space",)),
             (self._logs, ("store/logs",)),
+            (self._signals, ("proc/signals",)),
+            (self._cgroup_mounts, ("host/mounts",)),
+            (lambda _: "", ("host/kernel-log",)),
             (self._index, ("netns/index",)),
             (self._listeners, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/listeners", name))),
             (self._inner, tuple(name for name in self.snapshot.records if re.match(r"netns/\d+/iptables", name))),
@@ -320,7 +328,10 @@ class Cutter:
             (self._json(_INSPECT), tuple(record.name for record in self.snapshot.under("api/inspect/"))),
             (self._json(_INSPECT), self._of_containers("config.v2.json")),
             (self._json(_INSPECT["HostConfig"]), self._of_containers("hostconfig.json")),
-            (self._json({"rootfs": None}), tuple(record.name for record in self.snapshot.under("store/images/"))),
+            (
+                self._json({"rootfs": None, "architecture": None}),
+                tuple(record.name for record in self.snapshot.under("store/images/")),
+            ),
             (self._tree, ("store/overlay2", "store/overlay2-l", "store/overlay2-last", "store/layerdb")),
             (self._tree, ("store/layerdb-mounts",)),
         ]
@@ -359,6 +370,20 @@ class Cutter:
 
     def _of_containers(self, file: str) -> tuple[str, ...]:
         return tuple(one.name for one in self.snapshot.under("store/containers/") if one.name.endswith("/" + file))
+
+    def _signals(self, text: str) -> str:
+        def named(match: re.Match[str]) -> str:
+            pid = str(self.namer.pids[int(match[1])])
+            return f"{pid}/status{match[2]}NSpid:\\t{pid}\\t"
+
+        lines = re.sub(r"(?m)^(\d+)/status(.*?)NSpid:\\t\d+\\t", named, text).splitlines(keepends=True)
+        return "".join(sorted(lines))
+
+    @staticmethod
+    def _cgroup_mounts(text: str) -> str:
+        """Keep the mounts of cgroups, with the numbers of a host of their own."""
+        kept = [line.split(" ", 4) for line in text.split("\n") if " - cgroup" in line]
+        return "".join(f"{30 + n} 29 0:{30 + n} / {rest[4]}\n" for n, rest in enumerate(kept))
 
     @staticmethod
     def _as_it_is(text: str) -> str:
@@ -492,6 +517,8 @@ class Cutter:
         return cut
 
     def _clock(self, one: dict[str, Any]) -> None:
+        if "Created" in one and "State" in one:
+            one["Created"] = f"{DAY}{CLOCK[one['Name'].lstrip('/')]}.1Z"
         state = one.get("State")
         if isinstance(state, dict):
             name = one["Name"].lstrip("/")

@@ -15,13 +15,16 @@ import pytest
 
 from doctor.examine import Facts
 from doctor.facts.bootrules import BootRules
+from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options
+from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.groups import DockerGroup
+from doctor.facts.kernellog import KernelLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.logs import Logs
@@ -55,8 +58,10 @@ REGISTRY = load(plugins=False)
 FACTS: dict[str, type] = {
     "bootrules": BootRules,
     "clamps": Clamps,
+    "cgroups": Cgroups,
     "clock": Clock,
     "config": ConfigFile,
+    "containerfiles": ContainerFiles,
     "containers": Containers,
     "daemon": Daemon,
     "dockergroup": DockerGroup,
@@ -64,6 +69,10 @@ FACTS: dict[str, type] = {
     "engine_rules": EngineRules,
     "images": Images,
     "layerdb": LayerDb,
+    "hierarchies": Hierarchies,
+    "info": EngineInfo,
+    "inits": Inits,
+    "kernellog": KernelLog,
     "lifecycle": Lifecycle,
     "links": Links,
     "log": DaemonLog,

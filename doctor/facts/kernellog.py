@@ -1,0 +1,43 @@
+"""The kernel's log: lines such as `<6>[12911.488478] docker0: port 4(vethc8b667c) entered disabled state`."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from doctor.facts.clock import Clock
+from doctor.model import Citation
+from doctor.registry import fact
+from doctor.snapshot import EvidenceMissing, Snapshot
+
+_LINE = re.compile(r"^(?:<\d+>)?\[\s*(\d+\.\d+)\]\s?(.*)$")
+
+
+class KernelLine(Struct, frozen=True):
+    """A line: when (seconds since the epoch, 0 when the boot's time is unknown), text and citation."""
+
+    at: float
+    text: str
+    cited: Citation
+
+
+class KernelLog(Struct, frozen=True):
+    """What the ring buffer holds, oldest first."""
+
+    lines: tuple[KernelLine, ...]
+
+
+@fact
+def kernel_log(snapshot: Snapshot, clock: Clock) -> KernelLog:
+    """Read the ring buffer; lines of another shape are left out."""
+    record = snapshot.get("host/kernel-log")
+    if not record.readable:
+        raise EvidenceMissing("kernel log", record.why or record.status)
+    found = []
+    for number, raw in enumerate(record.text.split("\n"), 1):
+        match = _LINE.match(raw)
+        if match:
+            at = clock.booted + float(match[1]) if clock.booted else 0.0
+            found.append(KernelLine(at, match[2], Citation(record.name, number, match[2], "dmesg")))
+    return KernelLog(tuple(found))

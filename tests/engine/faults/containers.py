@@ -1,0 +1,224 @@
+"""Faults of single containers: they die, do not start, are unhealthy, or are stuck."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tests.engine.faults.table import Fault
+from tests.enginehost import IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.enginehost import EngineHost
+
+FLAG = "/srv/flag"
+"""A folder of the host that is mounted as /f: what lies in it decides how the container behaves."""
+
+
+def _await(host: EngineHost, name: str, template: str, wanted: Callable[[str], bool], seconds: float = 20) -> str:
+    """Wait until what `docker inspect` says of a container is wanted."""
+    said = ""
+    for _ in range(int(seconds * 20)):
+        said = host.docker("inspect", "-f", template, name).strip()
+        if wanted(said):
+            return said
+        time.sleep(0.05)
+    raise AssertionError(f"{name}: {template} stayed {said}")
+
+
+def _run(host: EngineHost, name: str, script: str, *options: str) -> None:
+    """Start a container that runs a script and sees the flags."""
+    host.sh(f"mkdir -p {FLAG}")
+    host.docker("run", "-d", "--name", name, "-v", f"{FLAG}:/f", *options, IMAGE, "sh", "-c", script)
+
+
+def _running(name: str) -> Callable[[EngineHost], object]:
+    """Whether the container runs, as the engine says."""
+    return lambda host: host.docker("inspect", "-f", "{{.State.Running}} {{.State.Restarting}}", name)
+
+
+# What breaks
+
+
+def _may_end(host: EngineHost) -> None:
+    host.sh(f"mkdir -p {FLAG}; touch {FLAG}/ok")
+    _run(host, "worker", "[ -e /f/ok ] && exec idle; exit 3", "--restart", "always")
+
+
+def _loop(host: EngineHost) -> None:
+    host.sh(f"rm {FLAG}/ok")
+    host.docker("restart", "worker")
+    # From the sixth on it waits for three seconds and more: long enough to be looked at.
+    _await(host, "worker", "{{.RestartCount}} {{.State.Restarting}}", lambda said: said[0] >= "6" and "true" in said)
+
+
+def _end_loop(host: EngineHost) -> None:
+    host.sh(f"touch {FLAG}/ok")
+    host.docker("restart", "worker")
+
+
+def _limited_tries(host: EngineHost) -> None:
+    host.sh(f"mkdir -p {FLAG}; touch {FLAG}/ok")
+    _run(host, "worker", "[ -e /f/ok ] && exec idle; exit 3", "--restart", "on-failure:1")
+
+
+def _give_up(host: EngineHost) -> None:
+    host.sh(f"rm {FLAG}/ok")
+    host.docker("restart", "worker")
+    _await(host, "worker", "{{.State.Status}} {{.RestartCount}}", lambda said: said == "exited 1")
+    host.sh(f"touch {FLAG}/ok")
+
+
+def _small(host: EngineHost) -> None:
+    host.sh(f"mkdir -p {FLAG}; echo 1 >{FLAG}/n")
+    fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=$(cat /f/n) && exec idle"
+    _run(host, "hog", fill, "--memory", "16m")
+
+
+def _kill_for_memory(host: EngineHost) -> None:
+    host.sh(f"echo 22 >{FLAG}/n")
+    host.docker("restart", "hog")
+    _await(host, "hog", "{{.State.Status}}", lambda said: said == "exited")
+
+
+def _kill_child(host: EngineHost) -> None:
+    host.docker("exec", "hog", "sh", "-c", "dd if=/dev/zero of=/dev/shm/y bs=1M count=40; rm /dev/shm/y", check=False)
+
+
+def _killed(host: EngineHost) -> object:
+    """How many of its processes the kernel killed."""
+    path = f"/sys/fs/cgroup/memory/docker/{host.docker('inspect', '-f', '{{.Id}}', 'hog').strip()}/memory.oom_control"
+    return host.read(path).split("oom_kill ")[1].split()[0]
+
+
+def _can_crash(host: EngineHost) -> None:
+    _run(host, "crasher", "[ -e /f/bad ] && { rm /f/bad; sh -c 'kill -SEGV $$'; exit $?; }; exec idle")
+
+
+def _crash(host: EngineHost) -> None:
+    host.sh(f"touch {FLAG}/bad")
+    host.docker("restart", "crasher")
+    _await(host, "crasher", "{{.State.Status}}", lambda said: said == "exited")
+
+
+def _with_file(host: EngineHost) -> None:
+    host.sh("mkdir -p /srv; echo 1 >/srv/page")
+    host.docker("run", "-d", "--name", "pages", "-v", "/srv/page:/www/page", IMAGE, "idle")
+
+
+def _file_is_folder(host: EngineHost) -> None:
+    host.docker("stop", "pages")
+    host.sh("rm /srv/page; mkdir /srv/page")
+    host.docker("start", "pages", check=False)
+    host.sh("rmdir /srv/page; echo 1 >/srv/page")
+
+
+def _with_health(host: EngineHost) -> None:
+    host.sh(
+        f"mkdir -p {FLAG}; printf '#!/bin/sh\\n[ -e /f/ok ]\\n' >{FLAG}/probe; chmod +x {FLAG}/probe; touch {FLAG}/ok"
+    )
+    _run(host, "tested", "exec idle", "--health-cmd", "/f/probe", "--health-interval", "0.3s", "--health-retries", "1")
+    _await(host, "tested", "{{.State.Health.Status}}", lambda said: said == "healthy")
+
+
+def _health(host: EngineHost) -> object:
+    """What the engine says of its health."""
+    return host.docker("inspect", "-f", "{{.State.Health.Status}}", "tested")
+
+
+def _sicken(host: EngineHost) -> None:
+    host.sh(f"rm {FLAG}/ok")
+    _await(host, "tested", "{{.State.Health.Status}}", lambda said: said == "unhealthy")
+
+
+def _recover(host: EngineHost) -> None:
+    host.sh(f"touch {FLAG}/ok")
+    _await(host, "tested", "{{.State.Health.Status}}", lambda said: said == "healthy")
+
+
+def _lose_probe(host: EngineHost) -> None:
+    host.sh(f"mv {FLAG}/probe {FLAG}/away")
+    template = "{{range .State.Health.Log}}{{.ExitCode}} {{end}}"
+    _await(host, "tested", template, lambda said: set(said.split()) == {"127"})
+
+
+def _find_probe(host: EngineHost) -> None:
+    host.sh(f"mv {FLAG}/away {FLAG}/probe")
+    _await(host, "tested", "{{.State.Health.Status}}", lambda said: said == "healthy")
+
+
+def _folder(host: EngineHost, name: str) -> str:
+    return f"/var/lib/docker/containers/{host.docker('inspect', '-f', '{{.Id}}', name).strip()}"
+
+
+def _cut_config(host: EngineHost) -> None:
+    host.sh(f"truncate -s 200 {_folder(host, 'cron')}/config.v2.json")
+
+
+def _empty_host_config(host: EngineHost) -> None:
+    host.sh(f"truncate -s 0 {_folder(host, 'db')}/hostconfig.json")
+
+
+def _parse(host: EngineHost) -> object:
+    """Whether the files of all containers are JSON."""
+    files = "/var/lib/docker/containers/*/*.json"
+    return host.run(
+        "sh", "-c", f"for i in {files}; do python3 -m json.tool $i >/dev/null || exit 1; done", check=False
+    ).returncode
+
+
+def _half_removed(host: EngineHost) -> None:
+    host.docker("create", "--name", "stuck", IMAGE, "idle")
+    upper = host.docker("inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", "stuck").strip()
+    host.sh(f"touch {upper}/pinned; chattr +i {upper}/pinned")
+    host.docker("rm", "-f", "stuck", check=False)
+    host.sh(f"chattr -i {upper}/pinned")
+
+
+def _names(host: EngineHost) -> object:
+    """Which containers there are."""
+    return sorted(host.docker("ps", "-a", "--format", "{{.Names}}").split())
+
+
+def _with_program(host: EngineHost) -> None:
+    host.sh(f"mkdir -p {FLAG}; printf '#!/bin/sh\\nexec idle\\n' >{FLAG}/prog; chmod +x {FLAG}/prog")
+    host.docker("run", "-d", "--name", "tool", "-v", f"{FLAG}:/f", IMAGE, "/f/prog")
+
+
+def _lose_program(host: EngineHost) -> None:
+    host.sh(f"mv {FLAG}/prog {FLAG}/away")
+    host.docker("restart", "tool", check=False)
+
+
+def _find_program(host: EngineHost) -> None:
+    host.sh(f"mv {FLAG}/away {FLAG}/prog")
+    host.docker("start", "tool")
+
+
+def _not_executable(host: EngineHost) -> None:
+    host.sh(f"chmod -x {FLAG}/prog")
+    host.docker("restart", "tool", check=False)
+
+
+def _executable(host: EngineHost) -> None:
+    host.sh(f"chmod +x {FLAG}/prog")
+    host.docker("start", "tool")
+
+
+FAULTS = (
+    Fault("CTR001", "loop", _loop, _running("worker"), setup=_may_end, heal=_end_loop),
+    Fault("CTR001", "gave-up", _give_up, _running("worker"), setup=_limited_tries),
+    Fault("CTR001", "killed-for-memory", _kill_for_memory, _running("hog"), setup=_small),
+    Fault("CTR001", "child-killed", _kill_child, _killed, level="warning", setup=_small),
+    Fault("CTR001", "crashed", _crash, _running("crasher"), level="warning", setup=_can_crash),
+    Fault("CTR001", "not-started", _file_is_folder, _running("pages"), setup=_with_file),
+    Fault("CTR002", "fails", _sicken, _health, setup=_with_health, heal=_recover),
+    Fault("CTR002", "cannot-run", _lose_probe, _health, level="warning", setup=_with_health, heal=_find_probe),
+    Fault("CTR003", "cut", _cut_config, _parse, level="warning"),
+    Fault("CTR003", "empty", _empty_host_config, _parse, level="warning"),
+    Fault("CTR004", "dead", _half_removed, _names, level="warning"),
+    Fault("CTR005", "not-found", _lose_program, _running("tool"), setup=_with_program, heal=_find_program),
+    Fault("CTR005", "not-executable", _not_executable, _running("tool"), setup=_with_program, heal=_executable),
+)
