@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from doctor.snapshot import tree_entries, tree_line
+from doctor.lines import tree_line
+from doctor.snapshot import tree_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

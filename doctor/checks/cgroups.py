@@ -271,7 +271,7 @@ def _outside(one: Container, hierarchy: str, cited: Citation, processes: Process
 
 @check("CGR006", Severity.WARNING)
 def near_limit(cgroups: Cgroups, containers: Containers) -> Iterator[Yield]:
-    """A container is near its memory or process limit, was refused processes, or waits for its share of processor time.
+    """A container is near its limit of memory or processes, or waits for its processor time.
 
     ## What it is
     memory.max, pids.max and cpu.max are what a container may use. At the first the kernel kills,

@@ -267,7 +267,7 @@ def _not_started(one: Container) -> Finding:
 
 
 @check("CTR002", Severity.ERROR)
-def unhealthy(containers: Containers) -> Iterator[Yield]:
+def health_check_fails(containers: Containers) -> Iterator[Yield]:
     """A running container fails its own health check.
 
     ## What it is
@@ -336,17 +336,17 @@ def container_files_damaged(files: ContainerFiles, containers: Containers, daemo
     dockerd keeps each container in two JSON files below its data directory. At a start it reads
     them; a container whose files do not parse does not exist for it.
     ## What you see
-    Nothing while dockerd runs: it has the container in memory. After its next start the
-    container is missing in docker ps -a; the log says "failed to load container".
+    After a crash or a full disk, and a start of dockerd, a container is missing in docker ps -a;
+    the log says "failed to load container". Its layer, volumes and name on disk are there.
     ## By hand
     python3 -m json.tool /var/lib/docker/containers/ID/config.v2.json
     ## Cure
-    While dockerd still knows it: docker update writes both files anew, nothing stops. Else put
-    the file back from a backup; layer and volumes are still there.
+    Put the file back from a backup and restart Docker, or make the container anew from its
+    Compose file. One that dockerd still knows: docker update writes both files anew.
     ## Looks like
     DMN001 (it is daemon.json that does not parse)
     ## Limits
-    Only whether the files are JSON with the container's id, not whether each value makes sense.
+    Of containers that dockerd lists and inspects the files are not read: it writes them anew.
     ## References
     moby container/container.go (FromDisk, toDisk), docker-container-update(1)
     """

@@ -23,7 +23,7 @@ _GLOBAL = re.compile(r"oom-kill:constraint=CONSTRAINT_NONE.*task=([^,]+),pid=(\d
 
 @check("HST006", Severity.WARNING)
 def kernel_complains(log: KernelLog, clock: Clock) -> Iterator[Yield]:
-    """The kernel's log tells of a hung task, a fault, memory that ran out, or a file system that was shut down.
+    """The kernel's log tells of a hung task, a fault, no memory, or a dead file system.
 
     ## What it is
     The kernel logs what it could not do: a task that waits for a disk for two minutes, a bug of

@@ -299,7 +299,7 @@ def _without_shim(one: Container, process: Process, processes: Processes, daemon
 
 
 @check("NSP008", Severity.WARNING)
-def zombies(containers: Containers, processes: Processes) -> Iterator[Yield]:
+def zombies_not_reaped(containers: Containers, processes: Processes) -> Iterator[Yield]:
     """A process of a container does not reap its children: they stay as zombies.
 
     ## What it is

@@ -154,19 +154,19 @@ def _folder(host: EngineHost, name: str) -> str:
 
 
 def _cut_config(host: EngineHost) -> None:
-    host.sh(f"truncate -s 200 {_folder(host, 'cron')}/config.v2.json")
+    file = f"{_folder(host, 'db')}/config.v2.json"
+    host.stop_dockerd()
+    host.sh(f"cp {file} /srv/config.v2.json; truncate -s 200 {file}; echo {file} >/srv/whose")
+    host.start_dockerd()
+    for name in ("web", "cron", "api"):
+        host.docker("start", name)
 
 
-def _empty_host_config(host: EngineHost) -> None:
-    host.sh(f"truncate -s 0 {_folder(host, 'db')}/hostconfig.json")
-
-
-def _parse(host: EngineHost) -> object:
-    """Whether the files of all containers are JSON."""
-    files = "/var/lib/docker/containers/*/*.json"
-    return host.run(
-        "sh", "-c", f"for i in {files}; do python3 -m json.tool $i >/dev/null || exit 1; done", check=False
-    ).returncode
+def _put_back(host: EngineHost) -> None:
+    host.sh("cp /srv/config.v2.json $(cat /srv/whose)")
+    host.restart_dockerd()
+    for name in ("web", "cron", "api", "db"):
+        host.docker("start", name)
 
 
 def _half_removed(host: EngineHost) -> None:
@@ -216,8 +216,7 @@ FAULTS = (
     Fault("CTR001", "not-started", _file_is_folder, _running("pages"), setup=_with_file),
     Fault("CTR002", "fails", _sicken, _health, setup=_with_health, heal=_recover),
     Fault("CTR002", "cannot-run", _lose_probe, _health, level="warning", setup=_with_health, heal=_find_probe),
-    Fault("CTR003", "cut", _cut_config, _parse, level="warning"),
-    Fault("CTR003", "empty", _empty_host_config, _parse, level="warning"),
+    Fault("CTR003", "not-loaded", _cut_config, _names, heal=_put_back),
     Fault("CTR004", "dead", _half_removed, _names, level="warning"),
     Fault("CTR005", "not-found", _lose_program, _running("tool"), setup=_with_program, heal=_find_program),
     Fault("CTR005", "not-executable", _not_executable, _running("tool"), setup=_with_program, heal=_executable),
