@@ -114,7 +114,7 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         looked=_looked(host, environ, address, data_root, binary, pid),
         iptables=_iptables(host),
         other=_other(host),
-        paths=_named(host, settings, address, setting("pidfile"), data_root),
+        paths=(*_named(host, settings, address, setting("pidfile"), data_root), *_trusted(config_file, exec_root)),
     )
 
 
@@ -128,6 +128,21 @@ def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, dat
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
+
+
+def _trusted(config_file: str, exec_root: str) -> tuple[str, ...]:
+    """Give the files beside those that the configuration names by which who may write them becomes root."""
+    units = ("docker.service", "docker.socket", "containerd.service")
+    return (
+        config_file.rpartition("/")[0] or "/",
+        config_file,
+        *("/etc/default/docker", "/etc/sysconfig/docker", "/etc/init.d/docker"),
+        *(f"{folder}/{unit}" for folder in ("/etc/systemd/system", "/usr/lib/systemd/system") for unit in units),
+        *(
+            "/run/containerd/containerd.sock",
+            f"{exec_root.replace('/var/run/', '/run/', 1)}/containerd/containerd.sock",
+        ),
+    )
 
 
 def _running(host: Host) -> tuple[int, tuple[str, ...]]:

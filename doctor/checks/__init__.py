@@ -16,6 +16,7 @@ MODULES = (
     "docker_proxy",
     "engine_rules",
     "exposure",
+    "file_rights",
     "kernel",
     "kernel_log",
     "links",

@@ -43,6 +43,10 @@ def _tool(*options: str) -> Callable[[EngineHost], None]:
     return make
 
 
+def _configured(host: EngineHost) -> None:
+    host.write("/etc/docker/daemon.json", '{"log-level": "info"}\n')
+
+
 def open_to(frm: str, address: str) -> Callable[[EngineHost], object]:
     """What a client meets on 2375."""
     return lambda host: host.connect(frm, address, 2375)
@@ -51,6 +55,15 @@ def open_to(frm: str, address: str) -> Callable[[EngineHost], object]:
 def members(host: EngineHost) -> object:
     """Who is in the group."""
     return host.sh("getent group docker").strip().rpartition(":")[2]
+
+
+def strangers(host: EngineHost) -> object:
+    """Whether nobody (uid 65534) may write to daemon.json, and open containerd's socket."""
+    path = "/run/docker/containerd/containerd.sock"
+    tried = f"test -w /etc/docker/daemon.json && echo daemon.json; test -w {path} && echo {path}; true"
+    return host.sh(f"setpriv --reuid 65534 --regid 65534 --clear-groups sh -c '{tried}'"), host.sh(
+        "stat -c %u /etc/docker/daemon.json"
+    )
 
 
 def inside(host: EngineHost) -> object:
@@ -80,6 +93,15 @@ FAULTS = (
         level="warning",
         setup=_tool(*PUBLISHED),
         heal=_tool(*PUBLISHED),
+    ),
+    Fault("SEC009", "daemon-json", lambda h: h.sh("chmod 666 /etc/docker/daemon.json"), strangers, setup=_configured),
+    Fault(
+        "SEC009",
+        "owned-by-a-user",
+        lambda h: h.sh("chown 1000 /etc/docker/daemon.json"),
+        strangers,
+        level="warning",
+        setup=_configured,
     ),
     Fault("SEC005", "privileged", _tool("--privileged"), inside, level="info", setup=_tool(), heal=_tool()),
     Fault(
