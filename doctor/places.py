@@ -99,6 +99,8 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         data_root = SNAP_DATA if snap else rootless if "--rootless" in argv else OPTIONS["data-root"].default
     runtime = environ.get("XDG_RUNTIME_DIR", "") if "--rootless" in argv else ""
     usual = f"unix://{runtime}/docker.sock" if runtime else "unix:///run/docker.sock"
+    if settings.get("userns-remap"):
+        data_root = _remapped(host, data_root)
     address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), usual, running=bool(pid))
     exec_root = setting("exec-root")
     return Places(
@@ -128,6 +130,16 @@ def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, dat
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
+
+
+def _remapped(host: Host, data_root: str) -> str:
+    """Give the directory UID.GID in which a dockerd with userns-remap keeps everything, where there is one and no other."""
+    try:
+        names = host.listdir(data_root)
+    except OSError:
+        return data_root
+    found = [name for name in names if name.replace(".", "", 1).isdecimal() and "." in name.strip(".")]
+    return f"{data_root}/{found[0]}" if len(found) == 1 else data_root
 
 
 def _trusted(config_file: str, exec_root: str) -> tuple[str, ...]:

@@ -27,7 +27,11 @@ from doctor.model import (
 from doctor.places import Places
 from doctor.registry import check
 
-_DENIED = "store: the files of the container are root only"
+
+def _unread(names: Names) -> str:
+    """Say why the files of containers are not known."""
+    missing = names.resolv.missing
+    return "store: the files of containers are root only" if "denied" in missing else f"store: {missing}"
 
 
 def on_user_network(container: Container) -> bool:
@@ -160,7 +164,7 @@ def container_resolver_misplaced(files: NameFiles, containers: Containers, socke
         if names is None or names.resolv.missing == "mounted" or names.resolv.absent:
             continue
         if names.resolv.missing:
-            yield Unknown(container.name, _DENIED)
+            yield Unknown(container.name, _unread(names))
             continue
         judged = True
         servers = names.resolv.servers
@@ -416,7 +420,7 @@ def container_unknown_to_itself(files: NameFiles, containers: Containers) -> Ite
             continue
         if names.hosts is None:
             if names.resolv.missing and not names.resolv.absent and names.resolv.missing != "mounted":
-                yield Unknown(container.name, _DENIED)
+                yield Unknown(container.name, _unread(names))
             continue
         judged = True
         hostname = container.asked.hostname
