@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calendar import timegm
+from functools import lru_cache
 from time import strptime
 
 from msgspec import Struct
@@ -31,6 +32,12 @@ def clock(snapshot: Snapshot) -> Clock:
     return Clock(snapshot.meta.collected_at, 0.0)
 
 
+@lru_cache(maxsize=1024)
+def _seconds(head: str) -> int:
+    """Read `2026-11-24T11:38:55`: a log of 5,000 lines has few seconds, and strptime takes 25 microseconds for each."""
+    return timegm(strptime(head, "%Y-%m-%dT%H:%M:%S"))
+
+
 def epoch(text: str) -> float:
     """Read an RFC 3339 time as Go and journald print it; 0 for Go's zero time and for what is none.
 
@@ -41,7 +48,7 @@ def epoch(text: str) -> float:
     """
     head, rest = text[:19], text[19:]
     try:
-        seconds = timegm(strptime(head, "%Y-%m-%dT%H:%M:%S"))
+        seconds = _seconds(head)
     except ValueError:
         return 0.0
     if seconds < 0:

@@ -88,7 +88,7 @@ def _runtime(host: EngineHost) -> None:
 
 FAULTS = (
     Fault("DMN002", "misspelt", lambda h: refused(h, registry_mirors=["https://mirror.example"]), answers, ("DMN016",)),
-    Fault("DMN002", "log-option-at-the-top", lambda h: refused(h, max_size="10m"), answers, ("DMN016",)),
+    Fault("DMN002", "log-option-at-the-top", lambda h: refused(h, max_file="3"), answers, ("DMN016",)),
     Fault("DMN002", "running", lambda h: write(h, nameserver=["192.0.2.53"]), reloads, level="warning"),
     Fault("DMN002", "flag-name", _label_for_labels, labels, level="warning", setup=_labelled),
     Fault("DMN005", "verbose", lambda h: refused(h, log_level="verbose"), answers, ("DMN016",)),
