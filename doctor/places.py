@@ -99,8 +99,6 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         data_root = SNAP_DATA if snap else rootless if "--rootless" in argv else OPTIONS["data-root"].default
     runtime = environ.get("XDG_RUNTIME_DIR", "") if "--rootless" in argv else ""
     usual = f"unix://{runtime}/docker.sock" if runtime else "unix:///run/docker.sock"
-    if settings.get("userns-remap"):
-        data_root = _remapped(host, data_root)
     address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), usual, running=bool(pid))
     exec_root = setting("exec-root")
     return Places(
@@ -108,7 +106,7 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         argv=argv,
         binary=binary,
         config_file=config_file,
-        data_root=data_root,
+        data_root=_remapped(host, data_root) if settings.get("userns-remap") else data_root,
         exec_root=exec_root.replace("/var/run/", "/run/", 1) if exec_root.startswith("/var/run/") else exec_root,
         pidfile=setting("pidfile").replace("/var/run/", "/run/", 1),
         log=_log(host, pid),
@@ -126,7 +124,8 @@ def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, dat
     held = runtimes.values() if isinstance(runtimes, dict) else ()
     programs = [one.get("path") for one in held if isinstance(one, dict)]
     programs += [settings.get("userland-proxy-path"), settings.get("init-path")]
-    found = [address.removeprefix("unix://"), pidfile.replace("/var/run/", "/run/", 1), data_root]
+    socket = address.removeprefix("unix://").replace("/var/run/", "/run/", 1)
+    found = [socket, pidfile.replace("/var/run/", "/run/", 1), data_root]
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
