@@ -401,7 +401,7 @@ def bridge_holds_ports_back(networks: Networks, links: Links, containers: Contai
         if link.learns and users:
             yield _spanning(network, link, users, alone=all(one.kind == "veth" for one in ports))
             continue
-        held = [one for one in ports if one.kind == "veth" and one.up and one.port_state in _HELD_BACK]
+        held = [one for one in ports if one.kind == "veth" and one.state == "UP" and one.port_state in _HELD_BACK]
         if held and users and not link.learns:
             yield _blocked(network, held)
 
@@ -449,7 +449,7 @@ def _blocked(network: Network, held: list[Link]) -> Finding:
     )
 
 
-@check("NET017", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check("NET017", Severity.ERROR, explains=("DMN013", "DMN016"), blocks_start=True)
 def icc_off_without_rules(
     options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

@@ -250,7 +250,6 @@ FAULTS = (
     Fault("NET015", "uplink", lambda h: h.sh("ip link set eth0 mtu 1400"), announced, level="warning"),
     Fault("NET015", "ends", lambda h: h.sh(f"ip link set {_veth(h, 'db')} mtu 1200"), large),
     Fault("NET017", "refused", lambda h: _refused(h, {"icc": False, "iptables": False}), answers, ("DMN016",)),
-    Fault("NET017", "running", lambda h: _write(h, {"icc": False, "iptables": False}), would_start, level="warning"),
     Fault("NET054", "vpn", _vpn, flows),
     Fault("NET054", "answers", _answers_astray, flows),
     Fault("NET055", "stp", _stp, reachable_at_once, level="warning"),
