@@ -112,6 +112,25 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
     expect: Expect | None = None
 
 
+class Cause(Struct, frozen=True, forbid_unknown_fields=True):
+    """A cause of a chain: what it explains, the rivals that it excludes (all of them), whose cures come first, since when."""
+
+    code: str
+    explains: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    since: str = ""
+
+
+class Chain(Struct, frozen=True, forbid_unknown_fields=True):
+    """A host with several faults: `of` are cases whose differences all lie on their one base, then its own."""
+
+    of: tuple[str, ...]
+    cause: tuple[Cause, ...]
+    record: tuple[Given, ...] = ()
+    edit: tuple[Edit, ...] = ()
+
+
 class Case(Struct, frozen=True):
     """A case, ready to be judged: the code, what must hold in a sentence, the snapshot, what is expected."""
 
@@ -262,3 +281,22 @@ def load(path: Path) -> Case:
     if file.expect.outcome == "fail" and not file.expect.subjects:
         raise CaseError(f"{path.name}: names no subjects")
     return Case(path.parent.name, first.removeprefix("# "), _lay(_base(file.base), file), file.expect)
+
+
+def load_chain(path: Path) -> tuple[Snapshot, tuple[Cause, ...]]:
+    """Read a chain: the snapshot, and the causes in the order in which they must be named. Raises CaseError."""
+    try:
+        chain = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), type=Chain)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise CaseError(f"{path.name}: {error}") from error
+    files = [_read(HERE / f"{name}.toml") for name in chain.of]
+    bases = {file.base for file in files}
+    if len(bases) != 1:
+        raise CaseError(f"{path.name}: cases of one base, not of {', '.join(sorted(bases))}")
+    over = File(
+        meta={key: value for file in files for key, value in file.meta.items()},
+        record=(*(one for file in files for one in file.record), *chain.record),
+        edit=(*(one for file in files for one in file.edit), *chain.edit),
+        remove=tuple(dict.fromkeys(name for file in files for name in file.remove)),
+    )
+    return _lay(_base(bases.pop()), over), chain.cause
