@@ -84,7 +84,14 @@ def cgroup_version_1(info: EngineInfo | None, hierarchies: Hierarchies, daemon: 
     )
 
 
-@check("CGR002", Severity.WARNING)
+@check(
+    "CGR002",
+    Severity.WARNING,
+    says=(
+        "cgroup mountpoint does not exist",
+        "Devices cgroup isn't mounted",
+    ),
+)
 def controllers_missing(
     info: EngineInfo, hierarchies: Hierarchies | None, containers: Containers, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

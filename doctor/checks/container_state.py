@@ -385,7 +385,11 @@ def _damaged(file: Damaged, one: Container | None, *, known: bool) -> Finding:
     )
 
 
-@check("CTR004", Severity.WARNING)
+@check(
+    "CTR004",
+    Severity.WARNING,
+    says=("tried to kill container, but did not receive an exit event",),
+)
 def container_stuck(containers: Containers, clock: Clock) -> Iterator[Yield]:
     """A container is dead, is being removed for minutes, or was created and never started.
 
@@ -445,7 +449,16 @@ def container_stuck(containers: Containers, clock: Clock) -> Iterator[Yield]:
             )
 
 
-@check("CTR005", Severity.ERROR, explains=("CTR001",))
+@check(
+    "CTR005",
+    Severity.ERROR,
+    explains=("CTR001",),
+    says=(
+        "executable file not found in $PATH",
+        "exec format error",
+        "unable to start container process ... exec: ... permission denied",
+    ),
+)
 def program_cannot_run(containers: Containers, images: Images | None, clock: Clock) -> Iterator[Yield]:
     """The program of a container cannot be run: not found, not executable, or for another machine.
 

@@ -206,7 +206,15 @@ WORLD = 0o006
 """Permission bits of everybody: who may write to the socket is root on this host."""
 
 
-@check("DMN017", Severity.ERROR, explains=("DMN016",))
+@check(
+    "DMN017",
+    Severity.ERROR,
+    explains=("DMN016",),
+    says=(
+        "permission denied while trying to connect to the Docker daemon socket",
+        "permission denied while trying to connect to the docker API at PATH",
+    ),
+)
 def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options, start: NextStart) -> Iterator[Yield]:
     """The socket of dockerd is open to everybody, closed to its group, or no socket.
 

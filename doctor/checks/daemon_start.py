@@ -152,7 +152,16 @@ def _given_up(line: LogLine, result: str, start: NextStart) -> Finding:
     )
 
 
-@check("DMN018", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN018",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=(
+        "pid file found, ensure docker is not running or delete PATH",
+        "ensure docker is not running or delete PATH: process with PID N is still running",
+    ),
+)
 def pid_file_of_another(pidfile: PidFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """The pid file names a process that is alive and is no dockerd.
 
