@@ -67,6 +67,9 @@ ERRNOS = (
 """What the kernel says of very different faults."""
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\\+[nrt]|\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}")
+_PREFIX = re.compile(
+    r"^\w{3}\s+\d+ [\d:]{8} \S+ [\w.-]+(?:\[\d+\])?: |\btime=\S+ (?=level=)|\blevel=\w+ |\bmsg=", re.MULTILINE
+)
 _WORD = re.compile(r"[^\W_]+")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?(?::\d+)?|\b[0-9a-f]{12,64}\b", re.IGNORECASE)
 _RESOLVER = re.compile(r"\b127\.0\.0\.(11|53)(?::53)?\b")
@@ -90,12 +93,12 @@ def phrases(check: Check) -> tuple[str, ...]:
 
 
 def words(text: str) -> list[str]:
-    r"""Give the words of a text, lower case, without addresses, ids and numbers that are none of a word.
+    r"""Give the words of a text, lower case, without addresses, ids, bare numbers and what a log puts before a line.
 
     >>> words('msg="Bind for 0.0.0.0:80 failed: \\"it\\" is in use" id=4f2c6c0e8f7a')
-    ['msg', 'bind', 'for', 'failed', 'it', 'is', 'in', 'use', 'id']
+    ['bind', 'for', 'failed', 'it', 'is', 'in', 'use', 'id']
     """
-    text = _ADDRESS.sub(" ", _RESOLVER.sub(r"resolver\1", _ESCAPE.sub(" ", text)))
+    text = _ADDRESS.sub(" ", _RESOLVER.sub(r"resolver\1", _ESCAPE.sub(" ", _PREFIX.sub(" ", text))))
     return [word for word in _WORD.findall(text.lower()) if not word.isdigit()]
 
 
