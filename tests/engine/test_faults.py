@@ -206,6 +206,8 @@ DOUBLES = (
     ("LAY002-gone", "NET021-nft-flush"),
     ("NET010-address-gone", "NET021-nat-only"),
     ("DMN001-running", "NET034-uplink"),
+    ("NET034-host", "NET021-nft-flush"),
+    ("LAY002-gone", "DMN001-running"),
 )
 
 
