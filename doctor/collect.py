@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from doctor import __version__, cgroups, sources
+from doctor import __version__, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.host import Host, NotRegularError
 from doctor.lines import tree_line
@@ -169,7 +169,6 @@ class Collector:
         files.add(sources.KERNEL_LOG.name, sources.KERNEL_LOG.target, 1.0, self._kernel_log)
         files.add("engine/paths", "paths of the configuration", 1.0, self._paths)
         survey.add("proc/processes", "/proc", self.reading - self.began, self._survey)
-        survey.add("cgroup/containers", cgroups.ROOT, 1.0, self._cgroups)
         for source in table:
             if source.kind == "tree" and source.area == "store":
                 store.add(source.name, self._target(source), source.seconds + 1.5, self._read(source))
@@ -503,7 +502,14 @@ class Collector:
         }.get(status, f"the process that reads it: {status}")
         for frame in frames(done.stdout):
             self._take(frame)
-        for name, target in (("run/netns", folder), ("proc/processes", "/proc"), ("netns/index", "/proc/*/ns/net")):
+        asked = (
+            ("run/netns", folder),
+            ("proc/processes", "/proc"),
+            ("netns/index", "/proc/*/ns/net"),
+            ("cgroup/containers", "/sys/fs/cgroup"),
+            ("proc/signals", "/proc"),
+        )
+        for name, target in asked:
             if name not in self.records:
                 self._put(Record(name, "tree", target, status, why=why, ms=done.seconds * 1000))
         for entry in tree_entries(self.records["netns/index"]):
@@ -520,17 +526,6 @@ class Collector:
             return
         how = "processes" if frame.name == "proc/processes" else "text" if frame.name.endswith("tables") else "none"
         self._keep(frame.name, kind, frame.target, frame.data, how, status=status, why=frame.why, ms=frame.ms)
-
-    def _cgroups(self) -> None:
-        """Read the groups of running containers, and how their first processes take signals."""
-        start = time.perf_counter()
-        try:
-            groups, signals = cgroups.read(self.host, self.records["proc/processes"])
-        except OSError as error:
-            self._failed("cgroup/containers", "tree", cgroups.ROOT, error, _since(start))
-            return
-        self._keep("cgroup/containers", "tree", cgroups.ROOT, groups.encode(), "none", ms=_since(start))
-        self._keep("proc/signals", "tree", "/proc", signals.encode(), "none")
 
     def _processes_last(self) -> None:
         """Look once more at the processes that matter: a pid that is gone, or is another process now, is unsettled."""

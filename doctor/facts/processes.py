@@ -1,6 +1,6 @@
 """Processes of the engine and of its containers, and the network namespace of every process.
 
-Parses the tree record `proc/processes` (`doctor.processes.scan`), lines such as::
+Parses the tree record `proc/processes` (`doctor.linux.procfs.scan`), lines such as::
 
     19/stat     f  0.000  19 (dockerd) S 1 0 0 ...
     19/ns/net   l  0.000  net:[4026532250]

@@ -22,7 +22,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from doctor.lines import tree_line, unescape
-from doctor.linux import namespaces, nfnetlink, rtnetlink, sock_diag, spawn
+from doctor.linux import cgroups, namespaces, nfnetlink, rtnetlink, sock_diag, spawn
 from doctor.linux.frames import DIAG, Frame, status_of, why_of
 from doctor.linux.procfs import scan
 from doctor.linux.trees import sandboxes
@@ -102,6 +102,7 @@ class Survey:
             self._queue.append(("host" if place == "host" else inode, inode, path))
         for _ in range(min(_THREADS, len(self._queue))):
             self._another()
+        self._groups(processes)
         self._wait()
 
     def put(
@@ -134,6 +135,18 @@ class Survey:
             return ""
         self.put(name, "tree", target, text.encode("utf-8", "surrogateescape"), ms=_since(start))
         return text
+
+    def _groups(self, processes: str) -> None:
+        """Read the groups of running containers, and how their first processes take signals."""
+        start = time.perf_counter()
+        try:
+            groups, signals = cgroups.read(processes)
+        except OSError as error:
+            self.failed("cgroup/containers", cgroups.ROOT, error, _since(start), "tree")
+            self.failed("proc/signals", "/proc", error, 0.0, "tree")
+            return
+        self.put("cgroup/containers", "tree", cgroups.ROOT, groups.encode("utf-8", "surrogateescape"), ms=_since(start))
+        self.put("proc/signals", "tree", "/proc", signals.encode("utf-8", "surrogateescape"))
 
     def _another(self) -> None:
         self._threads += 1

@@ -7,17 +7,14 @@ the limit that it is measured against is set, so an unlimited container costs fi
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from doctor.lines import tree_line
-from doctor.snapshot import tree_entries
+from doctor.lines import tree_line, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from doctor.host import Host
-    from doctor.snapshot import Record
 
 ROOT = "/sys/fs/cgroup"
 """Where every distribution mounts them (file-hierarchy(7)); mounts elsewhere are not read."""
@@ -25,6 +22,9 @@ ROOT = "/sys/fs/cgroup"
 _CONTAINER = re.compile(r"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 _NAME = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
 _SMALL = 1 << 14
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PAGE = 2048
+"""The kernel may give less than was asked for from here on."""
 _UNLIMITED = 1 << 62
 """Version 1 spells "no limit" as the greatest multiple of a page that fits into 63 bits."""
 
@@ -55,12 +55,12 @@ def mounts(text: str) -> list[_Mount]:
     return sorted(found, key=lambda one: not one.controllers)
 
 
-def read(host: Host, processes: Record) -> tuple[str, str]:
+def read(processes: str) -> tuple[str, str]:
     """Give the lines of the tree records `cgroup/containers` (below /sys/fs/cgroup) and `proc/signals` (below /proc).
 
-    Raises OSError where the mounts cannot be read.
+    `processes` is what `procfs.scan` gives. Raises OSError where the mounts cannot be read.
     """
-    places = mounts(host.read("/proc/self/mountinfo", 8 << 20)[0].decode("utf-8", "replace"))
+    places = mounts(_read("/proc/self/mountinfo", 8 << 20))
     lines: list[str] = []
     signals: list[str] = []
     lived_in: dict[str, set[str]] = {one.point: set() for one in places}
@@ -68,26 +68,28 @@ def read(host: Host, processes: Record) -> tuple[str, str]:
         where = _folders(places, groups)
         for point, folder in where.items():
             lived_in[point].add(folder)
-        lines += _Reader(host, container).read(places, where)
-        signals.append(_signals(host, pid))
+        lines += _Reader(container).read(places, where)
+        signals.append(_signals(pid))
     for place in places:
-        lines += _empty(host, place, lived_in[place.point])
+        lines += _empty(place, lived_in[place.point])
     return "".join(lines), "".join(signals)
 
 
-def _first_processes(processes: Record) -> Iterator[tuple[int, str, str]]:
+_PROCESS = re.compile(r"^(\d+)/(?:stat\tf\t[\d.]+\t[^\n]*\) \S (\d+) |cgroup\tf\t[\d.]+\t([^\n]*))", re.MULTILINE)
+
+
+def _first_processes(processes: str) -> Iterator[tuple[int, str, str]]:
     """Give pid, container and cgroups of the first process of each container: the one whose parent is outside of it."""
     parents: dict[int, int] = {}
     owners: dict[int, tuple[str, str]] = {}
-    for entry in tree_entries(processes):
-        pid, _, rest = entry.path.partition("/")
-        if rest == "stat":
-            after = entry.content[entry.content.rfind(")") + 2 :].split(" ", 2)
-            parents[int(pid)] = int(after[1])
-        elif rest == "cgroup":
-            found = _CONTAINER.search(entry.content)
+    for pid, parent, group in _PROCESS.findall(processes):
+        if parent:
+            parents[int(pid)] = int(parent)
+        else:
+            groups = unescape(group)
+            found = _CONTAINER.search(groups)
             if found:
-                owners[int(pid)] = (found[1], entry.content)
+                owners[int(pid)] = (found[1], groups)
     seen = set()
     for number, (container, groups) in owners.items():
         parent = owners.get(parents.get(number, 0))
@@ -116,8 +118,7 @@ def _folders(places: list[_Mount], groups: str) -> dict[str, str]:
 class _Reader:
     """Reads the files of one container."""
 
-    def __init__(self, host: Host, container: str) -> None:
-        self.host = host
+    def __init__(self, container: str) -> None:
         self.container = container
         self.lines: list[str] = []
 
@@ -172,7 +173,7 @@ class _Reader:
     def _file(self, folder: str, name: str) -> str:
         """Keep a file; give its text, empty for one that is not there."""
         try:
-            text = self.host.read(f"{folder}/{name}", _SMALL)[0].decode("utf-8", "replace")
+            text = _read(f"{folder}/{name}")
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -183,28 +184,40 @@ class _Reader:
         return text
 
 
-def _empty(host: Host, place: _Mount, lived_in: set[str]) -> Iterator[str]:
+def _empty(place: _Mount, lived_in: set[str]) -> Iterator[str]:
     """Give the groups that bear a container's id and hold none of its processes, with what their cgroup.procs says."""
     parents = {folder.rpartition("/")[0] for folder in lived_in if _CONTAINER.search(folder)}
     for parent in sorted(parents | {place.point + "/docker", place.point + "/system.slice"}):
         try:
-            names = host.listdir(parent)
+            names = sorted(os.listdir(parent))  # noqa: PTH208 - names
         except OSError:
             continue
         for name in names:
             if _NAME.fullmatch(name) and f"{parent}/{name}" not in lived_in:
                 try:
-                    held = host.read(f"{parent}/{name}/cgroup.procs", _SMALL)[0].decode("ascii", "replace")
+                    held = _read(f"{parent}/{name}/cgroup.procs")
                 except OSError:
                     continue
                 yield tree_line(f"{parent[len(ROOT) + 1 :]}/{name}/cgroup.procs", "f", 0.0, held)
 
 
-def _signals(host: Host, pid: int) -> str:
+def _signals(pid: int) -> str:
     """Give the line of a process's pids by namespace and of its signal masks (proc_pid_status(5))."""
     try:
-        text = host.read(f"/proc/{pid}/status", _SMALL)[0].decode("utf-8", "replace")
+        text = _read(f"/proc/{pid}/status")
     except OSError as error:
         return tree_line(f"{pid}/status", "!", 0.0, (error.strerror or "").lower())
     kept = (line for line in text.split("\n") if line.startswith(("NSpid:", "SigBlk:", "SigIgn:", "SigCgt:")))
     return tree_line(f"{pid}/status", "f", 0.0, "\n".join(kept))
+
+
+def _read(path: str, limit: int = _SMALL) -> str:
+    """Read a file of the kernel's; a short one takes one call."""
+    handle = os.open(path, _OPEN)
+    try:
+        data = os.read(handle, limit)
+        while _PAGE <= len(data) < limit and (more := os.read(handle, limit - len(data))):
+            data += more
+    finally:
+        os.close(handle)
+    return data.decode("utf-8", "replace")
