@@ -42,6 +42,9 @@ class Host(Protocol):
     def stat(self, path: str) -> os.stat_result:
         """Stat what a path leads to. Raises OSError."""
 
+    def statvfs(self, path: str) -> os.statvfs_result:
+        """Ask how much room the file system of a path has. Raises OSError."""
+
     def readlink(self, path: str) -> str:
         """Give the text of a symbolic link. Raises OSError."""
 
@@ -132,6 +135,10 @@ class LocalHost:
     def stat(self, path: str) -> os.stat_result:
         """See `Host.stat`."""
         return os.stat(path)  # noqa: PTH116 - as above
+
+    def statvfs(self, path: str) -> os.statvfs_result:
+        """See `Host.statvfs`."""
+        return os.statvfs(path)
 
     def readlink(self, path: str) -> str:
         """See `Host.readlink`."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b32encode
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Literal
 
-from doctor.facts.daemon import DaemonLog
+from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lowers import LowerFault, Lowers
-from doctor.facts.repairs import MANY, lost, together, write
-from doctor.facts.store import LINK, Layer, LayerDb, Overlay, Owners
+from doctor.facts.repairs import MANY, lost, new_name, together, write
+from doctor.facts.store import LINK, MOUNT_ID, Images, Layer, LayerDb, Overlay, Owners
 from doctor.model import (
     Citation,
     Command,
@@ -28,11 +26,6 @@ from doctor.model import (
     Yield,
 )
 from doctor.registry import check
-
-
-def _new_name(identity: str) -> str:
-    """Give a layer that nobody knows by any name one of its own: always the same, so that a report does not change."""
-    return b32encode(sha256(identity.encode()).digest()).decode()[:26]
 
 
 def _judged(overlay: Overlay, owners: Owners) -> Iterator[Layer]:
@@ -73,7 +66,7 @@ def link_file_damaged(overlay: Overlay, owners: Owners, layers: LayerDb) -> Iter
     Write the name back: the short link that leads to the layer has it. Nothing stops, and the
     file must have no newline. A pull does not heal, it takes the layer for whole.
     ## Looks like
-    LAY002 (the file is whole, the short link is not), or the directory is gone
+    LAY002 (the file is whole, the short link is not), LAY008 (the directory is gone)
     ## Limits
     For a container's own layer it is a warning: nothing is made on top of that one.
     ## References
@@ -110,7 +103,7 @@ def _link_file(overlay: Overlay, owners: Owners, layers: LayerDb, layer: Layer) 
     path = f"{overlay.root}/{layer.id}/link"
     names = [name for name in overlay.names_of(layer.id) if LINK.fullmatch(name)]
     known = _above(overlay, owners, layers, layer.id)
-    name = known or (names[0] if names else "") or _new_name(layer.id)
+    name = known or (names[0] if names else "") or new_name(layer.id)
     steps: list[Step] = [write(path, name)]
     evidence = [overlay.cite(f"{layer.id}/link", "is not there" if layer.link is None else f"holds {layer.link!r}")]
     if name in overlay.links:
@@ -370,7 +363,7 @@ def lower_file_damaged(overlay: Overlay, owners: Owners, lowers: Lowers) -> Iter
     Write the list back: it follows from the layer database and the link files. Nothing stops.
     docker pull does not heal, it takes the layer for whole.
     ## Looks like
-    LAY002 (the list is right, a short link is gone), or a layer of it
+    LAY002 (the list is right, a short link is gone), LAY008 (a layer of the list is gone)
     ## Limits
     Only layers that an image or a container uses are judged.
     ## References
@@ -421,7 +414,7 @@ def lower_file_with_a_loop(overlay: Overlay, owners: Owners, lowers: Lowers) -> 
     ## Cure
     Write the list that the layer database asks for. Nothing stops.
     ## Looks like
-    LAY004 (each once, in the wrong order), or two layers have one name
+    LAY004 (each once, in the wrong order), LAY019 (two layers of one name)
     ## Limits
     Only layers that an image or a container uses are judged.
     ## References
@@ -446,7 +439,7 @@ def content_of_layer_missing(overlay: Overlay, owners: Owners) -> Iterator[Yield
     an image is lost: it comes anew only when every image and container that shares it is gone.
     docker pull and docker load do not heal, they take the layer for whole.
     ## Looks like
-    the whole directory is gone; LAY002 (the content is there, its short link is not)
+    LAY008 (the whole directory is gone), LAY002 (the content is there, its short link is not)
     ## Limits
     Whether the content is what it was is not looked at. Image layers need no work directory.
     ## References
@@ -496,4 +489,84 @@ def _content(overlay: Overlay, owners: Owners, layer: Layer, member: Literal["di
         ),
         works=owners.works(layer.id),
         excluded=(Excluded("LAY008", "the layer's directory is there"),),
+    )
+
+
+@check("LAY018", Severity.INFO)
+def layers_left_over(
+    overlay: Overlay, owners: Owners, layers: LayerDb, images: Images, daemon: Daemon
+) -> Iterator[Yield]:
+    """Directories of overlay2 belong to nothing any more.
+
+    ## What it is
+    Each directory that the engine made is named in the layer database, by a layer or by a
+    container. A dockerd that was killed while it pulled, made or removed something leaves others.
+    ## What you see
+    du of overlay2 says much more than docker system df; names that end in -init without the one
+    they belong to.
+    ## By hand
+    grep -r ID /var/lib/docker/image/overlay2/layerdb
+    ## Cure
+    Remove the directories and their short links. What is listed was there before dockerd started,
+    and no layer stands on it.
+    ## Looks like
+    LAY024 (a container has lost the record of its directory), LAY007 (a layer has)
+    ## Limits
+    BuildKit's directories have names of 25 letters, and are not judged; sizes are not measured.
+    When the layer database is damaged nothing is said: what seems left over may be needed.
+    ## References
+    moby layer/layer_store.go (deleteLayer), Docker release notes 29.1.3
+    """
+    if overlay.unused:
+        yield NotApplicable(overlay.unused)
+        return
+    left = [layer for layer in overlay.layers.values() if _left(layer, overlay, owners, daemon)]
+    if not left or _in_doubt(owners, layers, images):
+        return
+    ids = {layer.id for layer in left}
+    named = {
+        word[2:]
+        for layer in overlay.layers.values()
+        if layer.lower and layer.id not in ids
+        for word in layer.lower.split(":")
+    }
+    left = [layer for layer in left if not named.intersection({layer.link, *overlay.names_of(layer.id)})]
+    if not left:
+        return
+    links = [f"{overlay.root}/l/{name}" for layer in left for name in overlay.names_of(layer.id)]
+    inits = sum(layer.id.endswith("-init") for layer in left)
+    yield Finding(
+        subject="overlay2",
+        title=f"{len(left)} directories in overlay2 belong to nothing",
+        message=f"{len(left)} of {len(overlay.layers)} directories in {overlay.root} belong to no image and no container"
+        + (f", {inits} of them are init layers" if inits else ""),
+        evidence=tuple(overlay.cite(f"{layer.id}/diff", "in no record of the layer database") for layer in left[:MANY]),
+        remedy=Remedy(
+            "remove them and their short links; nothing stops",
+            (Command(("rm", "-r", *(f"{overlay.root}/{layer.id}" for layer in left), *links)),),
+            risk="destructive",
+        ),
+        hits=(Effect("they take room that docker system df does not count"),),
+        works=(Effect("everything: nothing stands on them"),),
+    )
+
+
+def _left(layer: Layer, overlay: Overlay, owners: Owners, daemon: Daemon) -> bool:
+    if layer.id in owners.owned or not MOUNT_ID.fullmatch(layer.id) or layer.id in overlay.unread:
+        return False
+    if overlay.last is not None and layer.id not in overlay.last:
+        return False
+    return not daemon.pid or 0 < layer.written < daemon.started - 1
+
+
+def _in_doubt(owners: Owners, layers: LayerDb, images: Images) -> bool:
+    """Whether something here has lost its record, so that nobody can say what it stood on."""
+    chains = layers.chains
+    if layers.unread or images.damaged or images.unread or any(not one.cache_id for one in chains.values()):
+        return True
+    if any(name not in chains for name in images.chains):
+        return True
+    mounts = layers.mounts
+    return any(
+        one.id not in mounts or not mounts[one.id].mount_id for one in owners.everyone if one.driver in {"", "overlay2"}
     )

@@ -132,6 +132,7 @@ class _Inspect(Struct):
     Created: str = ""
     Path: str = ""
     RestartCount: int = 0
+    Driver: str = ""
     State: _State = field(default_factory=_State)
     Config: _Config = field(default_factory=_Config)
     HostConfig: _HostConfig = field(default_factory=_HostConfig)
@@ -242,6 +243,8 @@ class Container(Struct, frozen=True):
     pid_mode: str = ""
     stop_signal: str = ""
     stop_timeout: int = 10
+    driver: str = ""
+    """The storage driver that its layer is of; empty when that is not known."""
 
     @property
     def stays_down(self) -> bool:
@@ -307,7 +310,7 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
             unsettled.add(identity)
             continue
         # An engine that misses a layer's short link refuses to inspect a container of it (HTTP 500): the disk knows it.
-        one = _container(record, identity) or _on_disk(snapshot, identity)
+        one = _container(record, identity) or on_disk(snapshot, identity)
         if one is None:
             complete = False
             continue
@@ -340,7 +343,7 @@ def _from_disk(snapshot: Snapshot, first: Record, processes: Processes) -> Conta
         if not record.name.endswith("/config.v2.json"):
             continue
         identity = record.name.split("/")[2]
-        one = _on_disk(snapshot, identity)
+        one = on_disk(snapshot, identity)
         if one is None:
             complete = False
             continue
@@ -351,7 +354,8 @@ def _from_disk(snapshot: Snapshot, first: Record, processes: Processes) -> Conta
     return Containers(tuple(sorted(every, key=lambda one: one.name)), (), frozenset(), "disk", complete)
 
 
-def _on_disk(snapshot: Snapshot, identity: str) -> Container | None:
+def on_disk(snapshot: Snapshot, identity: str) -> Container | None:
+    """Read one container as the engine wrote it down; None when that cannot be read."""
     folder = f"store/containers/{identity}"
     return _container(snapshot.get(f"{folder}/config.v2.json"), identity, snapshot.get(f"{folder}/hostconfig.json"))
 
@@ -398,6 +402,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         auto_remove=raw.HostConfig.AutoRemove,
         image=raw.Config.Image,
         image_id=raw.Image,
+        driver=raw.Driver,
         network_mode=raw.HostConfig.NetworkMode,
         cited=Citation(record.name, 1, f"{name} pid {raw.State.Pid}", f"container {name}"),
         asked=_asked(raw),

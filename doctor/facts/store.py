@@ -251,6 +251,12 @@ class LayerDb(Struct, frozen=True):
         name = chain.removeprefix("sha256:")
         return _cite(self.record, f"{name}/{member}", excerpt, f"layerdb/{name[:12]}.../{member}")
 
+    def written(self, chain: str, member: str) -> float:
+        """Give when a file of a chain was written, seconds since the epoch; 0 when it is not there."""
+        start = f"\n{chain.removeprefix('sha256:')}/{member}\t"
+        found = f"\n{self.record.text}".partition(start)[2].partition("\n")[0].split("\t")
+        return _when(found[1]) if len(found) > 1 else 0.0
+
     def cite_mount(self, container: str, member: str, excerpt: str) -> Citation:
         """Cite a file of a container's mount."""
         return _cite(
@@ -337,8 +343,15 @@ class Images(Struct, frozen=True):
     fault: str
     file: Record
     chains: dict[str, tuple[str, str]]
+<<<<<<< HEAD
     machine: str = ""
     """The host's, as `uname -m` says it."""
+=======
+    unread: dict[str, str]
+    """Configurations that could not be read or compared, by short id, and why."""
+    began: float
+    """What was written after this may have come while evidence was taken, seconds since the epoch."""
+>>>>>>> 1792d79 (The layer database, the image database and the disk: records, names, parents, mounts, room and drivers)
 
     def called(self, identity: str) -> tuple[str, ...]:
         """Give the names of an image id."""
@@ -395,13 +408,16 @@ def images(snapshot: Snapshot) -> Images:
     decoder = msgspec.json.Decoder(_ImageConfig)
     found = []
     damaged = {}
+    unread = {}
     for record in snapshot.under("store/images/"):
         name = record.name[13:]
         known.add(name)
-        if not record.readable or record.mtime >= began or (remaining is not None and name not in remaining):
+        if record.mtime >= began or record.status == "absent" or (remaining is not None and name not in remaining):
             continue
         identity = f"sha256:{name}"
-        if record.status == "ok" and record.sha256 and record.sha256 != name:
+        if record.status != "ok":
+            unread[name[:12]] = f"{record.target}: {record.why or record.status}"
+        elif record.sha256 and record.sha256 != name:
             damaged[identity] = record
             continue
         try:
@@ -427,7 +443,11 @@ def images(snapshot: Snapshot) -> Images:
         for chain, diff in zip(image.chains, image.diffs, strict=True):
             made[chain] = (parent, diff)
             parent = chain
+<<<<<<< HEAD
     return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made, snapshot.meta.machine)
+=======
+    return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made, unread, began)
+>>>>>>> 1792d79 (The layer database, the image database and the disk: records, names, parents, mounts, room and drivers)
 
 
 class Owners(Struct, frozen=True):

@@ -32,6 +32,9 @@ DAY = "2026-11-24T"
 CLOCK = {"web": "08:10:00", "api": "08:12:00", "db": "08:13:00", "job": "08:05:00"}
 """When each container of the base started, on DAY, UTC."""
 
+SPACE = "size 107374182400\nfree 64424509440\navailable 64424509440\ninodes 6553600\ninodes_free 6000000\n"
+"""Room on the disk of every base: 60 of 100 GiB."""
+
 CONTAINERS = {"web": "a1", "api": "a2", "db": "a3", "job": "a4"}
 NETWORKS = {"bridge": "b1", "host": "b2", "none": "b3", "shop": "b4"}
 PIDS = {"web": 201, "api": 202, "db": 203}
@@ -334,6 +337,7 @@ class Cutter:
             ),
             (self._tree, ("store/overlay2", "store/overlay2-l", "store/overlay2-last", "store/layerdb")),
             (self._tree, ("store/layerdb-mounts",)),
+            (lambda _: SPACE, ("store/space",)),
         ]
         for cut, names in tables:
             there = (self._record(name, cut) for name in names if name in self.snapshot.records)

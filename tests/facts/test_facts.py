@@ -27,6 +27,7 @@ from doctor.facts.groups import DockerGroup
 from doctor.facts.kernellog import KernelLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
+from doctor.facts.loaded import Loaded
 from doctor.facts.logs import Logs
 from doctor.facts.lowers import Lowers
 from doctor.facts.mounts import Mounts
@@ -42,6 +43,7 @@ from doctor.facts.routes import Clamps, Routing, Strays
 from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
+from doctor.facts.space import Drivers, Space
 from doctor.facts.store import Images, LayerDb, Overlay, Owners
 from doctor.facts.sysctls import Sysctls
 from doctor.facts.unit import Units
@@ -67,6 +69,7 @@ FACTS: dict[str, type] = {
     "dockergroup": DockerGroup,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
+    "drivers": Drivers,
     "images": Images,
     "layerdb": LayerDb,
     "hierarchies": Hierarchies,
@@ -77,6 +80,7 @@ FACTS: dict[str, type] = {
     "links": Links,
     "log": DaemonLog,
     "namefiles": NameFiles,
+    "loaded": Loaded,
     "lowers": Lowers,
     "logs": Logs,
     "mounts": Mounts,
@@ -98,6 +102,7 @@ FACTS: dict[str, type] = {
     "sandboxes": Sandboxes,
     "sockets": Sockets,
     "strays": Strays,
+    "space": Space,
     "sysctls": Sysctls,
     "units": Units,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.engine.faults.table import Fault, starts
+from tests.engine.faults.table import Fault, answers, starts
 from tests.enginehost import IMAGE
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ROOT = "/var/lib/docker"
 OVERLAY = f"{ROOT}/overlay2"
 LAYERDB = f"{ROOT}/image/overlay2/layerdb"
+NAMES = f"{ROOT}/image/overlay2/repositories.json"
 OTHER = "shop/other:1"
 
 
@@ -89,6 +90,12 @@ def batch_starts(host: EngineHost) -> object:
     return done.returncode, done.stdout
 
 
+def size_after_a_restart(host: EngineHost) -> object:
+    """What dockerd makes of the size of the other image when it reads the layer database: the sum over its parents."""
+    _restart(host)
+    return host.docker("image", "inspect", "-f", "{{.Size}}", OTHER)
+
+
 # What breaks
 
 
@@ -115,6 +122,85 @@ def _batch(host: EngineHost, what: str) -> None:
     host.sh(f"cd {OVERLAY}/{_mount(host, 'batch')[1]}; {what}")
 
 
+def _record(host: EngineHost, what: str) -> None:
+    """Run a command in the record of the other image's uppermost layer, and let dockerd read it."""
+    host.sh(f"cd {LAYERDB}/sha256/{_chain(host)}; {what}")
+    _restart(host)
+
+
+def _mounted(host: EngineHost, what: str) -> None:
+    """Run a command in the record of the container's mount, and let dockerd read it."""
+    host.sh(f"cd {_mount(host, 'batch')[0]}; {what}")
+    _restart(host)
+
+
+def _configuration(host: EngineHost, what: str) -> None:
+    """Run a command on the configuration of the other image."""
+    identity = host.docker("image", "inspect", "-f", "{{.Id}}", OTHER).removeprefix("sha256:")
+    host.sh(f"cd {ROOT}/image/overlay2/imagedb/content/sha256; {what} {identity}")
+
+
+def _names_gone_and_down(host: EngineHost) -> None:
+    host.stop_dockerd()
+    host.sh(f": >{NAMES}")
+    host.start_dockerd(expect_failure=True)
+
+
+def _other_link(host: EngineHost) -> None:
+    host.sh(f"cd {OVERLAY}; cp {_layer(host)}/link {_layer(host, OTHER)}/link")
+
+
+def _load_and_restart(host: EngineHost) -> None:
+    _load(host)
+    _restart(host)
+
+
+def _left_over(host: EngineHost) -> None:
+    path = f"{OVERLAY}/{'e' * 64}"
+    host.sh(
+        f"mkdir -p {path}/diff {path}/work; printf %s {'L' * 26} >{path}/link; touch -d '2 hours ago' {path}/link;"
+        f" ln -s ../{'e' * 64}/diff {OVERLAY}/l/{'L' * 26}"
+    )
+
+
+def _own_disk(host: EngineHost) -> None:
+    """Give Docker's data a file system of its own, with few inodes; it is a sparse file."""
+    running = host.running()
+    host.stop_dockerd()
+    host.sh(
+        "truncate -s 4G /root/disk; mkfs.ext4 -q -m 0 -N 3000 /root/disk; mount -o loop /root/disk /mnt;"
+        f" cp -a {ROOT}/. /mnt; umount /mnt; mount -o loop /root/disk {ROOT}"
+    )
+    host.start_dockerd()
+    for name in ("web", "cron", "api", "db"):
+        if name in running:
+            host.docker("start", name)
+
+
+def _no_bytes(host: EngineHost) -> None:
+    host.sh(f"fallocate -l $(df --output=avail -B1 {ROOT} | tail -1) {ROOT}/junk")
+
+
+def _no_inodes(host: EngineHost) -> None:
+    host.sh(f"mkdir {ROOT}/junk; cd {ROOT}/junk; seq 9999 | xargs touch 2>/dev/null || true")
+
+
+def _make_room(host: EngineHost) -> None:
+    host.sh(f"rm -r {ROOT}/junk")
+
+
+def _other_driver(host: EngineHost) -> None:
+    host.stop_dockerd()
+    host.write("/etc/docker/daemon.json", '{\n  "storage-driver": "vfs"\n}\n')
+    host.start_dockerd()
+
+
+def _two_drivers(host: EngineHost) -> None:
+    host.stop_dockerd()
+    host.sh(f"mkdir -p {ROOT}/btrfs/subvolumes")
+    host.start_dockerd(expect_failure=True)
+
+
 FAULTS = (
     Fault("LAY001", "empty", lambda h: _file(h, "link", "", IMAGE), starts),
     Fault("LAY001", "gone", lambda h: _file(h, "link", None), other_starts, setup=_other),
@@ -138,6 +224,56 @@ FAULTS = (
         batch_starts,
         setup=_other,
     ),
+    Fault("LAY007", "diff", lambda h: _record(h, "rm diff"), other_starts, setup=_other),
+    Fault("LAY007", "cache-id", lambda h: _record(h, ": >cache-id"), other_starts, setup=_other),
+    Fault("LAY007", "size", lambda h: _record(h, ": >size"), other_starts, setup=_other),
+    Fault(
+        "LAY008",
+        "removed",
+        lambda h: h.sh(f"rm -r {OVERLAY}/{_layer(h, OTHER)}"),
+        lambda h: (other_starts(h), batch_starts(h)),
+        setup=_other,
+        heal=_made_anew,
+    ),
+    Fault("LAY009", "parent-gone", lambda h: _record(h, "rm parent"), size_after_a_restart, setup=_other),
+    Fault(
+        "LAY010",
+        "unknown",
+        lambda h: _record(h, f"printf sha256:{'0' * 64} >parent"),
+        other_starts,
+        setup=_other,
+    ),
+    Fault("LAY019", "name", _other_link, other_starts, setup=_other),
+    Fault("LAY019", "cache-id", lambda h: _record(h, f"printf %s {_layer(h)} >cache-id"), other_starts, setup=_other),
+    Fault("LAY020", "empty", lambda h: _configuration(h, "truncate -s 0"), other_starts, setup=_other, heal=_load),
+    Fault("LAY020", "cut", lambda h: _configuration(h, "truncate -s 99"), other_starts, setup=_other, heal=_load),
+    Fault(
+        "LAY021",
+        "removed",
+        lambda h: _record(h, "rm -r ../$(basename $PWD)"),
+        lambda h: (other_starts(h), batch_starts(h)),
+        setup=_other,
+        heal=_load_and_restart,
+    ),
+    Fault("LAY023", "image-gone", lambda h: _configuration(h, "rm"), other_starts, setup=_other, heal=_load),
+    Fault("LAY023", "empty", lambda h: h.sh(f": >{NAMES}"), lambda h: h.read(NAMES), level="warning"),
+    Fault("LAY023", "down", _names_gone_and_down, lambda h: (h.answers(), starts(h)), ("DMN016",)),
+    Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=_other),
+    Fault("LAY024", "parent", lambda h: _mounted(h, "printf sha256: >parent"), batch_starts, setup=_other),
+    Fault(
+        "LAY024",
+        "directory-gone",
+        lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}"),
+        batch_starts,
+        setup=_other,
+    ),
+    Fault(
+        "LAY024",
+        "init-gone",
+        lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}-init"),
+        batch_starts,
+        setup=_other,
+    ),
     Fault(
         "LAY032",
         "twice",
@@ -155,4 +291,9 @@ FAULTS = (
         setup=_other,
         heal=_made_anew,
     ),
+    Fault("LAY018", "left-over", _left_over, lambda h: h.sh(f"ls {OVERLAY} | wc -l"), level="info"),
+    Fault("STO001", "vfs", _other_driver, lambda h: h.docker("info", "-f", "{{.Driver}}"), level="info"),
+    Fault("STO005", "full", _no_bytes, starts, setup=_own_disk, heal=_make_room),
+    Fault("STO006", "none", _no_inodes, starts, setup=_own_disk, heal=_make_room),
+    Fault("STO011", "down", _two_drivers, answers, ("DMN016",)),
 )
