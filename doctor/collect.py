@@ -173,9 +173,7 @@ class Collector:
             if source.kind == "tree" and source.area == "store":
                 store.add(source.name, self._target(source), source.seconds + 1.5, self._read(source))
             elif (
-                source.kind in {"file", "tail", "list", "space"}
-                and source.area == "store"
-                and source is not sources.STORE_LAST
+                source.kind in {"file", "tail", "list"} and source.area == "store" and source is not sources.STORE_LAST
             ):
                 files.add(source.name, self._target(source), source.seconds, self._read(source))
         store.add(sources.STORE_LAST.name, self._target(sources.STORE_LAST), 1.0, self._read(sources.STORE_LAST))
@@ -293,8 +291,6 @@ class Collector:
             return lambda: self._tree(source, target)
         if source.kind == "list":
             return lambda: self._list(source, target)
-        if source.kind == "space":
-            return lambda: self._space(source, target)
         if "*" in target:
             return lambda: self._glob(source, target)
         return lambda: self._file(source, source.name, target)
@@ -335,23 +331,6 @@ class Collector:
         for name in names:
             if name.startswith(start) and name.endswith(end) and len(name) >= len(start) + len(end):
                 self._file(source, f"{prefix}/{_text(name)}", f"{folder}/{name}")
-
-    def _space(self, source: Source, path: str) -> None:
-        """Ask how much room a file system has, in bytes and inodes (statvfs(3))."""
-        start = time.perf_counter()
-        try:
-            about = self.host.statvfs(path)
-        except OSError as error:
-            self._failed(source.name, "file", path, error, _since(start))
-            return
-        lines = (
-            f"size {about.f_blocks * about.f_frsize}",
-            f"free {about.f_bfree * about.f_frsize}",
-            f"available {about.f_bavail * about.f_frsize}",
-            f"inodes {about.f_files}",
-            f"inodes_free {about.f_ffree}",
-        )
-        self._keep(source.name, "file", path, ("\n".join(lines) + "\n").encode(), "none", ms=_since(start))
 
     def _list(self, source: Source, path: str) -> None:
         start = time.perf_counter()
@@ -438,14 +417,15 @@ class Collector:
                 self._file(source, source.name, f"{folder}/{container}/{name}")
 
     def _space(self) -> None:
-        """Ask how large the file system of the data root is, and how much of it is free."""
+        """Ask how large the file system of the data root is, and how much of it is free, in bytes and inodes."""
         root = self.places.data_root
         try:
-            size, free = self.host.space(root)
+            room = self.host.space(root)
         except OSError as error:
             self._failed("store/space", "file", root, error, 0.0)
             return
-        self._keep("store/space", "file", root, f"size {size}\nfree {free}\n".encode(), "none")
+        text = "".join(f"{name} {number}\n" for name, number in room.items())
+        self._keep("store/space", "file", root, text.encode(), "none")
 
     def _logs(self) -> None:
         """Ask how large the json log of each container is; where one is gone, what dockerd still holds open of it."""

@@ -42,14 +42,14 @@ class Host(Protocol):
     def stat(self, path: str) -> os.stat_result:
         """Stat what a path leads to. Raises OSError."""
 
-    def statvfs(self, path: str) -> os.statvfs_result:
-        """Ask how much room the file system of a path has. Raises OSError."""
-
     def readlink(self, path: str) -> str:
         """Give the text of a symbolic link. Raises OSError."""
 
-    def space(self, path: str) -> tuple[int, int]:
-        """Give the bytes of the file system that a path is on, and those that are free. Raises OSError."""
+    def space(self, path: str) -> dict[str, int]:
+        """Give the room of the file system that a path is on. Raises OSError.
+
+        `size` and `free` are bytes, `free_root` those that root may still use, `inodes` and `inodes_free` are numbers.
+        """
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """Give the lines of a tree record for `names` below a directory, and whether it was cut at `limit` characters.
@@ -136,18 +136,20 @@ class LocalHost:
         """See `Host.stat`."""
         return os.stat(path)  # noqa: PTH116 - as above
 
-    def statvfs(self, path: str) -> os.statvfs_result:
-        """See `Host.statvfs`."""
-        return os.statvfs(path)
-
     def readlink(self, path: str) -> str:
         """See `Host.readlink`."""
         return os.readlink(path)  # noqa: PTH115 - as above
 
-    def space(self, path: str) -> tuple[int, int]:
+    def space(self, path: str) -> dict[str, int]:
         """See `Host.space`."""
         about = os.statvfs(path)
-        return about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
+        return {
+            "size": about.f_blocks * about.f_frsize,
+            "free": about.f_bavail * about.f_frsize,
+            "free_root": about.f_bfree * about.f_frsize,
+            "inodes": about.f_files,
+            "inodes_free": about.f_ffree,
+        }
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """See `Host.tree`."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-SourceKind = Literal["file", "tail", "tree", "list", "space", "command", "api"]
+SourceKind = Literal["file", "tail", "tree", "list", "command", "api"]
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Source(Struct, frozen=True, kw_only=True):
     Attributes:
         name: of the record; for a path with `*` the match is appended.
         kind: `file` (one regular file), `tail` (its end), `tree` (small files below a directory, see `members`),
-            `list` (the names in a directory), `space` (of its file system), `command` (an argv), `api` (a GET).
+            `list` (the names in a directory), `command` (an argv), `api` (a GET).
         target: path, argv joined by single spaces, or API path.
         members: for a tree, what is read of each directory in it: `name` is read, `name/` and `name?` are only looked
             at, `@` reads the entries themselves, as links or files.
@@ -229,7 +229,6 @@ STORE: tuple[Source, ...] = (
         area="store",
     ),
     STORE_LAST,
-    Source(name="store/space", kind="space", target="{data_root}", area="store"),
     *(
         Source(name=f"store/driver-{name}", kind="list", target=f"{{data_root}}/{name}", scrub="tree", area="store")
         for name in ("aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "zfs")

@@ -105,7 +105,6 @@ _HOW = {
     "tail": "end of a file",
     "tree": "small files below",
     "list": "names in",
-    "space": "room of the file system of",
     "command": "run",
     "api": "GET",
 }

@@ -78,7 +78,7 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
         if full
         else f"{left} are left on the file system of {space.path}",
         message=f"{left} of {_bytes(space.size)} are left on the file system of {space.path} ({share:.0%})",
-        evidence=(space.cite(3, f"available {space.available:,}"), space.cite(1, f"size {space.size:,}")),
+        evidence=(space.cite(2, f"free {space.available:,}"), space.cite(1, f"size {space.size:,}")),
         remedy=_room(space),
         severity=Severity.ERROR if full else Severity.WARNING,
         hits=(Effect("nothing can be pulled, built or started, and containers cannot write"),)

@@ -1,7 +1,7 @@
 """Space of the file system that Docker keeps its data on, and what storage drivers have left there.
 
-`store/space` is lines of `NAME NUMBER`, in bytes and inodes: `size 270552150016`, as statvfs(3) has them. `available`
-is what is left to those who are not root.
+`store/space` is lines of `NAME NUMBER`, in bytes and inodes: `size 270552150016`, as statvfs(3) has them. `free` is
+what is left to those who are not root.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def space(snapshot: Snapshot) -> Space:
         name, _, number = line.partition(" ")
         if number.isdecimal():
             held[name] = int(number)
-    names = ("size", "free", "available", "inodes", "inodes_free")
+    names = ("size", "free_root", "free", "inodes", "inodes_free")
     absent = [name for name in names if name not in held]
     if absent:
         raise EvidenceMissing("store", f"{record.target}: no {absent[0]}")

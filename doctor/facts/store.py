@@ -343,15 +343,12 @@ class Images(Struct, frozen=True):
     fault: str
     file: Record
     chains: dict[str, tuple[str, str]]
-<<<<<<< HEAD
-    machine: str = ""
-    """The host's, as `uname -m` says it."""
-=======
     unread: dict[str, str]
     """Configurations that could not be read or compared, by short id, and why."""
     began: float
     """What was written after this may have come while evidence was taken, seconds since the epoch."""
->>>>>>> 1792d79 (The layer database, the image database and the disk: records, names, parents, mounts, room and drivers)
+    machine: str = ""
+    """The host's, as `uname -m` says it."""
 
     def called(self, identity: str) -> tuple[str, ...]:
         """Give the names of an image id."""
@@ -443,11 +440,19 @@ def images(snapshot: Snapshot) -> Images:
         for chain, diff in zip(image.chains, image.diffs, strict=True):
             made[chain] = (parent, diff)
             parent = chain
-<<<<<<< HEAD
-    return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made, snapshot.meta.machine)
-=======
-    return Images(root, tuple(found), damaged, frozenset(known), names, fault, file, made, unread, began)
->>>>>>> 1792d79 (The layer database, the image database and the disk: records, names, parents, mounts, room and drivers)
+    return Images(
+        root,
+        tuple(found),
+        damaged,
+        frozenset(known),
+        names,
+        fault,
+        file,
+        made,
+        unread,
+        began,
+        snapshot.meta.machine,
+    )
 
 
 class Owners(Struct, frozen=True):

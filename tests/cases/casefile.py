@@ -140,7 +140,7 @@ class Case(Struct, frozen=True):
     expect: Expect
 
 
-_KINDS: dict[str, Kind] = {"tail": "file", "list": "tree", "space": "file"}
+_KINDS: dict[str, Kind] = {"tail": "file", "list": "tree"}
 _SOURCES = {source.name: source for source in (*SOURCES, VERSION)}
 _PREFIXES: dict[str, Kind] = {
     "api/": "api",

@@ -32,7 +32,7 @@ DAY = "2026-11-24T"
 CLOCK = {"web": "08:10:00", "api": "08:12:00", "db": "08:13:00", "job": "08:05:00"}
 """When each container of the base started, on DAY, UTC."""
 
-SPACE = "size 107374182400\nfree 64424509440\navailable 64424509440\ninodes 6553600\ninodes_free 6000000\n"
+SPACE = "size 107374182400\nfree 64424509440\nfree_root 64424509440\ninodes 6553600\ninodes_free 6000000\n"
 """Room on the disk of every base: 60 of 100 GiB."""
 
 CONTAINERS = {"web": "a1", "api": "a2", "db": "a3", "job": "a4"}
@@ -308,7 +308,7 @@ class Cutter:
             (self._as_it_is, ("run/netns", "cgroup/containers")),
             (self._paths, ("engine/paths",)),
             (self._groups, ("host/groups",)),
-            (lambda _: f"size {100 << 30}\nfree {60 << 30}\n", ("store/space",)),
+            (lambda _: SPACE, ("store/space",)),
             (self._logs, ("store/logs",)),
             (self._signals, ("proc/signals",)),
             (self._cgroup_mounts, ("host/mounts",)),
@@ -337,7 +337,6 @@ class Cutter:
             ),
             (self._tree, ("store/overlay2", "store/overlay2-l", "store/overlay2-last", "store/layerdb")),
             (self._tree, ("store/layerdb-mounts",)),
-            (lambda _: SPACE, ("store/space",)),
         ]
         for cut, names in tables:
             there = (self._record(name, cut) for name in names if name in self.snapshot.records)
