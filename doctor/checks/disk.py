@@ -89,7 +89,7 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
 
 @check("STO006", Severity.WARNING, explains=("DMN016",), blocks_start=True)
 def few_inodes_for_docker(space: Space) -> Iterator[Yield]:
-    """The file system of Docker's data runs out of inodes: no file can be made, however much room there is.
+    """The file system of Docker's data runs out of inodes: no file can be made.
 
     ## What it is
     Some file systems have a number of inodes that is fixed when they are made; each file and

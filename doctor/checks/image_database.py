@@ -189,7 +189,7 @@ def _without(
 def name_of_image_leads_nowhere(
     overlay: Overlay, images: Images, containers: Containers, daemon: Daemon, loaded: Loaded, lifecycle: Lifecycle
 ) -> Iterator[Yield]:
-    """repositories.json, which holds the names of images, is damaged, or a name in it leads to no image.
+    """The names of images (repositories.json) are damaged, or one leads to no image.
 
     ## What it is
     repositories.json maps names and digests to image ids. dockerd reads it when it starts, and does
