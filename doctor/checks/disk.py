@@ -109,7 +109,7 @@ def few_inodes_for_docker(space: Space) -> Iterator[Yield]:
     statvfs(3), mke2fs(8), moby issue 9755
     """
     if not space.inodes:
-        yield NotApplicable(f"{space.path} counts no inodes")
+        yield NotApplicable(f"the file system of {space.path} counts no inodes, or was not asked for them")
         return
     share = space.inodes_free / space.inodes
     if share >= LOW:
@@ -196,7 +196,7 @@ def storage_driver_without_a_future(
     )
 
 
-@check("STO011", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check("STO011", Severity.ERROR, explains=("DMN016", "DMN032"), blocks_start=True)
 def several_storage_drivers(
     drivers: Drivers, options: Options, config: ConfigFile, daemon: Daemon, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

@@ -185,7 +185,7 @@ def _without(
     )
 
 
-@check("LAY023", Severity.ERROR, explains=("DMN016",))
+@check("LAY023", Severity.ERROR, explains=("DMN016", "DMN032"))
 def name_of_image_leads_nowhere(
     overlay: Overlay, images: Images, containers: Containers, daemon: Daemon, loaded: Loaded, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

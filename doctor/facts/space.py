@@ -51,12 +51,12 @@ def space(snapshot: Snapshot) -> Space:
         name, _, number = line.partition(" ")
         if number.isdecimal():
             held[name] = int(number)
-    names = ("size", "free_root", "free", "inodes", "inodes_free")
-    absent = [name for name in names if name not in held]
+    absent = [name for name in ("size", "free") if name not in held]
     if absent:
         raise EvidenceMissing("store", f"{record.target}: no {absent[0]}")
-    size, free, available, inodes, inodes_free = (held[name] for name in names)
-    return Space(record.target, size, free, available, inodes, inodes_free, _untagged(snapshot))
+    free = held["free"]  # bundles of the first days have no more than these two
+    root, inodes = held.get("free_root", free), held.get("inodes", 0)
+    return Space(record.target, held["size"], root, free, inodes, held.get("inodes_free", 0), _untagged(snapshot))
 
 
 def _untagged(snapshot: Snapshot) -> int:

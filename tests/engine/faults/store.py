@@ -178,7 +178,10 @@ def _own_disk(host: EngineHost) -> None:
 
 
 def _no_bytes(host: EngineHost) -> None:
-    host.sh(f"fallocate -l $(df --output=avail -B1 {ROOT} | tail -1) {ROOT}/junk")
+    left = int(host.sh(f"df --output=avail -B1 {ROOT} | tail -1"))
+    host.sh(
+        f"mkdir {ROOT}/junk; cd {ROOT}/junk; fallocate -l {left - (8 << 20)} large; cat /dev/zero >rest 2>/dev/null || true"
+    )
 
 
 def _no_inodes(host: EngineHost) -> None:
@@ -257,7 +260,7 @@ FAULTS = (
     ),
     Fault("LAY023", "image-gone", lambda h: _configuration(h, "rm"), other_starts, setup=_other, heal=_load),
     Fault("LAY023", "empty", lambda h: h.sh(f": >{NAMES}"), lambda h: h.read(NAMES), level="warning"),
-    Fault("LAY023", "down", _names_gone_and_down, lambda h: (h.answers(), starts(h)), ("DMN016",)),
+    Fault("LAY023", "down", _names_gone_and_down, lambda h: (h.answers(), starts(h)), ("DMN016", "DMN032")),
     Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=_other),
     Fault("LAY024", "parent", lambda h: _mounted(h, "printf sha256: >parent"), batch_starts, setup=_other),
     Fault(
@@ -295,5 +298,5 @@ FAULTS = (
     Fault("STO001", "vfs", _other_driver, lambda h: h.docker("info", "-f", "{{.Driver}}"), level="info"),
     Fault("STO005", "full", _no_bytes, starts, setup=_own_disk, heal=_make_room),
     Fault("STO006", "none", _no_inodes, starts, setup=_own_disk, heal=_make_room),
-    Fault("STO011", "down", _two_drivers, answers, ("DMN016",)),
+    Fault("STO011", "down", _two_drivers, answers, ("DMN016", "DMN032")),
 )
