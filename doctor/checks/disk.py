@@ -13,8 +13,8 @@ from doctor.model import Command, EditKey, Effect, Finding, NotApplicable, Note,
 from doctor.registry import check
 
 GIB = 1 << 30
-LOW, LOW_BYTES, TIGHT = 0.10, 50 * GIB, 2 * GIB
-"""Below a tenth and 50 GiB, or below 2 GiB, little is left: a tenth of a large disk is much, of a small one little."""
+LOW, LOW_BYTES, QUARTER, TIGHT = 0.10, 50 * GIB, 0.25, 2 * GIB
+"""Below a tenth and 50 GiB, or below a quarter and 2 GiB, little is left: a tenth of a large disk is much, of a small one little."""
 FULL = 16 << 20
 """Bytes from which on nothing can be pulled or started."""
 
@@ -46,8 +46,8 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
     """The file system of Docker's data is full, or nearly.
 
     ## What it is
-    Images, containers, volumes and logs share one file system. It is nearly full below 2 GiB,
-    and below a tenth where that is less than 50 GiB; full below 16 MiB.
+    Images, containers, volumes and logs share one file system. It is nearly full below a quarter
+    that is less than 2 GiB, and below a tenth that is less than 50 GiB; full below 16 MiB.
     ## What you see
     "no space left on device" at docker pull, build and run; applications that cannot write;
     empty files in the image store after a crash.
@@ -69,7 +69,7 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
     if not space.size:
         yield NotApplicable(f"{space.path} counts no bytes")
         return
-    if not full and space.available >= TIGHT and (share >= LOW or space.available >= LOW_BYTES):
+    if not full and (space.available >= TIGHT or share >= QUARTER) and (share >= LOW or space.available >= LOW_BYTES):
         return
     left = _bytes(min(space.available, space.free))
     yield Finding(
