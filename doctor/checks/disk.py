@@ -14,7 +14,7 @@ from doctor.registry import check
 
 GIB = 1 << 30
 LOW, LOW_BYTES, QUARTER, TIGHT = 0.10, 50 * GIB, 0.25, 2 * GIB
-"""Below a tenth and 50 GiB, or below a quarter and 2 GiB, little is left: a tenth of a large disk is much, of a small one little."""
+"""Below a tenth and 50 GiB, or below a quarter and 2 GiB, little is left."""
 FULL = 16 << 20
 """Bytes from which on nothing can be pulled or started."""
 
