@@ -15,8 +15,8 @@ from doctor.registry import check
 GIB = 1 << 30
 LOW, LOW_BYTES, QUARTER, TIGHT = 0.10, 50 * GIB, 0.25, 2 * GIB
 """Below a tenth and 50 GiB, or below a quarter and 2 GiB, little is left."""
-FULL = 16 << 20
-"""Bytes from which on nothing can be pulled or started."""
+FULL = 32 << 20
+"""Bytes below which nothing can be pulled or started: ext4 keeps 16 MiB back even from root."""
 
 
 def _bytes(number: int) -> str:
@@ -47,7 +47,7 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
 
     ## What it is
     Images, containers, volumes and logs share one file system. It is nearly full below a quarter
-    that is less than 2 GiB, and below a tenth that is less than 50 GiB; full below 16 MiB.
+    that is less than 2 GiB, and below a tenth that is less than 50 GiB; full below 32 MiB.
     ## What you see
     "no space left on device" at docker pull, build and run; applications that cannot write;
     empty files in the image store after a crash.

@@ -96,6 +96,12 @@ def size_after_a_restart(host: EngineHost) -> object:
     return host.docker("image", "inspect", "-f", "{{.Size}}", OTHER)
 
 
+def writes(host: EngineHost) -> object:
+    """Whether a container can write a few mebibytes: dockerd itself gets along with the last kilobytes for a while."""
+    fill = ("dd", "if=/dev/zero", "of=/large", "bs=1M", "count=32")
+    return host.run("docker", "run", "--rm", IMAGE, *fill, check=False).returncode
+
+
 # What breaks
 
 
@@ -296,7 +302,7 @@ FAULTS = (
     ),
     Fault("LAY018", "left-over", _left_over, lambda h: h.sh(f"ls {OVERLAY} | wc -l"), level="info"),
     Fault("STO001", "vfs", _other_driver, lambda h: h.docker("info", "-f", "{{.Driver}}"), level="info"),
-    Fault("STO005", "full", _no_bytes, starts, setup=_own_disk, heal=_make_room),
+    Fault("STO005", "full", _no_bytes, writes, setup=_own_disk, heal=_make_room),
     Fault("STO006", "none", _no_inodes, starts, setup=_own_disk, heal=_make_room),
     Fault("STO011", "down", _two_drivers, answers, ("DMN016", "DMN032")),
 )
