@@ -15,7 +15,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from errno import EACCES, ENOENT, ENOTDIR, EPERM
 from hashlib import sha256
 from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
@@ -26,6 +25,7 @@ import msgspec
 from doctor import __version__, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.host import Host, NotRegularError
+from doctor.lanes import Job, Lane, current
 from doctor.lines import tree_line
 from doctor.linux.frames import Frame, frames
 from doctor.linux.trees import CUT, sandboxes
@@ -44,79 +44,6 @@ BRACKET_SECONDS = 0.25
 LAST_SECONDS = 1.0
 MANY = 400
 """Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
-
-
-class Job:
-    """One unit of work of a lane: the record it makes (or the first of them), its bound, whether it was given up."""
-
-    def __init__(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
-        """Keep what is needed to say afterwards what was missing."""
-        self.name = name
-        self.target = target
-        self.seconds = seconds
-        self.work = work
-        self.begun = 0.0
-        self.abandoned = False
-        self.fault: Callable[[Job, Exception], None] | None = None
-
-
-class Lane:
-    """A queue of jobs and the threads that empty it."""
-
-    def __init__(self, name: str, threads: int = 1) -> None:
-        """Make an idle lane; `start` lets it run."""
-        self.name = name
-        self.threads = threads
-        self.jobs: deque[Job] = deque()
-        self.busy: dict[int, Job] = {}
-        self.fault: Callable[[Job, Exception], None] | None = None
-        self.started = False
-        self._serial = 0
-
-    def add(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
-        """Queue a job."""
-        job = Job(name, target, seconds, work)
-        job.fault = self.fault
-        self.jobs.append(job)
-
-    def start(self, wake: threading.Condition) -> None:
-        """Start the lane's threads."""
-        self.started = True
-        for _ in range(self.threads):
-            self.another(wake)
-
-    def another(self, wake: threading.Condition) -> None:
-        """Start one thread: at first, and in the place of one that does not come back."""
-        self._serial += 1
-        threading.Thread(target=self._run, args=(self._serial, wake), name=self.name, daemon=True).start()
-
-    def _run(self, serial: int, wake: threading.Condition) -> None:
-        while True:
-            try:
-                job = self.jobs.popleft()
-            except IndexError:
-                break
-            job.begun = time.monotonic()
-            self.busy[serial] = job
-            _working.job = job
-            try:
-                job.work()
-            except Exception as error:  # noqa: BLE001 - one source's fault must not cost the others
-                if job.fault is not None:
-                    job.fault(job, error)
-            if job.abandoned:
-                return  # another thread has this one's place
-            self.busy.pop(serial, None)
-        with wake:
-            wake.notify_all()
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is queued or running."""
-        return self.started and not self.jobs and not self.busy
-
-
-_working = threading.local()
 
 
 class Collector:
@@ -252,7 +179,7 @@ class Collector:
 
     def _keep(self, name: str, kind: Kind, target: str, data: bytes, how: str, **about: object) -> None:
         """Scrub evidence and keep it, unless the job that brought it was given up meanwhile."""
-        job: Job | None = getattr(_working, "job", None)
+        job = current()
         if job is not None and job.abandoned:
             return
         digest = sha256(data).hexdigest()
@@ -666,10 +593,11 @@ class Collector:
             if time.monotonic() > self.until:
                 return
             # The job is one, its requests are many: each renews the bound.
-            job: Job = _working.job
-            if job.abandoned:
-                return
-            job.begun = time.monotonic()
+            job = current()
+            if job is not None:
+                if job.abandoned:
+                    return
+                job.begun = time.monotonic()
             self._get(f"api/inspect/{container}", f"/containers/{container}/json", 2.0, "inspect")
             ping = self.records.get(f"api/inspect/{container}")
             if ping is not None and ping.status == "timeout":
