@@ -50,6 +50,8 @@ CRASHES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 139: "SI
 
 _NETWORK = ("networking", "external connectivity", "port is already allocated", "network ", "endpoint")
 """Words of a start that failed at the container's network."""
+_LAYERS = ("overlay", "layer", "/merged")
+"""Words of a start that failed at the container's layers."""
 
 _EXEC = re.compile(r'exec: "([^"]*)": (.*?)(?:: unknown)?$')
 
@@ -108,8 +110,8 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
     CTR005 (its program cannot be run), CTR002 (it runs, and fails its health check)
     ## Limits
     Exited (137) alone is no finding: docker stop leaves it too. An end more than a day ago
-    is a note. The output of containers is not read. A start that failed at the network is told
-    by the checks of networks and ports.
+    is a note. The output of containers is not read. A start that failed at the network or at
+    the layers is told by the checks of those.
     ## References
     docker-run(1) exit status, moby restartmanager, signal(7), proc_pid_oom_score(5)
     """
@@ -136,8 +138,8 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
 def _ended(one: Container, now: float) -> Iterator[Finding]:
     recent = now - one.finished < RECENT
     if one.asked.error and one.status != "dead" and not _names_program(one):
-        if any(words in one.asked.error for words in _NETWORK):
-            return  # a check of networks or ports names what stands in the way
+        if any(words in one.asked.error for words in (*_NETWORK, *_LAYERS)):
+            return  # a check of networks, ports or layers names what stands in the way
         yield _not_started(one)
     elif one.oom_killed and one.exit_code == KILLED:
         yield _killed(one, recent=recent)

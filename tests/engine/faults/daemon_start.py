@@ -45,8 +45,8 @@ def _no_shop(host: EngineHost) -> None:
 
 def _file_for_data_root(host: EngineHost) -> None:
     _no_shop(host)
-    host.sh("touch /srv/docker")
-    refused(host, data_root="/srv/docker")
+    host.sh("touch /var/lib/docker/other")
+    refused(host, data_root="/var/lib/docker/other")
 
 
 def _same_bridge(host: EngineHost) -> None:
