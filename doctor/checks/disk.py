@@ -147,7 +147,11 @@ def _choose(config: ConfigFile, name: str) -> Step:
     return write(config.path, f'{{"storage-driver": "{name}"}}\n')
 
 
-@check("STO001", Severity.WARNING)
+@check(
+    "STO001",
+    Severity.WARNING,
+    says=("storage-driver has been deprecated and removed",),
+)
 def storage_driver_without_a_future(
     drivers: Drivers, options: Options, config: ConfigFile, lifecycle: Lifecycle
 ) -> Iterator[Yield]:
@@ -196,7 +200,13 @@ def storage_driver_without_a_future(
     )
 
 
-@check("STO011", Severity.ERROR, explains=("DMN016", "DMN032"), blocks_start=True)
+@check(
+    "STO011",
+    Severity.ERROR,
+    explains=("DMN016", "DMN032"),
+    blocks_start=True,
+    says=("contains several valid graphdrivers",),
+)
 def several_storage_drivers(
     drivers: Drivers, options: Options, config: ConfigFile, daemon: Daemon, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

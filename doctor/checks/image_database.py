@@ -102,7 +102,11 @@ def image_configuration_damaged(overlay: Overlay, images: Images, containers: Co
         yield Unknown(identity, why)
 
 
-@check("LAY021", Severity.ERROR)
+@check(
+    "LAY021",
+    Severity.ERROR,
+    says=("layer does not exist",),
+)
 def layer_of_image_missing(
     overlay: Overlay, layers: LayerDb, images: Images, containers: Containers, loaded: Loaded, lifecycle: Lifecycle
 ) -> Iterator[Yield]:

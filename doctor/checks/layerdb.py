@@ -130,7 +130,15 @@ def _cache_of(overlay: Overlay, layers: LayerDb, owners: Owners, lowers: Lowers,
     return found.pop() if len(found) == 1 else ""
 
 
-@check("LAY007", Severity.ERROR)
+@check(
+    "LAY007",
+    Severity.ERROR,
+    says=(
+        "failed to register layer: rename ... layerdb ... file exists",
+        "failed to register layer: rename ... layerdb ... directory not empty",
+        "layer does not exist",
+    ),
+)
 def layer_record_damaged(
     overlay: Overlay,
     layers: LayerDb,
