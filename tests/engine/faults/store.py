@@ -267,14 +267,22 @@ FAULTS = (
     Fault("LAY023", "image-gone", lambda h: _configuration(h, "rm"), other_starts, setup=_other, heal=_load),
     Fault("LAY023", "empty", lambda h: h.sh(f": >{NAMES}"), lambda h: h.read(NAMES), level="warning"),
     Fault("LAY023", "down", _names_gone_and_down, lambda h: (h.answers(), starts(h)), ("DMN016", "DMN032")),
-    Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=_other),
-    Fault("LAY024", "parent", lambda h: _mounted(h, "printf sha256: >parent"), batch_starts, setup=_other),
+    Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=_other, also=("LAY018",)),
+    Fault(
+        "LAY024",
+        "parent",
+        lambda h: _mounted(h, "printf sha256: >parent"),
+        batch_starts,
+        setup=_other,
+        also=("LAY018",),
+    ),
     Fault(
         "LAY024",
         "directory-gone",
         lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}"),
         batch_starts,
         setup=_other,
+        also=("LAY018",),
     ),
     Fault(
         "LAY024",
@@ -282,6 +290,7 @@ FAULTS = (
         lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}-init"),
         batch_starts,
         setup=_other,
+        also=("LAY018",),
     ),
     Fault(
         "LAY032",
