@@ -50,8 +50,8 @@ CRASHES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 139: "SI
 
 _NETWORK = ("networking", "external connectivity", "port is already allocated", "network ", "endpoint")
 """Words of a start that failed at the container's network."""
-_LAYERS = ("overlay", "layer", "/merged")
-"""Words of a start that failed at the container's layers."""
+_LAYERS = re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file")
+"""Words of a start that failed at the container's layers; that a path leads through overlay2 says nothing."""
 
 _EXEC = re.compile(r'exec: "([^"]*)": (.*?)(?:: unknown)?$')
 
@@ -138,7 +138,7 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
 def _ended(one: Container, now: float) -> Iterator[Finding]:
     recent = now - one.finished < RECENT
     if one.asked.error and one.status != "dead" and not _names_program(one):
-        if any(words in one.asked.error for words in (*_NETWORK, *_LAYERS)):
+        if any(words in one.asked.error for words in _NETWORK) or _LAYERS.search(one.asked.error):
             return  # a check of networks, ports or layers names what stands in the way
         yield _not_started(one)
     elif one.oom_killed and one.exit_code == KILLED:

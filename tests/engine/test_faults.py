@@ -56,6 +56,7 @@ class Pool:
 
 
 _STATE = """
+ls /var/lib/docker/overlay2 | wc -l; ls /var/lib/docker/image/overlay2/layerdb/* | wc -l; ls /run/docker/netns | wc -l
 ls -lR --time-style=+ /etc/docker /etc/systemd/system /etc/network /etc/sysctl.d 2>/dev/null
 cat /etc/docker/* /etc/default/docker /etc/resolv.conf /etc/hosts 2>/dev/null
 iptables-save | sed '/^#/d; s/\\[[0-9:]*\\]//'

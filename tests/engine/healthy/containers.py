@@ -99,8 +99,8 @@ def _logs(host: EngineHost) -> None:
 
 HEALTHY = (
     Healthy("populated", populate),
-    Healthy("stopped-and-never-started", _stopped),
-    Healthy("restart-loop-that-ended", _restart_loop_that_ended),
+    Healthy("stopped-and-never-started", _stopped, warns=("CTR005",)),
+    Healthy("restart-loop-that-ended", _restart_loop_that_ended, fails=("CTR001",)),
     Healthy("namespaces-shared", _shared),
     Healthy("compose", _compose),
     Healthy("replaced", _replaced),
@@ -114,7 +114,7 @@ HEALTHY = (
         "limits", runs("limited", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "100", "--ulimit", "nofile=512")
     ),
     Healthy("init-and-sysctl", runs("tini", "--init", "--sysctl", "net.ipv4.ip_unprivileged_port_start=80")),
-    Healthy("restart-policies", runs("always", "--restart", "always")),
+    Healthy("restart-policies", runs("always", "--restart", "always"), notes=("NSP014",)),
     Healthy("removes-itself", runs("temporary", "--rm")),
     Healthy("odd-names", runs("a.b_c-1", "--hostname", "ü", "--label", "text=<b>\nline</b>", "--env", "EMPTY=")),
     Healthy(

@@ -24,7 +24,7 @@ ADDRESSES: dict[str, Any] = {
     "labels": ["rack=1"],
     "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 900, "Soft": 800}},
 }
-KEPT: dict[str, Any] = {"live-restore": True, "userland-proxy": False, "data-root": "/srv/docker"}
+KEPT: dict[str, Any] = {"live-restore": True, "userland-proxy": False, "data-root": "/var/lib/docker/other"}
 APART: dict[str, Any] = {
     "icc": False,
     "ip6tables": True,

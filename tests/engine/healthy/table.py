@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.enginehost import EngineHost
 
 
-ALWAYS_NOTED = frozenset({"DMN009"})
+ALWAYS_NOTED = frozenset({"CGR001", "DMN009"})
 """What a default install is told anyway, as a note."""
 
 
@@ -22,14 +22,16 @@ class Healthy(NamedTuple):
     """One look-alike: a name, what makes it, and the dockerd that it needs.
 
     `notes` are the codes that may say something, as a note (info), because it is worth knowing; `warns` those that
-    warn, because what is set up here works and will bite. `unknown` are those that may lack evidence, `engines` the suites
-    that it can be made on, empty for all; `files` are there before dockerd starts.
+    warn, because what is set up here works and will bite; `fails` those that are errors, of a container that the row ends
+    on purpose. `unknown` are those that may lack evidence, `engines` the suites that it can be made on, empty for all;
+    `files` are there before dockerd starts.
     """
 
     name: str
     make: Callable[[EngineHost], object]
     notes: tuple[str, ...] = ()
     warns: tuple[str, ...] = ()
+    fails: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     daemon_json: dict[str, Any] | None = None
