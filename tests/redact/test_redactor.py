@@ -337,11 +337,11 @@ def test_tree_records_keep_their_entries() -> None:
 @pytest.mark.parametrize("text", ["", "a\\b", "a\tb\nc\rd", "\\\\n", "\\", "a\\tb", "ä\\"])
 def test_tree_escapes_are_those_of_the_snapshot(text: str) -> None:
     """The same escapes on bytes: what is written here is read there."""
-    from doctor.redact import _tree_escape, _tree_unescape
+    from doctor.redact.trees import tree_escape, tree_unescape
 
-    assert _tree_escape(text.encode()).decode() == escape(text)
-    assert _tree_unescape(escape(text).encode()).decode() == text == unescape(escape(text))
-    assert _tree_unescape(text.encode()).decode() == unescape(text)
+    assert tree_escape(text.encode()).decode() == escape(text)
+    assert tree_unescape(escape(text).encode()).decode() == text == unescape(escape(text))
+    assert tree_unescape(text.encode()).decode() == unescape(text)
 
 
 @pytest.mark.parametrize("how", ["inspect", "daemon-json", "docker-config"])
