@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from doctor.checks.published_ports import captor, overlap, rootless, served, spelled
+from doctor.facts.clock import Clock
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.daemon import Daemon
@@ -13,6 +14,9 @@ from doctor.facts.proxies import Proxies, Proxy
 from doctor.facts.sockets import Sockets
 from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Unknown, Yield
 from doctor.registry import check
+
+YOUNG = 1.0
+"""Seconds: a proxy that started later may belong to a container that came and went between the lists."""
 
 
 @check(
@@ -26,7 +30,7 @@ from doctor.registry import check
     ),
 )
 def docker_proxy_astray(
-    containers: Containers, proxies: Proxies, sockets: Sockets, options: Options, daemon: Daemon
+    containers: Containers, proxies: Proxies, sockets: Sockets, options: Options, daemon: Daemon, clock: Clock
 ) -> Iterator[Yield]:
     """A docker-proxy has no container, or a published port has no docker-proxy.
 
@@ -63,6 +67,8 @@ def docker_proxy_astray(
     for proxy in proxies.all:
         # A stopped container lists no ports; one that does is on its way, and its proxy is not left over.
         owners = [one for one in containers.all if served(proxy, one)]
+        if not owners and proxy.started > clock.collected_at - YOUNG:
+            continue  # its container is being started, or removed, between two looks
         if not owners:
             yield _left(proxy, containers)
         elif not any(_leads(proxy, one) for one in owners):

@@ -17,7 +17,10 @@ from doctor.registry import fact
 
 
 class Proxy(Struct, frozen=True):
-    """One process: what it listens on, where it connects to, and its parent's pid (1: its dockerd is gone)."""
+    """One process: what it listens on, where it connects to, and its parent's pid (1: its dockerd is gone).
+
+    `started` is in seconds since the epoch, 0 when the clock of the host is not known.
+    """
 
     pid: int
     parent: int
@@ -26,6 +29,7 @@ class Proxy(Struct, frozen=True):
     host: int
     container_ip: str
     container: int
+    started: float
     cited: Citation
 
 
@@ -40,7 +44,9 @@ class Proxies(Struct, frozen=True):
 def proxies(processes: Processes) -> Proxies:
     """Read the command lines."""
     # dockerd reaps one only when its container stops: until then a dead one is a zombie, which listens on nothing.
-    found = [_proxy(one) for one in processes.named("docker-proxy") if one.state not in {"Z", "X"}]
+    # One that was gone at the end of the collection belonged to a container that came and went meanwhile.
+    live = [one for one in processes.named("docker-proxy") if one.state not in {"Z", "X"}]
+    found = [_proxy(one) for one in live if one.pid not in processes.restarted]
     known = [one for one in found if one is not None]
     return Proxies(tuple(sorted(known, key=lambda one: one.pid)), len(found) - len(known))
 
@@ -60,5 +66,6 @@ def _proxy(process: Process) -> Proxy | None:
         host=int(host),
         container_ip=given.get("container-ip", ""),
         container=int(container),
+        started=process.started,
         cited=cited,
     )
