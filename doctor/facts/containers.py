@@ -312,7 +312,7 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
         # An engine that misses a layer's short link refuses to inspect a container of it (HTTP 500): the disk knows it.
         one = _container(record, identity) or on_disk(snapshot, identity)
         if one is None:
-            complete = False
+            complete = complete and identity in unsettled  # dockerd holds one that comes or goes, and may not answer
             continue
         process = processes.by_pid.get(one.pid)
         if one.pid in processes.restarted or (process is not None and one.started > process.started + LATE):
