@@ -50,8 +50,8 @@ def _log(host: EngineHost) -> str:
 
 def _remove(host: EngineHost) -> None:
     host.docker("exec", "web", "sh", "-c", "echo hello >/proc/1/fd/1")  # of an empty log 28 does not miss the file
-    time.sleep(0.2)
-    host.sh(f"rm {_log(host)}")
+    log = _log(host)
+    host.sh(f"for i in $(seq 100); do [ -s {log} ] && break; sleep 0.05; done; rm {log}")
 
 
 def _debug(host: EngineHost) -> None:
