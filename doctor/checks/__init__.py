@@ -6,6 +6,7 @@ MODULES = (
     "addressing",
     "bridges",
     "cgroups",
+    "container_layers",
     "container_state",
     "daemon_config",
     "daemon_log",
