@@ -11,6 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from doctor.lines import Status
 
 LIMIT = 32 << 20
 """Bytes of one answer, at most: /images/json of 10,000 images is about 8 MB."""
@@ -21,7 +25,7 @@ _HEAD = 64 << 10
 class ApiError(Exception):
     """The daemon could not be asked: `status` is denied, absent, timeout or failed; `why` has the errno in words."""
 
-    def __init__(self, status: str, why: str, errno: int = 0) -> None:
+    def __init__(self, status: Status, why: str, errno: int = 0) -> None:
         """Keep status, reason and errno."""
         super().__init__(why)
         self.status = status

@@ -60,6 +60,9 @@ class Host(Protocol):
     def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Do as `tree` does for every name in the directory, in a process of its own; exit code `trees.CUT` when cut."""
 
+    def sandboxes(self, folder: str) -> str:
+        """Give the lines of a tree record for files of network sandboxes: which lead to a namespace. Raises OSError."""
+
     def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
         """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints."""
 
@@ -159,6 +162,10 @@ class LocalHost:
         """See `Host.big_tree`."""
         argv = spawn.own("doctor.linux.trees", str(limit), root, *members)
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=2 * limit)
+
+    def sandboxes(self, folder: str) -> str:
+        """See `Host.sandboxes`."""
+        return trees.sandboxes(folder)
 
     def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
         """See `Host.survey`."""

@@ -1,10 +1,16 @@
-"""Lines of fields: how a tree record spells its entries, `path TAB type TAB mtime TAB content`.
+"""Words of records, and lines of fields: how a tree record spells its entries, `path TAB type TAB mtime TAB content`.
 
 Whoever reads a host writes them, in a process without third-party packages too, and whoever judges reads them:
 `doctor.snapshot.TreeEntry` says what they mean.
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+Status = Literal["ok", "absent", "denied", "timeout", "truncated", "failed", "not-run"]
+Kind = Literal["file", "tree", "command", "api", "netns", "kernel"]
+"""What became of a piece of evidence, and what it is: see `doctor.snapshot.Record`."""
 
 _UNESCAPED = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 

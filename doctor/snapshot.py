@@ -7,10 +7,11 @@ Absence is a record too. Many small files below one directory are one record of 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from doctor import lines
 from doctor.lines import unescape
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the bundle. Readers accept every older format for ever."""
 
-Status = Literal["ok", "absent", "denied", "timeout", "truncated", "failed", "not-run"]
-Kind = Literal["file", "tree", "command", "api", "netns", "kernel"]
+Status = lines.Status
+Kind = lines.Kind
 
 
 class Record(Struct, frozen=True):

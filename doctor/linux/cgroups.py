@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from doctor.lines import tree_line, unescape
+from doctor.linux import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +23,6 @@ ROOT = "/sys/fs/cgroup"
 _CONTAINER = re.compile(r"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 _NAME = re.compile(r"(?:docker-)?([0-9a-f]{64})(?:\.scope)?")
 _SMALL = 1 << 14
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PAGE = 2048
-"""The kernel may give less than was asked for from here on."""
 _UNLIMITED = 1 << 62
 """Version 1 spells "no limit" as the greatest multiple of a page that fits into 63 bits."""
 
@@ -60,7 +58,7 @@ def read(processes: str) -> tuple[str, str]:
 
     `processes` is what `procfs.scan` gives. Raises OSError where the mounts cannot be read.
     """
-    places = mounts(_read("/proc/self/mountinfo", 8 << 20))
+    places = mounts(_text("/proc/self/mountinfo", 8 << 20))
     lines: list[str] = []
     signals: list[str] = []
     lived_in: dict[str, set[str]] = {one.point: set() for one in places}
@@ -173,7 +171,7 @@ class _Reader:
     def _file(self, folder: str, name: str) -> str:
         """Keep a file; give its text, empty for one that is not there."""
         try:
-            text = _read(f"{folder}/{name}")
+            text = _text(f"{folder}/{name}")
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -195,7 +193,7 @@ def _empty(place: _Mount, lived_in: set[str]) -> Iterator[str]:
         for name in names:
             if _NAME.fullmatch(name) and f"{parent}/{name}" not in lived_in:
                 try:
-                    held = _read(f"{parent}/{name}/cgroup.procs")
+                    held = _text(f"{parent}/{name}/cgroup.procs")
                 except OSError:
                     continue
                 yield tree_line(f"{parent[len(ROOT) + 1 :]}/{name}/cgroup.procs", "f", 0.0, held)
@@ -204,20 +202,12 @@ def _empty(place: _Mount, lived_in: set[str]) -> Iterator[str]:
 def _signals(pid: int) -> str:
     """Give the line of a process's pids by namespace and of its signal masks (proc_pid_status(5))."""
     try:
-        text = _read(f"/proc/{pid}/status")
+        text = _text(f"/proc/{pid}/status")
     except OSError as error:
         return tree_line(f"{pid}/status", "!", 0.0, (error.strerror or "").lower())
     kept = (line for line in text.split("\n") if line.startswith(("NSpid:", "SigBlk:", "SigIgn:", "SigCgt:")))
     return tree_line(f"{pid}/status", "f", 0.0, "\n".join(kept))
 
 
-def _read(path: str, limit: int = _SMALL) -> str:
-    """Read a file of the kernel's; a short one takes one call."""
-    handle = os.open(path, _OPEN)
-    try:
-        data = os.read(handle, limit)
-        while _PAGE <= len(data) < limit and (more := os.read(handle, limit - len(data))):
-            data += more
-    finally:
-        os.close(handle)
-    return data.decode("utf-8", "replace")
+def _text(path: str, limit: int = _SMALL) -> str:
+    return procfs.read(path, limit).decode("utf-8", "replace")

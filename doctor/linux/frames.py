@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, ENOENT, ENOTDIR, EPERM, ETIMEDOUT
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from doctor.lines import escape, unescape
+from doctor.lines import Kind, Status, escape, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,17 @@ MODULES = (*DIAG, "nf_tables")
 """Kernel modules that a survey would load by asking: whoever starts one says which of them are there."""
 
 _FIELDS = 8
+_KINDS: dict[str, Kind] = {word: word for word in get_args(Kind)}
+_STATUSES: dict[str, Status] = {word: word for word in get_args(Status)}
 
 
 class Frame(NamedTuple):
     """One record."""
 
     name: str
-    kind: str
+    kind: Kind
     target: str
-    status: str
+    status: Status
     errno: int
     ms: float
     why: str
@@ -49,16 +51,17 @@ def frames(output: bytes) -> Iterator[Frame]:
         fields = output[at:end].decode("utf-8", "replace").split("\t")
         if len(fields) != _FIELDS or not fields[6].isdecimal():
             return
-        name, kind, target, status, errno, ms, size, why = fields
+        name, spelled, target, became, errno, ms, size, why = fields
+        kind, status = _KINDS.get(spelled), _STATUSES.get(became)
         at = end + 1 + int(size)
-        if at > len(output):
+        if at > len(output) or kind is None or status is None:
             return
         yield Frame(
             unescape(name), kind, unescape(target), status, int(errno), float(ms), unescape(why), output[end + 1 : at]
         )
 
 
-def status_of(error: OSError) -> str:
+def status_of(error: OSError) -> Status:
     """Give the status of evidence that could not be had."""
     if error.errno in {ENOENT, ENOTDIR}:
         return "absent"

@@ -22,6 +22,8 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "pid", "user", "uts")
 _CONTAINER = re.compile(rb"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$|\n)")
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SMALL = 4096
+_PART = 2048
+"""Bytes from which on the kernel may have given less than there is."""
 _LARGE = 1 << 15
 
 
@@ -42,8 +44,8 @@ def scan() -> str:
 
 def _process(proc: int, pid: str, lines: list[str]) -> None:
     try:
-        stat = _read(proc, f"{pid}/stat", _SMALL)
-        group = _read(proc, f"{pid}/cgroup", _LARGE)
+        stat = read(f"{pid}/stat", _SMALL, proc)
+        group = read(f"{pid}/cgroup", _LARGE, proc)
     except OSError:
         return
     name = stat[stat.find(b"(") + 1 : stat.rfind(b")")].decode("utf-8", "replace")
@@ -54,7 +56,7 @@ def _process(proc: int, pid: str, lines: list[str]) -> None:
         return
     lines.append(_line(f"{pid}/cgroup", group))
     try:
-        lines.append(_line(f"{pid}/cmdline", _read(proc, f"{pid}/cmdline", _LARGE)))
+        lines.append(_line(f"{pid}/cmdline", read(f"{pid}/cmdline", _LARGE, proc)))
     except OSError as error:
         lines.append(tree_line(f"{pid}/cmdline", "!", 0.0, str(error.strerror)))
     lines += [_link(proc, f"{pid}/ns/{kind}") for kind in NAMESPACES]
@@ -62,12 +64,13 @@ def _process(proc: int, pid: str, lines: list[str]) -> None:
         lines += _threads(proc, pid)
 
 
-def _read(proc: int, path: str, limit: int) -> bytes:
+def read(path: str, limit: int = _SMALL, proc: int | None = None) -> bytes:
+    """Read a file of the kernel's, below an open directory where one is given. Raises OSError."""
     handle = os.open(path, _OPEN, dir_fd=proc)
     try:
         data = os.read(handle, limit)
         # The kernel gives a page or so at a time; most files are shorter, and one call is enough to know.
-        while len(data) >= _SMALL and len(data) < limit and (more := os.read(handle, limit - len(data))):
+        while _PART <= len(data) < limit and (more := os.read(handle, limit - len(data))):
             data += more
     finally:
         os.close(handle)
@@ -89,12 +92,12 @@ def _threads(proc: int, pid: str) -> list[str]:
     """Read the state of each thread of dockerd, and the kernel function that one which waits for a disk is in."""
     lines = []
     try:
-        lines.append(_line(f"{pid}/status", _read(proc, f"{pid}/status", _SMALL)))
+        lines.append(_line(f"{pid}/status", read(f"{pid}/status", _SMALL, proc)))
         for thread in sorted(os.listdir(f"/proc/{pid}/task")):  # noqa: PTH208 - names
-            stat = _read(proc, f"{pid}/task/{thread}/stat", _SMALL)
+            stat = read(f"{pid}/task/{thread}/stat", _SMALL, proc)
             lines.append(_line(f"{pid}/task/{thread}/stat", stat))
             if stat[stat.rfind(b")") + 2 : stat.rfind(b")") + 3] == b"D":
-                lines.append(_line(f"{pid}/task/{thread}/wchan", _read(proc, f"{pid}/task/{thread}/wchan", 256)))
+                lines.append(_line(f"{pid}/task/{thread}/wchan", read(f"{pid}/task/{thread}/wchan", 256, proc)))
     except OSError:
         pass  # a thread that went away: what is there is enough
     return lines

@@ -30,6 +30,8 @@ from doctor.linux.trees import sandboxes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from doctor.lines import Kind, Status
+
 SECONDS = 1.0
 """The bound on one netlink answer."""
 
@@ -108,10 +110,10 @@ class Survey:
     def put(
         self,
         name: str,
-        kind: str,
+        kind: Kind,
         target: str,
         data: bytes,
-        status: str = "ok",
+        status: Status = "ok",
         errno: int = 0,
         ms: float = 0.0,
         why: str = "",
@@ -122,7 +124,7 @@ class Survey:
             if job is None or not job.abandoned:
                 self._write(Frame(name, kind, target, status, errno, ms, why, data).bytes())
 
-    def failed(self, name: str, target: str, error: OSError, ms: float, kind: str = "netns") -> None:
+    def failed(self, name: str, target: str, error: OSError, ms: float, kind: Kind = "netns") -> None:
         """Print a record of what could not be had."""
         self.put(name, kind, target, b"", status_of(error), error.errno or 0, ms, why_of(error))
 
@@ -141,9 +143,10 @@ class Survey:
         start = time.perf_counter()
         try:
             groups, signals = cgroups.read(processes)
-        except OSError as error:
-            self.failed("cgroup/containers", cgroups.ROOT, error, _since(start), "tree")
-            self.failed("proc/signals", "/proc", error, 0.0, "tree")
+        except Exception as error:  # noqa: BLE001 - the namespaces are read beside it
+            fault = error if isinstance(error, OSError) else OSError(0, _fault(error))
+            self.failed("cgroup/containers", cgroups.ROOT, fault, _since(start), "tree")
+            self.failed("proc/signals", "/proc", fault, 0.0, "tree")
             return
         self.put("cgroup/containers", "tree", cgroups.ROOT, groups.encode("utf-8", "surrogateescape"), ms=_since(start))
         self.put("proc/signals", "tree", "/proc", signals.encode("utf-8", "surrogateescape"))
@@ -163,8 +166,7 @@ class Survey:
             try:
                 _Reader(self, name, inode, path).read()
             except Exception as error:  # noqa: BLE001 - one namespace's fault must not cost the others
-                why = f"fault in doctor itself: {type(error).__name__}: {error}"
-                self.put(f"netns/{name}/links", "netns", path, b"", "failed", why=why)
+                self.put(f"netns/{name}/links", "netns", path, b"", "failed", why=_fault(error))
             with self._lock:
                 self._busy.pop(me, None)
                 if job.abandoned:
@@ -272,7 +274,7 @@ class _Reader:
             done = spawn.run((program,), deadline_seconds=SAVE_SECONDS, limit_bytes=SAVE_LIMIT, own_group=False)
             if done.status == "timeout":
                 stuck.add(program)
-            status: str = done.status
+            status: Status = done.status
             why = "" if done.status == "ok" else f"{program}: {done.status}"
             if done.status == "ok" and done.returncode:
                 status, why = "failed", f"exit {done.returncode}"
@@ -293,6 +295,10 @@ class _Reader:
 
 def _since(start: float) -> float:
     return (time.perf_counter() - start) * 1000
+
+
+def _fault(error: Exception) -> str:
+    return f"fault in doctor itself: {type(error).__name__}: {error}"
 
 
 def _print(data: bytes) -> None:

@@ -1,0 +1,261 @@
+"""Read files and directories of a host into records, as the table of sources says, and what has no row of its own."""
+
+from __future__ import annotations
+
+import time
+from errno import ENOENT, ENOTDIR
+from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
+from typing import TYPE_CHECKING
+
+from doctor import sources
+from doctor.keeping import shown, since
+from doctor.lines import tree_line
+from doctor.linux.frames import why_of
+from doctor.linux.trees import CUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doctor.host import Host
+    from doctor.keeping import Keeper
+    from doctor.places import Places
+    from doctor.snapshot import Status
+    from doctor.sources import Source
+
+MANY = 400
+"""Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
+
+
+class Reading:
+    """Reads one host, until a time (time.monotonic)."""
+
+    def __init__(self, host: Host, places: Places, kept: Keeper, until: float) -> None:
+        """Read nothing yet."""
+        self.host = host
+        self.places = places
+        self.kept = kept
+        self.until = until
+
+    def target(self, source: Source) -> str:
+        """Give what a source names on this host."""
+        target = source.target
+        if "{" in target:
+            for name, value in self.places.names.items():
+                target = target.replace("{" + name + "}", value)
+        return target
+
+    def read(self, source: Source) -> Callable[[], None]:
+        """Give the work that reads a file, a tree or a list."""
+        target = self.target(source)
+        if source.kind == "tree":
+            return lambda: self._tree(source, target)
+        if source.kind == "list":
+            return lambda: self._list(source, target)
+        if "*" in target:
+            return lambda: self._glob(source, target)
+        return lambda: self._file(source, source.name, target)
+
+    def _file(self, source: Source, name: str, path: str) -> None:
+        start = time.perf_counter()
+        try:
+            read = self.host.tail if source.kind == "tail" else self.host.read
+            data, about = read(path, source.limit)
+        except OSError as error:
+            self.kept.failed(name, "file", path, error, since(start))
+            return
+        cut = len(data) >= source.limit and about.st_size > source.limit and source.kind != "tail"
+        if source.keep:
+            data = b"\n".join(line for line in data.split(b"\n") if _wanted(line, source.keep)) + b"\n"
+        self.kept.keep(
+            name,
+            "file",
+            path,
+            data,
+            source.scrub,
+            ms=since(start),
+            mtime=about.st_mtime,
+            status="truncated" if cut else "ok",
+            why=f"larger than {source.limit:,} bytes" if cut else "",
+        )
+
+    def _glob(self, source: Source, pattern: str) -> None:
+        folder, _, match = pattern.rpartition("/")
+        start, _, end = match.partition("*")
+        try:
+            names = self.host.listdir(folder)
+        except OSError as error:
+            if error.errno not in {ENOENT, ENOTDIR}:
+                self.kept.failed(source.name, "file", pattern, error, 0.0)
+            return
+        prefix = source.name.rpartition("/")[0] if "*" in source.name else source.name.rstrip("/")
+        for name in names:
+            if name.startswith(start) and name.endswith(end) and len(name) >= len(start) + len(end):
+                self._file(source, f"{prefix}/{shown(name)}", f"{folder}/{name}")
+
+    def _list(self, source: Source, path: str) -> None:
+        start = time.perf_counter()
+        try:
+            names = self.host.listdir(path)
+        except OSError as error:
+            self.kept.failed(source.name, "tree", path, error, since(start))
+            return
+        lines = []
+        for name in names:
+            if source.scrub == "ids":  # of 3,000 names only the names are wanted
+                lines.append(tree_line(shown(name), "?", 0.0))
+                continue
+            try:
+                about = self.host.lstat(f"{path}/{name}")
+            except OSError:
+                continue
+            lines.append(tree_line(shown(name), _letter(about.st_mode), about.st_mtime, str(about.st_size)))
+        self.kept.keep(source.name, "tree", path, "".join(lines).encode(), source.scrub, ms=since(start))
+
+    def _tree(self, source: Source, root: str) -> None:
+        start = time.perf_counter()
+        members = () if source.members[0].startswith("@") else source.members
+        try:
+            # overlay2's short links, `l`, are a record of their own.
+            names = [name for name in self.host.listdir(root) if name != "l" or not members]
+            if len(names) >= MANY:
+                self._big_tree(source, root)
+                return
+            if source.skip:
+                names = [name for name in names if not name.startswith(source.skip)]
+            text, cut = self.host.tree(root, names, members or source.members, source.limit)
+        except OSError as error:
+            self.kept.failed(source.name, "tree", root, error, since(start))
+            return
+        self.kept.keep(
+            source.name,
+            "tree",
+            root,
+            text.encode("utf-8", "surrogateescape"),
+            source.scrub,
+            ms=since(start),
+            status="truncated" if cut else "ok",
+            why=f"larger than {source.limit:,} bytes" if cut else "",
+        )
+
+    def _big_tree(self, source: Source, root: str) -> None:
+        """Have a process of its own read a tree of many entries: it does not wait for this one's turn."""
+        seconds = max(0.05, min(source.seconds + 1, self.until - time.monotonic()))
+        done = self.host.big_tree(root, source.members, seconds, source.limit)
+        cut = done.status == "truncated" or (done.status == "ok" and done.returncode == CUT)
+        status: Status = "truncated" if cut else done.status
+        if done.status == "ok" and done.returncode not in {0, CUT}:
+            status = "failed"
+        why = "" if status == "ok" else f"larger than {source.limit:,} bytes" if cut else f"reading it ended: {status}"
+        self.kept.keep(
+            source.name, "tree", root, done.stdout, source.scrub, status=status, why=why, ms=done.seconds * 1000
+        )
+
+    def kernel_log(self) -> None:
+        """Read the kernel's log, and keep what concerns containers."""
+        source = sources.KERNEL_LOG
+        start = time.perf_counter()
+        try:
+            data = self.host.kernel_log()
+        except OSError as error:
+            self.kept.failed(source.name, "kernel", source.target, error, since(start))
+            return
+        kept = b"\n".join(line for line in data.split(b"\n") if _wanted(line, source.keep))[-source.limit :]
+        self.kept.keep(source.name, "kernel", source.target, kept, source.scrub, ms=since(start))
+
+    def paths(self) -> None:
+        """Look at what the configuration names: its type, mode, owner, group and size, links followed."""
+        start = time.perf_counter()
+        lines = []
+        for path in self.places.paths:
+            try:
+                about = self.host.stat(path)
+            except OSError as error:
+                lines.append(tree_line(shown(path), "-" if error.errno == ENOENT else "!", 0.0, why_of(error)))
+                continue
+            letter = "s" if S_ISSOCK(about.st_mode) else _letter(about.st_mode)
+            link = " link" if S_ISLNK(self.host.lstat(path).st_mode) else ""
+            rights = f"{about.st_mode & 0o7777:04o} {about.st_uid} {about.st_gid} {about.st_size}{link}"
+            lines.append(tree_line(shown(path), letter, about.st_mtime, rights))
+        data = "".join(lines).encode()
+        self.kept.keep("engine/paths", "tree", "paths of the configuration", data, "tree", ms=since(start))
+
+    def space(self) -> None:
+        """Ask how large the file system of the data root is, and how much of it is free, in bytes and inodes."""
+        root = self.places.data_root
+        try:
+            room = self.host.space(root)
+        except OSError as error:
+            self.kept.failed("store/space", "file", root, error, 0.0)
+            return
+        text = "".join(f"{name} {number}\n" for name, number in room.items())
+        self.kept.keep("store/space", "file", root, text.encode(), "none")
+
+    def logs(self) -> None:
+        """Ask how large the json log of each container is; where one is gone, what dockerd still holds open of it."""
+        folder = f"{self.places.data_root}/containers"
+        start = time.perf_counter()
+        try:
+            ids = [name for name in self.host.listdir(folder) if name.isalnum()]
+            text, _ = self.host.tree(folder, [f"{one}/{one}-json.log" for one in ids], ("@?",), 8 << 20)
+        except OSError as error:
+            self.kept.failed("store/logs", "tree", folder, error, since(start))
+            return
+        self.kept.keep("store/logs", "tree", folder, text.encode("utf-8", "surrogateescape"), "none", ms=since(start))
+        # dockerd of 200 containers holds 1,500 files open: only a log that is not there is worth looking for.
+        if self.places.pid and "\t-\t" in text:
+            self._deleted_logs(f"/proc/{self.places.pid}/fd")
+
+    def _deleted_logs(self, folder: str) -> None:
+        start = time.perf_counter()
+        lines = []
+        try:
+            numbers = self.host.listdir(folder)
+        except OSError as error:
+            self.kept.failed("engine/deleted-logs", "tree", folder, error, since(start))
+            return
+        for number in numbers:
+            try:
+                held = self.host.readlink(f"{folder}/{number}")
+                if held.endswith("-json.log (deleted)"):
+                    size = self.host.stat(f"{folder}/{number}").st_size
+                    lines.append(tree_line(number, "f", 0.0, f"{size} {shown(held)}"))
+            except OSError:
+                continue  # it was closed meanwhile
+        self.kept.keep("engine/deleted-logs", "tree", folder, "".join(lines).encode(), "none", ms=since(start))
+
+    def container_files(self) -> None:
+        """Read what the engine wrote for the containers themselves: names and nameservers."""
+        self._files_of_containers(sources.CONTAINER_FILES, lambda _: True)
+
+    def container_states(self) -> None:
+        """Read from the disk what the daemon did not tell: of all when it is silent, and of those it does not list."""
+        self._files_of_containers(sources.CONTAINER_STATE, lambda one: not self._told(one))
+
+    def _told(self, container: str) -> bool:
+        record = self.kept.records.get(f"api/inspect/{container}")
+        return record is not None and record.status == "ok"
+
+    def _files_of_containers(self, files: tuple[tuple[str, str], ...], wanted: Callable[[str], bool]) -> None:
+        folder = f"{self.places.data_root}/containers"
+        try:
+            ids = self.host.listdir(folder)
+        except OSError as error:
+            self.kept.failed("store/containers/", "file", folder, error, 0.0)
+            return
+        for container in ids:
+            if not container.isalnum() or not wanted(container):
+                continue  # no container's directory has such a name
+            for name, scrub in files:
+                source = sources.Source(
+                    name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
+                )
+                self._file(source, source.name, f"{folder}/{container}/{name}")
+
+
+def _wanted(line: bytes, words: tuple[str, ...]) -> bool:
+    lower = line.lower()
+    return any(word.encode() in lower for word in words)
+
+
+def _letter(mode: int) -> str:
+    return "d" if S_ISDIR(mode) else "l" if S_ISLNK(mode) else "f" if S_ISREG(mode) else "o"
