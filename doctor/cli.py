@@ -14,8 +14,8 @@ from doctor import help as pages
 from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, USAGE, UsageError
 
 if TYPE_CHECKING:
+    from doctor.evidence import Evidence
     from doctor.model import Report
-    from doctor.options import Evidence
     from doctor.reports.text import Style
 
 app = typer.Typer(
@@ -108,7 +108,7 @@ def check(
 ) -> None:
     """Check the whole host, or a bundle."""
     began = time.perf_counter()
-    from doctor import options
+    from doctor import evidence, options
 
     severity = options.severity(fail_on)
     wanted = options.formats(style, output or [])
@@ -122,7 +122,7 @@ def check(
         sys.stdout.write(listing())
         raise typer.Exit(CLEAN)
     seconds = options.duration(deadline)
-    found = options.evidence(bundle, example, registry, seconds)
+    found = evidence.take(bundle, example, registry, seconds)
     snapshot = found.snapshot
     from doctor.assess import assess
 
@@ -141,9 +141,9 @@ def check(
 
 def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least: int, found: Evidence) -> int:
     """Write every report asked for; give the exit code."""
-    from doctor import options
+    from doctor import writing
 
-    failed = options.write(report, style, wanted, found.leaks)
+    failed = writing.reports(report, style, wanted, found.leaks)
     damage = found.snapshot.damage
     if damage:
         sys.stderr.write(f"doctor: {damage}\n")
@@ -164,14 +164,14 @@ def collect(
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
 ) -> None:
     """Collect evidence, redacted, into one file."""
-    from doctor import options
+    from doctor import evidence, options, writing
 
     if not output:
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
     registry = options.registry()
-    found = options.evidence("", "", registry, seconds)
-    raise typer.Exit(options.write_bundle(found.snapshot, output, found.leaks))
+    found = evidence.take("", "", registry, seconds)
+    raise typer.Exit(writing.bundle(found.snapshot, output, found.leaks))
 
 
 @app.command()
@@ -185,13 +185,13 @@ def rules(
     example: Annotated[str, typer.Option("--example")] = "",
 ) -> None:
     """Print the firewall rules that Docker would write here."""
-    from doctor import options
+    from doctor import evidence, options
     from doctor.rules import rules as text
 
     if expected + missing + extra > 1:
         raise UsageError("rules: one of --expected, --missing and --extra")
     registry = options.registry()
-    snapshot = options.evidence(bundle, example, registry, options.duration(deadline)).snapshot
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
     wanted = "missing" if missing else "extra" if extra else "expected"
     lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
     sys.stdout.write(lines)

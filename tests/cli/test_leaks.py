@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from doctor import options
+from doctor import options, writing
 from doctor.assess import assess
 from doctor.bundle import read
+from doctor.evidence import Evidence
 from doctor.examples import path
 from doctor.exits import CLEAN, USAGE
 from doctor.redact import Redactor
@@ -36,14 +37,14 @@ def test_a_report_with_a_secret_in_it_is_not_written(tmp_path: Path, capsys: pyt
     report = assess(snapshot, registry, registry.checks.values())
     word = "net.ipv4.ip_forward=0-hunter22"
     report = replace(report, host=replace(report.host, hostname=word))
-    found = options.Evidence(snapshot, "", knows(word))
+    found = Evidence(snapshot, "", knows(word))
     wanted = [("text", str(tmp_path / "a.txt")), ("html", str(tmp_path / "a.html")), ("json", str(tmp_path / "a.json"))]
-    assert options.write(report, STYLE, wanted, found.leaks)
+    assert writing.reports(report, STYLE, wanted, found.leaks)
     assert list(tmp_path.iterdir()) == []
     said = capsys.readouterr().err
     assert said.count("not written: ") == 3
     assert word not in said
-    assert not options.write(report, STYLE, wanted)
+    assert not writing.reports(report, STYLE, wanted)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -53,10 +54,10 @@ def test_a_bundle_with_a_secret_in_it_is_not_written(tmp_path: Path, capsys: pyt
     secret = "Kestrel-41-river"  # noqa: S105 - invented
     name, record = next(iter(snapshot.records.items()))
     leaking = {**snapshot.records, name: replace(record, why=f"said {secret}")}
-    found = options.Evidence(replace(snapshot, records=leaking), "", knows(secret))
+    found = Evidence(replace(snapshot, records=leaking), "", knows(secret))
     target = tmp_path / "host.tar.gz"
-    assert options.write_bundle(found.snapshot, str(target), found.leaks) == USAGE
+    assert writing.bundle(found.snapshot, str(target), found.leaks) == USAGE
     assert not target.exists()
     assert secret not in capsys.readouterr().err
-    assert options.write_bundle(snapshot, str(target), found.leaks) in {CLEAN, 3}
+    assert writing.bundle(snapshot, str(target), found.leaks) in {CLEAN, 3}
     assert target.exists()

@@ -1,0 +1,97 @@
+"""Where evidence comes from: this host, a bundle, or an example; and who knows what must not stand in anything made of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from doctor.exits import INCOMPLETE, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doctor.places import Places
+    from doctor.redact import Redactor
+    from doctor.registry import Registry
+    from doctor.snapshot import Snapshot
+
+
+class Evidence(NamedTuple):
+    """What is judged: the snapshot, what to call it when it is no live host, and who scrubbed it when it is one."""
+
+    snapshot: Snapshot
+    source: str
+    redactor: Redactor | None = None
+
+    def leaks(self, artefact: str | bytes) -> list[str]:
+        """Name the secrets that stand in something made of it, which then must not be written."""
+        if self.redactor is None:
+            return []
+        from doctor.redact import leaks
+
+        return leaks(artefact, self.redactor)
+
+
+def take(bundle: str, example: str, loaded: Registry, seconds: float) -> Evidence:
+    """Give what is to be judged. Raises UsageError."""
+    if bundle and example:
+        raise UsageError("check: a bundle or an example, not both")
+    if example:
+        from doctor.examples import path
+
+        bundle = path(example)
+    if bundle:
+        from doctor.bundle import BundleError, read
+
+        try:
+            return Evidence(read(bundle), bundle)
+        except BundleError as error:
+            raise UsageError(str(error)) from error
+    from doctor.collect import gather
+    from doctor.host import LocalHost
+    from doctor.places import find, here
+
+    host = LocalHost()
+    places = find(host, here())
+    if not places.present:
+        sys.stderr.write(_nothing_here(places))
+        import typer
+
+        raise typer.Exit(INCOMPLETE)
+    # What remains of the deadline is for judging and writing.
+    budget = max(0.2, seconds - min(0.5, seconds * 0.1))
+    snapshot, redactor = gather(host, deadline=budget, extra=loaded.sources, places=places, progress=_progress())
+    return Evidence(snapshot, "", redactor)
+
+
+def _nothing_here(places: Places) -> str:
+    looked = [place for place in places.looked if place]
+    lines = ["doctor: no Docker engine on this machine"]
+    import textwrap
+
+    lines += textwrap.wrap(
+        "looked for: " + ", ".join(looked), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    if places.other:
+        lines.append(f"  {places.other} is here, and is not examined")
+    lines += [
+        "instead:",
+        "  doctor check --example forwarding-off    a broken host that ships with doctor",
+        "  doctor check host.tar.gz                 a bundle made elsewhere by `collect`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _progress() -> Callable[[int, float], None] | None:
+    """Give the writer of the progress line: on a terminal only, after half a second, and it erases itself."""
+    if not sys.stderr.isatty():
+        return None
+
+    def write(records: int, seconds: float) -> None:
+        if seconds < 0:
+            sys.stderr.write("\r\x1b[K")
+        elif seconds >= 0.5:  # noqa: PLR2004 - half a second
+            sys.stderr.write(f"\rreading: {records} pieces of evidence, {seconds:.1f} s")
+        sys.stderr.flush()
+
+    return write
