@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
+from doctor import evidence
 from doctor import help as pages
-from doctor import options
 from doctor.assess import assess
 from doctor.bundle import read
 from doctor.examples import HOSTS, path
@@ -149,7 +149,7 @@ def test_no_docker(golden: Golden) -> None:
     places = Places(
         0, (), "", "/etc/docker/daemon.json", "/var/lib/docker", "/run/docker", "", "", "", looked, "", "podman"
     )
-    golden("no-docker.txt", options._nothing_here(places))
+    golden("no-docker.txt", evidence._nothing_here(places))
 
 
 @pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN"])
