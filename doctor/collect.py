@@ -22,7 +22,7 @@ import msgspec
 from doctor import __version__, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.keeping import Keeper, shown, since
-from doctor.lanes import Job, Lane, current
+from doctor.lanes import Job, Lane, current, wait
 from doctor.linux.frames import Frame, frames
 from doctor.places import Places, find, here
 from doctor.reading import Reading
@@ -62,21 +62,13 @@ class Collector:
         self.reading = until - min(LAST_SECONDS / 2, (until - self.began) / 5)
         """When everything but the last look has to be done."""
         self.progress: Callable[[int, float], None] | None = None
-        self.lanes = {
-            "api": Lane("api"),
-            "files": Lane("files"),
-            "commands": Lane("commands"),
-            "store": Lane("store"),
-            "survey": Lane("survey"),
-        }
+        self.lanes = {name: Lane(name, self._fault) for name in ("api", "files", "commands", "store", "survey")}
 
     # The course of a run
 
     def run(self) -> None:
         """Fill `records`; returns when all is read or the deadline is near."""
         table = (*sources.SOURCES, *self.extra)
-        for lane in self.lanes.values():
-            lane.fault = self._fault
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
         store, survey = self.lanes["store"], self.lanes["survey"]
         store.add("store/listed", "the first list", 1.0, self._await_list)
@@ -107,7 +99,7 @@ class Collector:
         for lane in (survey, api, files, commands, store):
             lane.start(self.wake)
         self._wait(first, self.reading)
-        last = Lane("last")
+        last = Lane("last", self._fault)
         self.lanes["last"] = last
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
         last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
@@ -120,43 +112,21 @@ class Collector:
 
     def _wait(self, names: tuple[str, ...], until: float) -> None:
         """Wait until these lanes are done; give up single jobs at their bound, everything at a time."""
-        while True:
-            now = time.monotonic()
-            lanes = [self.lanes[name] for name in names]
-            if all(lane.done or not lane.started for lane in lanes) or now >= until:
-                return
-            nearest = until
-            for lane in lanes:
-                for serial, job in list(lane.busy.items()):
-                    over = job.begun + job.seconds + 0.5
-                    if now >= over:
-                        job.abandoned = True
-                        lane.busy.pop(serial, None)
-                        waited = (now - job.begun) * 1000
-                        self.kept.put(
-                            Record(
-                                job.name,
-                                "file",
-                                job.target,
-                                "timeout",
-                                why=f"did not end in {waited / 1000:.1f} s",
-                                ms=waited,
-                            )
-                        )
-                        lane.another(self.wake)
-                    else:
-                        nearest = min(nearest, over)
-            if self.progress:
-                self.progress(len(self.kept.records), now - self.began)
-            with self.wake:
-                self.wake.wait(max(0.001, min(nearest - now, 0.05)))
+        wait([self.lanes[name] for name in names], until, self.wake, self._given_up, self._look)
+
+    def _given_up(self, job: Job, waited: float) -> None:
+        why = f"did not end in {waited:.1f} s"
+        self.kept.put(Record(job.name, "file", job.target, "timeout", why=why, ms=waited * 1000))
+
+    def _look(self) -> None:
+        if self.progress:
+            self.progress(len(self.kept.records), time.monotonic() - self.began)
 
     def _account(self) -> None:
         """Say of everything that was begun and did not end, or was not begun, that it is missing and why."""
         now = time.monotonic()
         for lane in self.lanes.values():
-            for job in list(lane.busy.values()):
-                job.abandoned = True
+            for job in lane.give_up(lambda _: True):
                 ms = (now - job.begun) * 1000
                 why = f"did not end in {ms / 1000:.1f} s, when the deadline came"
                 self.kept.records.setdefault(job.name, Record(job.name, "file", job.target, "timeout", why=why, ms=ms))
@@ -277,7 +247,7 @@ class Collector:
 
     def _answers(self) -> bool:
         ping = self.kept.records.get("api/ping")
-        return ping is not None and ping.status == "ok" and not (lane := self.lanes["api"]).busy and not lane.jobs
+        return ping is not None and ping.status == "ok" and self.lanes["api"].done
 
     def _ask(self) -> None:
         """Ask whether the daemon is there, and then everything else; a daemon that did not answer is asked no more."""

@@ -11,7 +11,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+GRACE = 0.5
+"""Seconds that a job may take over its own bound: what it waits for has that bound, too, and says why it ended."""
+_LOOK = 0.05
+"""Seconds between two looks at lanes that say nothing."""
 
 
 class Job:
@@ -25,35 +30,44 @@ class Job:
         self.work = work
         self.begun = 0.0
         self.abandoned = False
-        self.fault: Callable[[Job, Exception], None] | None = None
+
+
+_working = threading.local()
+
+
+def current() -> Job | None:
+    """Give the job that the calling thread works on; None on a thread that is no lane's."""
+    job: Job | None = getattr(_working, "job", None)
+    return job
 
 
 class Lane:
-    """A queue of jobs and the threads that empty it."""
+    """A queue of jobs and the threads that empty it; `fault` is told of a job that raises."""
 
-    def __init__(self, name: str, threads: int = 1) -> None:
+    def __init__(self, name: str, fault: Callable[[Job, Exception], None], threads: int = 1) -> None:
         """Make an idle lane; `start` lets it run."""
         self.name = name
+        self.fault = fault
         self.threads = threads
         self.jobs: deque[Job] = deque()
         self.busy: dict[int, Job] = {}
-        self.fault: Callable[[Job, Exception], None] | None = None
         self.started = False
+        self._open: set[Job] = set()
         self._serial = 0
 
     def add(self, name: str, target: str, seconds: float, work: Callable[[], None]) -> None:
         """Queue a job."""
         job = Job(name, target, seconds, work)
-        job.fault = self.fault
+        self._open.add(job)
         self.jobs.append(job)
 
     def start(self, wake: threading.Condition) -> None:
-        """Start the lane's threads."""
+        """Start the lane's threads, no more than there are jobs; `wake` is notified when one has nothing left to do."""
         self.started = True
-        for _ in range(self.threads):
-            self.another(wake)
+        for _ in range(min(self.threads, len(self.jobs))):
+            self._another(wake)
 
-    def another(self, wake: threading.Condition) -> None:
+    def _another(self, wake: threading.Condition) -> None:
         """Start one thread: at first, and in the place of one that does not come back."""
         self._serial += 1
         threading.Thread(target=self._run, args=(self._serial, wake), name=self.name, daemon=True).start()
@@ -65,29 +79,63 @@ class Lane:
             except IndexError:
                 break
             job.begun = time.monotonic()
-            self.busy[serial] = job
-            _working.job = job
+            self.busy[serial] = _working.job = job
             try:
                 job.work()
-            except Exception as error:  # noqa: BLE001 - one source's fault must not cost the others
-                if job.fault is not None:
-                    job.fault(job, error)
+            except Exception as error:  # noqa: BLE001 - one job's fault must not cost the others
+                if not job.abandoned:
+                    self.fault(job, error)
+            self._open.discard(job)
             if job.abandoned:
                 return  # another thread has this one's place
             self.busy.pop(serial, None)
         with wake:
             wake.notify_all()
 
+    def give_up(self, overdue: Callable[[Job], bool]) -> list[Job]:
+        """Give up the jobs that are overdue; what they bring from now on is not kept."""
+        given = []
+        for serial, job in list(self.busy.items()):
+            if overdue(job):
+                job.abandoned = True
+                self.busy.pop(serial, None)
+                self._open.discard(job)
+                given.append(job)
+        return given
+
+    def replace(self, many: int, wake: threading.Condition) -> None:
+        """Start threads in the place of so many that do not come back."""
+        for _ in range(many):
+            self._another(wake)
+
     @property
     def done(self) -> bool:
         """Whether nothing is queued or running."""
-        return self.started and not self.jobs and not self.busy
+        return not self._open
 
 
-_working = threading.local()
+def wait(
+    lanes: Sequence[Lane],
+    until: float,
+    wake: threading.Condition,
+    given_up: Callable[[Job, float], None],
+    look: Callable[[], None] | None = None,
+) -> None:
+    """Wait until these lanes are done, at most until a time (time.monotonic).
 
-
-def current() -> Job | None:
-    """Give the job that the calling thread works on; None on a thread that is no lane's."""
-    job: Job | None = getattr(_working, "job", None)
-    return job
+    A job that is over its bound is given up (`given_up` is told it, and how many seconds it took), and its lane goes on
+    with the next. `look` is called each time.
+    """
+    while True:
+        now = time.monotonic()
+        if now >= until or all(lane.done for lane in lanes):
+            return
+        for lane in lanes:
+            over = lane.give_up(lambda job: now >= job.begun + job.seconds + GRACE)  # noqa: B023 - called here and now
+            for job in over:
+                given_up(job, now - job.begun)
+            lane.replace(len(over), wake)
+        if look:
+            look()
+        with wake:
+            wake.wait(max(0.001, min(until - now, _LOOK)))
