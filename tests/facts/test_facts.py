@@ -16,6 +16,7 @@ import pytest
 from doctor.examine import Facts
 from doctor.facts.bootrules import BootRules
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
+from doctor.facts.chain_users import ChainUsers
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containerfiles import ContainerFiles
@@ -59,6 +60,7 @@ REGISTRY = load(plugins=False)
 
 FACTS: dict[str, type] = {
     "bootrules": BootRules,
+    "chain_users": ChainUsers,
     "clamps": Clamps,
     "cgroups": Cgroups,
     "clock": Clock,
@@ -108,28 +110,32 @@ FACTS: dict[str, type] = {
 }
 
 
-def plain(value: Any, seen: dict[int, str]) -> Any:
+def plain(value: Any, seen: dict[int, str], *, inside: bool = False) -> Any:
     """Turn a fact into JSON: keys become text, sets sorted lists, a citation `record:line excerpt (place)`.
 
-    What was printed before, under a name of its own, is `see NAME`: an index holds the very same.
+    What was printed before, under a name of its own, is `see NAME`: an index holds the very same. A fact inside another
+    is `fact NAME`: it has files of its own.
     """
     if isinstance(value, Citation):
         return f"{value.record}:{value.line} {value.excerpt} ({value.place})"
     if isinstance(value, Record):
         return f"record {value.name}"
+    if inside and type(value) in REGISTRY.facts:
+        return f"fact {type(value).__name__}"
     if isinstance(value, msgspec.Struct):
         if id(value) in seen:
             return f"see {seen[id(value)]}"
         held = msgspec.structs.asdict(value)
         if "name" in held:
             seen[id(value)] = held["name"]
-        return plain(held, seen)
+        return {key: plain(one, seen, inside=True) for key, one in held.items()}
     if isinstance(value, dict):
-        return {" ".join(key) if isinstance(key, tuple) else str(key): plain(one, seen) for key, one in value.items()}
+        words = {" ".join(key) if isinstance(key, tuple) else str(key): one for key, one in value.items()}
+        return {key: plain(one, seen, inside=True) for key, one in words.items()}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple | list):
-        return [plain(one, seen) for one in value]
+        return [plain(one, seen, inside=True) for one in value]
     return value
 
 
