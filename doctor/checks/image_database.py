@@ -31,7 +31,6 @@ from doctor.model import (
 from doctor.registry import check
 
 _PAIR = re.compile(r'"([^"\s@]+:[\w.-]{1,128})"\s*:\s*"(sha256:[0-9a-f]{64})"')
-_TICK = 0.05
 
 
 def _image(images: Images, identity: str) -> Image:

@@ -26,7 +26,7 @@ UNLIMITED = 1 << 62
 
 _OWNER = re.compile(r"(?:^|/)(?:docker-)?([0-9a-f]{64})(?:\.scope)?/([a-z_.]+)$")
 _FLAT = {
-    "memory.events": {"oom_kill": "memory.oom_kill", "max": "memory.hits"},
+    "memory.events": {"oom_kill": "memory.oom_kill"},
     "memory.oom_control": {"oom_kill": "memory.oom_kill"},
     "memory.stat": {
         "inactive_file": "memory.inactive_file",
@@ -144,10 +144,8 @@ def _figures(record: Record, entry: TreeEntry, name: str) -> dict[str, Figure]:
 class Signals(Struct, frozen=True):
     """How a container's first process takes signals: masks with bit N-1 for signal N; `inside` is its pid in there."""
 
-    pid: int
     inside: int
     caught: int
-    ignored: int
     blocked: int
     cited: Citation
 
@@ -171,12 +169,12 @@ def inits(snapshot: Snapshot) -> Inits:
             continue
         held = dict(line.partition(":")[::2] for line in entry.content.split("\n"))
         try:
-            caught, ignored, blocked = (int(held[name].strip(), 16) for name in ("SigCgt", "SigIgn", "SigBlk"))
+            caught, blocked = (int(held[name].strip(), 16) for name in ("SigCgt", "SigBlk"))
             inside = int(held["NSpid"].split()[-1])
         except (KeyError, ValueError, IndexError):
             continue
         cited = Citation(record.name, entry.line, f"SigCgt: {caught:016x}", f"/proc/{pid}/status")
-        found[int(pid)] = Signals(int(pid), inside, caught, ignored, blocked, cited)
+        found[int(pid)] = Signals(inside, caught, blocked, cited)
     return Inits(found)
 
 

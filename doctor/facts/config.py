@@ -28,11 +28,10 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class SyntaxFault(Struct, frozen=True):
-    """Why a text is no JSON: line and column from 1, offset from 0, and the parser's words in lower case."""
+    """Why a text is no JSON: line and column from 1, and the parser's words in lower case."""
 
     line: int
     column: int
-    offset: int
     what: str
 
 
@@ -139,13 +138,13 @@ def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | 
         if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later point at the comma, dockerd does not
             at += len(text[at:]) - len(text[at + 1 :].lstrip())
         line = text.count("\n", 0, at) + 1
-        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), at, _go_words(error.msg, at, text))
+        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), _go_words(error.msg, at, text))
     except ValueError as error:
         at = max(text.find(str(error)), 0)
         line = text.count("\n", 0, at) + 1
-        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), at, f"{error} is no JSON value")
+        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), f"{error} is no JSON value")
     except RecursionError:
-        return None, SyntaxFault(1, 1, 0, "nested too deeply")
+        return None, SyntaxFault(1, 1, "nested too deeply")
 
 
 def _go_words(said: str, at: int, text: str) -> str:
@@ -187,7 +186,7 @@ def _decoded(data: bytes) -> tuple[str, SyntaxFault | None]:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         what = f"byte 0x{data[error.start]:02x} is no UTF-8" if codec == "utf-8-sig" else "no UTF-16"
-        return data.decode("utf-8", "replace"), SyntaxFault(line, column, error.start, what)
+        return data.decode("utf-8", "replace"), SyntaxFault(line, column, what)
 
 
 def _whole(value: Any) -> Any:
@@ -304,7 +303,6 @@ class _Info(Struct):
     LoggingDriver: str | None = None
     DefaultRuntime: str | None = None
     DockerRootDir: str | None = None
-    InitBinary: str | None = None
     Labels: list[str] | None = None
     RegistryConfig: _Registries = field(default_factory=_Registries)
 

@@ -34,7 +34,6 @@ class _Asked(Struct):
 class _Endpoint(Struct):
     IPAMConfig: _Asked | None = None
     NetworkID: str = ""
-    EndpointID: str = ""
     Gateway: str = ""
     IPAddress: str = ""
     IPPrefixLen: int = 0
@@ -50,7 +49,6 @@ class _Binding(Struct):
 
 
 class _Settings(Struct):
-    SandboxID: str = ""
     SandboxKey: str = ""
     Ports: dict[str, list[_Binding] | None] | None = None
     Networks: dict[str, _Endpoint | None] | None = None
@@ -70,8 +68,6 @@ class _Health(Struct):
 class _State(Struct):
     Running: bool = False
     Restarting: bool = False
-    Paused: bool = False
-    Dead: bool = False
     Status: str = ""
     Pid: int = 0
     StartedAt: str = ""
@@ -88,7 +84,6 @@ class _Policy(Struct):
 
 
 class _LogConfig(Struct):
-    Type: str = ""
     Config: dict[str, str] | None = None
 
 
@@ -105,7 +100,6 @@ class _HostConfig(Struct):
     LogConfig: _LogConfig = field(default_factory=_LogConfig)
     Memory: int = 0
     PidsLimit: int | None = None
-    PidMode: str = ""
 
 
 class _Config(Struct):
@@ -175,7 +169,6 @@ class Asked(Struct, frozen=True):
     `ports` are the published ports as asked for (no port: any; no address: all of them, or the network's default).
     `links` are (target, alias) of --link on the default bridge, by the engine's names; only the API tells them.
     `binds` are (path on the host, path in the container) of bind mounts. `error` is why its last start failed.
-    `log_driver` and `log_options` are those it was created with.
     """
 
     ports: tuple[Port, ...] = ()
@@ -187,7 +180,6 @@ class Asked(Struct, frozen=True):
     hostname: str = ""
     runtime: str = ""
     error: str = ""
-    log_driver: str = ""
     log_options: dict[str, str] = {}
 
     @property
@@ -240,7 +232,6 @@ class Container(Struct, frozen=True):
     program: str = ""
     memory: int = 0
     pids_limit: int = 0
-    pid_mode: str = ""
     stop_signal: str = ""
     stop_timeout: int = 10
     driver: str = ""
@@ -424,7 +415,6 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         program=raw.Path,
         memory=raw.HostConfig.Memory,
         pids_limit=max(raw.HostConfig.PidsLimit or 0, 0),
-        pid_mode=raw.HostConfig.PidMode,
         stop_signal=raw.Config.StopSignal or "SIGTERM",
         stop_timeout=10 if raw.Config.StopTimeout is None else raw.Config.StopTimeout,
     )
@@ -443,7 +433,6 @@ def _asked(raw: _Inspect) -> Asked:
         binds=tuple((one.Source, one.Destination) for one in mounts if one.Type == "bind"),
         hostname=raw.Config.Hostname,
         runtime=held.Runtime,
-        log_driver=held.LogConfig.Type,
         log_options=held.LogConfig.Config or {},
         error=raw.State.Error,
     )

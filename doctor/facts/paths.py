@@ -28,7 +28,7 @@ TYPES = {
 class Seen(Struct, frozen=True):
     """One path, links followed. `type` is as in `TYPES`, or `!` when it could not be looked at, and `why` says why.
 
-    `mode` is the permission bits, `uid` and `gid` the owner's, `mtime` in seconds since the epoch.
+    `mode` is the permission bits, `uid` and `gid` the owner's.
     """
 
     path: str
@@ -36,7 +36,6 @@ class Seen(Struct, frozen=True):
     mode: int
     uid: int
     gid: int
-    mtime: float
     why: str
     cited: Citation
     link: bool = False
@@ -93,9 +92,8 @@ def paths(snapshot: Snapshot) -> Paths:
         excerpt = f"{TYPES.get(entry.type, '?')}, mode {mode:04o}, owner {uid}:{gid}" if known else entry.content
         cited = Citation(record.name, entry.line, excerpt or "not there", entry.path)
         why = "" if known else entry.content
-        found[entry.path] = Seen(
-            entry.path, entry.type, mode, uid, gid, entry.mtime, why, cited, entry.content.endswith(" link")
-        )
+        link = entry.content.endswith(" link")
+        found[entry.path] = Seen(entry.path, entry.type, mode, uid, gid, why, cited, link)
     return Paths(found, *_group(snapshot))
 
 
