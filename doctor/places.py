@@ -107,8 +107,8 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         binary=binary,
         config_file=config_file,
         data_root=_remapped(host, data_root) if settings.get("userns-remap") else data_root,
-        exec_root=exec_root.replace("/var/run/", "/run/", 1) if exec_root.startswith("/var/run/") else exec_root,
-        pidfile=setting("pidfile").replace("/var/run/", "/run/", 1),
+        exec_root=in_run(exec_root),
+        pidfile=in_run(setting("pidfile")),
         log=_log(host, pid),
         address=address,
         looked=_looked(host, environ, address, data_root, binary, pid),
@@ -118,14 +118,22 @@ def find(host: Host, environ: dict[str, str]) -> Places:
     )
 
 
+def in_run(path: str) -> str:
+    """Spell a path below /var/run as the kernel does: it is a link to /run.
+
+    >>> in_run("/var/run/docker.sock")
+    '/run/docker.sock'
+    """
+    return path.removeprefix("/var") if path == "/var/run" or path.startswith("/var/run/") else path
+
+
 def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, data_root: str) -> tuple[str, ...]:
     """Give the paths that the configuration names; of a program without a path, where it is found or would be."""
     runtimes = settings.get("runtimes")
     held = runtimes.values() if isinstance(runtimes, dict) else ()
     programs = [one.get("path") for one in held if isinstance(one, dict)]
     programs += [settings.get("userland-proxy-path"), settings.get("init-path")]
-    socket = address.removeprefix("unix://").replace("/var/run/", "/run/", 1)
-    found = [socket, pidfile.replace("/var/run/", "/run/", 1), data_root]
+    found = [in_run(address.removeprefix("unix://")), in_run(pidfile), data_root]
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]

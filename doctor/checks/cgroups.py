@@ -260,16 +260,18 @@ def _outside(one: Container, hierarchy: str, cited: Citation, processes: Process
         if one.id in line:  # where its groups of other controllers are, this one's is too
             procs = f"/sys/fs/cgroup/{hierarchy}{line.partition(':')[2].partition(':')[2]}/cgroup.procs"
             break
-    inside = [other.pid for other in processes.by_pid.values() if other.container == one.id]
     return Finding(
         subject=f"{one.name}:{hierarchy}",
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} is outside of its {hierarchy} group",
         message=f"process {one.pid} of {one.name} is in {cited.place}: limits of {hierarchy} do not hold for it",
         evidence=(cited, one.cited),
         remedy=Remedy(
             "put its processes back",
-            tuple(Command(("tee", procs), stdin=f"{pid}\n") for pid in sorted(inside)),
+            tuple(
+                Command(("tee", procs), stdin=f"{pid}\n")
+                for pid in sorted(other.pid for other in processes.inside(one.id))
+            ),
         ),
         hits=(Effect(f"{one.name} may use all the {hierarchy} of the host"),),
         works=(Effect(f"{one.name} runs on"),),
@@ -320,7 +322,7 @@ def _memory(one: Container, group: Group) -> Iterator[Finding]:
     more = limit * 2
     yield Finding(
         subject=f"{one.name}:memory",
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} uses {kept / limit:.0%} of its memory limit",
         message=f"{one.name} uses {kept:,} of {limit:,} bytes, page cache that can be dropped not counted",
         evidence=(group.figures["memory.current"].cited, group.figures["memory.max"].cited),
@@ -351,7 +353,7 @@ def _pids(one: Container, group: Group) -> Iterator[Finding]:
         evidence.append(refused.cited)
     yield Finding(
         subject=f"{one.name}:pids",
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} has {now} of {limit} processes",
         message=f"{one.name} has {now} processes and threads, its limit is {limit}{times}",
         evidence=tuple(evidence),
@@ -376,7 +378,7 @@ def _cpu(one: Container, group: Group) -> Iterator[Finding]:
         return
     yield Finding(
         subject=f"{one.name}:cpu",
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} waited for processor time in {waited / periods:.0%} of all periods",
         message=f"{one.name} may use {quota / period:g} processors, and had to wait in {waited} of {periods} periods",
         evidence=(group.figures["cpu.throttled"].cited, group.figures["cpu.quota"].cited),

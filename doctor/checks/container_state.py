@@ -61,10 +61,6 @@ def _names_program(one: Container) -> re.Match[str] | None:
     return _EXEC.search(one.asked.error) if one.exit_code in {NOT_RUNNABLE, NOT_FOUND} else None
 
 
-def _cited(one: Container, text: str) -> Citation:
-    return Citation(one.cited.record, one.cited.line, text, one.cited.place)
-
-
 def _ports(one: Container) -> tuple[Effect, ...]:
     ports = tuple(f"{port.host} -> {one.name}" for port in one.ports if ":" not in port.host_ip)
     return (Effect("nobody answers on", ports),) if ports else ()
@@ -157,11 +153,11 @@ def _loop(one: Container) -> Finding:
         steps = (_more_memory(one),)
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} restarts again and again",
         message=f"{one.name} was restarted {one.restarts} times by its policy {one.policy}: {why}; its last run took"
         f" {_ran(one)}",
-        evidence=(_cited(one, f"RestartCount {one.restarts}, Status {one.status}, ExitCode {one.exit_code}"),),
+        evidence=(one.cite(f"RestartCount {one.restarts}, Status {one.status}, ExitCode {one.exit_code}"),),
         remedy=Remedy(
             "find out why it ends",
             steps,
@@ -181,10 +177,10 @@ def _killed(one: Container, *, recent: bool) -> Finding:
     first: Step = _more_memory(one) if one.memory else Note("see what else takes the host's memory")
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} was killed for memory",
         message=f"the kernel killed the first process of {one.name} for memory after {_ran(one)}; {limit}",
-        evidence=(_cited(one, f"OOMKilled true, ExitCode {one.exit_code}, Memory {one.memory}"),),
+        evidence=(one.cite(f"OOMKilled true, ExitCode {one.exit_code}, Memory {one.memory}"),),
         remedy=Remedy("give it more memory", (first, Command(("docker", "start", one.engine_name)))),
         severity=Severity.ERROR if recent else Severity.INFO,
         hits=(Effect(f"{one.name} is down"), *_ports(one)),
@@ -202,10 +198,10 @@ def _child_killed(one: Container, times: int, limit: int, cited: Citation) -> Fi
     said = f"its limit is {limit:,} bytes" if limit else "it has no limit of its own"
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} lost {times} process{'es' if times > 1 else ''} to the OOM killer, and runs on",
         message=f"since {one.name} started, the kernel killed {times} of its processes for memory; {said}",
-        evidence=(cited, _cited(one, f"Memory {one.memory}, Pid {one.pid}")),
+        evidence=(cited, one.cite(f"Memory {one.memory}, Pid {one.pid}")),
         remedy=Remedy(
             "give it more memory, and start all of it again",
             (*first, back),
@@ -222,10 +218,10 @@ def _crashed(one: Container, *, recent: bool) -> Finding:
     signal = CRASHES[one.exit_code]
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} crashed with {signal}",
         message=f"the first process of {one.name} ended with exit code {one.exit_code} ({signal}) after {_ran(one)}",
-        evidence=(_cited(one, f"ExitCode {one.exit_code}, OOMKilled {str(one.oom_killed).lower()}"),),
+        evidence=(one.cite(f"ExitCode {one.exit_code}, OOMKilled {str(one.oom_killed).lower()}"),),
         remedy=Remedy(
             "see its last lines, start it again", (_logs(one), Command(("docker", "start", one.engine_name)))
         ),
@@ -238,11 +234,11 @@ def _crashed(one: Container, *, recent: bool) -> Finding:
 def _gave_up(one: Container, *, recent: bool) -> Finding:
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} failed {one.restarts + 1} times, and is not tried again",
         message=f"{one.name} ended with exit code {one.exit_code} {one.restarts + 1} times; its policy on-failure allows"
         f" {one.retries} restarts",
-        evidence=(_cited(one, f"RestartCount {one.restarts}, ExitCode {one.exit_code}"),),
+        evidence=(one.cite(f"RestartCount {one.restarts}, ExitCode {one.exit_code}"),),
         remedy=Remedy(
             "see its last lines, start it again", (_logs(one), Command(("docker", "start", one.engine_name)))
         ),
@@ -256,10 +252,10 @@ def _not_started(one: Container) -> Finding:
     wanted = one.policy != "no" or one.started > 0
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"{one.name} could not be started",
         message=f"the last start of {one.name} failed: {one.asked.error}",
-        evidence=(_cited(one, f'Error "{one.asked.error}"'),),
+        evidence=(one.cite(f'Error "{one.asked.error}"'),),
         remedy=Remedy(
             "start it again when what the error names is mended", (Command(("docker", "start", one.engine_name)),)
         ),
@@ -304,10 +300,10 @@ def health_check_fails(containers: Containers) -> Iterator[Yield]:
         title = f"the health check of {one.name} cannot be run" if broken else f"{one.name} fails its health check"
         yield Finding(
             subject=one.name,
-            scope=f"container {one.name}",
+            scope=one.scope,
             title=title,
             message=f"{one.name} is unhealthy: {many}",
-            evidence=(_cited(one, f"Health unhealthy, FailingStreak {one.failing}, {last}"),),
+            evidence=(one.cite(f"Health unhealthy, FailingStreak {one.failing}, {last}"),),
             remedy=Remedy(
                 "see what the probes say",
                 (
@@ -428,20 +424,20 @@ def container_stuck(containers: Containers, clock: Clock) -> Iterator[Yield]:
             )
             yield Finding(
                 subject=one.name,
-                scope=f"container {one.name}",
+                scope=one.scope,
                 title=f"{one.name} {what}",
                 message=f"{one.name} {what}{f'; {one.asked.error}' if one.asked.error else ''}",
-                evidence=(_cited(one, f"Status {one.status}"),),
+                evidence=(one.cite(f"Status {one.status}"),),
                 remedy=Remedy("remove the rest of it", (again,)),
                 hits=(Effect(f"the name {one.engine_name} stays taken, and its files stay on the disk"),),
             )
         elif one.status == "created" and not one.asked.error and one.created and now - one.created > WAITS:
             yield Finding(
                 subject=one.name,
-                scope=f"container {one.name}",
+                scope=one.scope,
                 title=f"{one.name} was created and never started",
                 message=f"{one.name} was created {(now - one.created) / 60:.0f} minutes ago, and has not been started",
-                evidence=(_cited(one, "Status created"),),
+                evidence=(one.cite("Status created"),),
                 remedy=Remedy(
                     "start it",
                     (Command(("docker", "start", one.engine_name)),),
@@ -539,10 +535,10 @@ def _wrong(one: Container, what: str, said: str, program: str, severity: Severit
     wanted = one.policy != "no" or one.started > 0
     return Finding(
         subject=one.name,
-        scope=f"container {one.name}",
+        scope=one.scope,
         title=f"the program of {one.name} cannot be run",
         message=f"{one.name} ended with exit code {one.exit_code}: {what}",
-        evidence=(_cited(one, said),),
+        evidence=(one.cite(said),),
         remedy=Remedy(
             "make it anew with a program that the image has",
             (

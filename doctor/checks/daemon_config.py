@@ -475,7 +475,7 @@ def option_in_file_and_flag(
         in_file = options.file[key]
         flags = options.flags.get(key, ())
         flag_text = " ".join(one.text for one in flags) or f"the flag of {key}, {told.get(key, '')}".rstrip(", ")
-        later = bool(flags) and daemon.pid and config.mtime > daemon.started
+        later = bool(flags) and config.newer_than(daemon)
         yield Finding(
             subject=f"{config.path}:{key}",
             title=f"{key} is set twice: in daemon.json and by {flag_text}",
@@ -560,7 +560,7 @@ def daemon_json_not_in_force(
     if not daemon.pid or not config.exists:
         yield NotApplicable("dockerd does not run" if not daemon.pid else f"there is no {config.path}")
         return
-    if config.data is None or not daemon.started or config.mtime <= daemon.started:
+    if config.data is None or not daemon.started or not config.newer_than(daemon):
         return  # DMN001 says the one; a file that is older was read
     running = options.running | _of_the_bridge(networks)
     if not running:
@@ -662,7 +662,7 @@ def _stale(
         works=(Effect("dockerd runs on with what it read when it started"),),
         since=Since(
             earliest=Moment(daemon.started, "dockerd started"),
-            latest=Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0)),
+            latest=config.written,
             exact=True,
         ),
     )

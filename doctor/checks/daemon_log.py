@@ -99,10 +99,10 @@ def log_level_left(
         return
     told = options.origin("debug")
     origin = told if told is not None and options.on("debug") else None
-    if (now.value == "true") if now else (origin is not None and config.mtime <= daemon.started):
+    if (now.value == "true") if now else (origin is not None and not config.newer_than(daemon)):
         yield _debugging(origin or now, config, daemon, clock, lifecycle)
     level = options.origin("log-level")
-    if level is None or (level.source == "daemon.json" and config.mtime > daemon.started):
+    if level is None or (level.source == "daemon.json" and config.newer_than(daemon)):
         return
     if level.value.lower() in LOUD:
         yield _loud(level, config, daemon, clock, lifecycle)
@@ -112,8 +112,8 @@ def log_level_left(
 
 def _since_when(origin: Origin | None, config: ConfigFile, daemon: Daemon) -> tuple[float, Since | None]:
     """Give since when it is on, at the latest, and the same for a report."""
-    if origin is not None and origin.source == "daemon.json" and config.mtime > daemon.started:
-        moment = Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0))
+    if origin is not None and origin.source == "daemon.json" and config.newer_than(daemon):
+        moment = config.written
     elif daemon.started:
         moment = Moment(daemon.started, "dockerd started")
     else:
@@ -133,9 +133,7 @@ def _debugging(
     )
     reload = Command(("kill", "-HUP", str(daemon.pid)))
     if origin is not None and origin.source == "flag":
-        remedy = lifecycle.remedy(
-            "take the flag out, then restart dockerd", Note(f"take {origin.text} out of what starts dockerd")
-        )
+        remedy = lifecycle.remedy("take the flag out, then restart dockerd", config.change("debug", origin))
     else:
         remedy = Remedy("switch it off: a reload takes it", (EditKey(config.path, "/debug", "false"), reload))
     return Finding(
@@ -151,12 +149,6 @@ def _debugging(
     )
 
 
-def _out(level: Origin, config: ConfigFile) -> Step:
-    if level.source == "daemon.json":
-        return EditKey(config.path, "/log-level", None)
-    return Note(f"take {level.text} out of what starts dockerd ({level.where})")
-
-
 def _loud(level: Origin, config: ConfigFile, daemon: Daemon, clock: Clock, lifecycle: Lifecycle) -> Finding:
     at, since = _since_when(level, config, daemon)
     left = bool(at) and clock.collected_at - at > DAY
@@ -165,7 +157,7 @@ def _loud(level: Origin, config: ConfigFile, daemon: Daemon, clock: Clock, lifec
         title=f"log-level is {level.value}" + (", and has been for more than a day" if left else ""),
         message=f"{level.where} sets log-level to {level.value}: several lines in the log of dockerd for each request",
         evidence=(level.cited,),
-        remedy=lifecycle.remedy("take it out: a start reads it, a reload does not", _out(level, config)),
+        remedy=lifecycle.remedy("take it out: a start reads it, a reload does not", config.change("log-level", level)),
         severity=Severity.WARNING if left else Severity.INFO,
         hits=(Effect("the log of dockerd grows with each request, and is rotated away sooner"),),
         works=(Effect("everything else"),),
@@ -179,7 +171,7 @@ def _quiet(level: Origin, config: ConfigFile, lifecycle: Lifecycle) -> Finding:
         title=f"log-level is {level.value}: dockerd logs no warnings",
         message=f"{level.where} sets log-level to {level.value}: what dockerd warns of is not in its log",
         evidence=(level.cited,),
-        remedy=lifecycle.remedy("take it out: a start reads it, a reload does not", _out(level, config)),
+        remedy=lifecycle.remedy("take it out: a start reads it, a reload does not", config.change("log-level", level)),
         severity=Severity.INFO,
         hits=(Effect("the log of dockerd does not say why something went wrong"),),
         works=(Effect("everything else"),),

@@ -20,7 +20,6 @@ from doctor.model import (
     Excluded,
     Finding,
     NotApplicable,
-    Note,
     Remedy,
     Severity,
     Step,
@@ -52,14 +51,6 @@ def _told(options: Options, key: str, daemon: Daemon) -> Origin | None:
     """Give what sets a key for the next start; flags of a dockerd that runs it has accepted."""
     origin = options.origin(key)
     return None if origin is None or (origin.source != "daemon.json" and daemon.pid) else origin
-
-
-def _edit(config: ConfigFile, key: str, origin: Origin, value: str) -> Step:
-    if origin.source == "daemon.json":
-        return EditKey(config.path, config.pointer(key), json.dumps(value) if value else None)
-    return Note(
-        f"in {origin.where}, make it --{key}={value}" if value else f"in {origin.where}, take out {origin.text}"
-    )
 
 
 @check(
@@ -113,7 +104,7 @@ def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, star
         message=f"{origin.where} sets log-level to {origin.value}; dockerd knows {', '.join(LOG_LEVELS)},"
         " and refuses to start",
         evidence=(origin.cited, *start.words("logging level")),
-        remedy=start.cure(_edit(config, "log-level", origin, near), what=f"make it {near}"),
+        remedy=start.cure(config.change("log-level", origin, near), what=f"make it {near}"),
         severity=start.severity,
         hits=start.hits,
         works=start.works,
@@ -160,7 +151,7 @@ def log_format_unknown(options: Options, config: ConfigFile, daemon: Daemon, sta
         title=f"log-format {origin.value} is no format",
         message=f"{origin.where} sets log-format to {origin.value}; dockerd knows text and json, and refuses to start",
         evidence=(origin.cited, *start.words("log format")),
-        remedy=start.cure(_edit(config, "log-format", origin, near), what=f"make it {near}"),
+        remedy=start.cure(config.change("log-format", origin, near), what=f"make it {near}"),
         severity=start.severity,
         hits=start.hits,
         works=start.works,
@@ -268,7 +259,7 @@ def _default_runtime(
         f"{origin.where} sets default-runtime to {name}, and runtimes has {', '.join(sorted(held)) or 'nothing'}:"
         " dockerd refuses to start",
         refused=True,
-        steps=(_edit(config, "default-runtime", origin, ""),),
+        steps=(config.change("default-runtime", origin),),
         cited=(origin.cited,),
     )
 
@@ -292,7 +283,7 @@ def _runtime(
     steps: tuple[Step, ...] = (EditKey(config.path, "/runtimes", json.dumps(rest) if rest else None),)
     default = options.origin("default-runtime")
     if default is not None and default.value == name and name != "runc":
-        steps += (_edit(config, "default-runtime", default, ""),)
+        steps += (config.change("default-runtime", default),)
     yield _Wrong(
         f"runtimes:{name}",
         f"runtime {name}: {what}",
@@ -324,10 +315,7 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
     line = config.line_of(name)
     now = options.running.get("default-runtime")
     default = options.value("default-runtime") == name
-    applied = bool(daemon.pid) and (now.value == name if now else config.mtime <= daemon.started)
-    is_now = (
-        "is not there" if seen.type == "-" else "may not be run" if seen.type == "f" else f"is {seen.why or 'no file'}"
-    )
+    applied = bool(daemon.pid) and (now.value == name if now else not config.newer_than(daemon))
     held = (config.data or {}).get("runtimes", {})
     rest = json.dumps({other: value for other, value in held.items() if other != name})
     origin = options.origin("default-runtime")
@@ -338,15 +326,15 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
         steps, notes, summary = (Command(("chmod", "0755", seen.path)),), (), "make it runnable"
     elif default and origin is not None:
         # A reload does not see that a key has gone: it has to be given a value.
-        steps = (_edit(config, "default-runtime", origin, "runc"), *steps)
+        steps = (config.change("default-runtime", origin, "runc"), *steps)
         summary = "let containers start with runc"
     if seen.type != "f" and daemon.pid:
         steps += (Command(("kill", "-HUP", str(daemon.pid))),)
     whom = "container" if default else f"container with runtime {name}"
     return Finding(
         subject=f"runtimes:{name}",
-        title=f"runtime {name}: {program} {is_now}",
-        message=f"{config.path}:{line}: the program of runtime {name}, {program}, {is_now}"
+        title=f"runtime {name}: {program} {seen.unfit}",
+        message=f"{config.path}:{line}: the program of runtime {name}, {program}, {seen.unfit}"
         + (", and it is the default" if default else ""),
         evidence=(config.cite(line), seen.cited),
         remedy=Remedy(summary, steps, notes=notes),
@@ -412,15 +400,8 @@ def userland_proxy_path(
         if seen.hidden:
             yield Unknown("userland-proxy-path", f"files: {path}: {seen.why}")
             return
-        said = (
-            "is not there"
-            if seen.type == "-"
-            else "may not be run"
-            if seen.type == "f"
-            else f"is {seen.why or 'no file'}"
-        )
-        evidence = (origin.cited, seen.cited)
-    edit = _edit(config, "userland-proxy-path", origin, "")
+        said, evidence = seen.unfit, (origin.cited, seen.cited)
+    edit = config.change("userland-proxy-path", origin)
     if NOT_KNOWN < daemon.generation < PROXY_CHECKED:
         yield _no_port_starts(path, said, evidence, edit, daemon, config, start)
         return

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from doctor.facts.config import Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.groups import DockerGroup
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.nextstart import NextStart
 from doctor.facts.paths import Paths, Seen
@@ -16,12 +17,10 @@ from doctor.model import (
     Effect,
     Excluded,
     Finding,
-    Moment,
     NotApplicable,
     Note,
     Remedy,
     Severity,
-    Since,
     Step,
     Unknown,
     Yield,
@@ -106,7 +105,7 @@ def _works(containers: Containers) -> tuple[Effect, ...]:
 
 def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:
     """It runs, and nobody can ask it: the socket was removed, or another file stands in its place."""
-    socket = daemon.address.removeprefix("unix://")
+    socket = daemon.socket
     gone = daemon.answer == "absent"
     return Finding(
         subject="dockerd",
@@ -114,7 +113,7 @@ def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -
         message=f"dockerd (pid {daemon.pid}) runs, and nobody can ask it: {daemon.why}",
         evidence=(
             Citation("api/ping", 0, daemon.why, socket),
-            Citation("proc/processes", daemon.line, " ".join(daemon.argv), f"/proc/{daemon.pid}/cmdline"),
+            daemon.cite(" ".join(daemon.argv), "cmdline"),
         ),
         remedy=lifecycle.remedy("let it make its socket again"),
         hits=(Effect("every docker command fails; whatever else speaks to the socket (CI, monitoring) does too"),),
@@ -124,18 +123,12 @@ def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -
 
 def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:
     state = f"State: {daemon.state} ({NAMES.get(daemon.state, '?')})"
-    status = Citation(
-        "proc/processes",
-        daemon.line,
-        state,
-        f"/proc/{daemon.pid}/status",
-    )
-    evidence = [Citation("api/ping", 0, daemon.why, daemon.address.removeprefix("unix://")), status]
+    evidence = [Citation("api/ping", 0, daemon.why, daemon.socket), daemon.cite(state, "status")]
     if daemon.threads:
         word = ", ".join(f"{daemon.threads.count(state)} in {state}" for state in sorted(set(daemon.threads)))
         whole = f"all {len(daemon.threads)} threads are in {daemon.state}"
         text = whole if set(daemon.threads) == {daemon.state} else f"threads: {word}"
-        evidence.append(Citation("proc/processes", daemon.line, text, f"/proc/{daemon.pid}/task"))
+        evidence.append(daemon.cite(text, "task"))
     state = "D" if "D" in daemon.threads and daemon.state != "T" else daemon.state
     pid = str(daemon.pid)
     price = lifecycle.price()
@@ -172,15 +165,12 @@ def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Find
 
 def _dead(daemon: Daemon, containers: Containers, log: DaemonLog, lifecycle: Lifecycle) -> Finding:
     fatal = log.fatal
-    evidence = [Citation("api/ping", 0, daemon.why or "nothing listens", daemon.address.removeprefix("unix://"))]
+    evidence = [Citation("api/ping", 0, daemon.why or "nothing listens", daemon.socket)]
     evidence.append(Citation("proc/processes", 0, "no process dockerd", "/proc"))
     steps = lifecycle.start
-    since = None
     if fatal is not None:
         evidence.append(fatal.cited)
         steps = (Note("its last start failed: cure what its log says, then"), *lifecycle.start)
-        if fatal.at:
-            since = Since(latest=Moment(fatal.at, "its last start failed", fatal.cited))
     return Finding(
         subject="dockerd",
         title="dockerd does not run" + (f": {_brief(fatal.text)}" if fatal else ""),
@@ -189,7 +179,7 @@ def _dead(daemon: Daemon, containers: Containers, log: DaemonLog, lifecycle: Lif
         remedy=lifecycle.starting("start it", steps),
         hits=(Effect("no docker command works; no health checks, no restarts after a crash"),),
         works=_works(containers),
-        since=since,
+        since=log.failed,
     )
 
 
@@ -215,7 +205,9 @@ WORLD = 0o006
         "permission denied while trying to connect to the docker API at PATH",
     ),
 )
-def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options, start: NextStart) -> Iterator[Yield]:
+def socket_rights(
+    daemon: Daemon, places: Places, paths: Paths, options: Options, group: DockerGroup | None, start: NextStart
+) -> Iterator[Yield]:
     """The socket of dockerd is open to everybody, closed to its group, or no socket.
 
     ## What it is
@@ -238,10 +230,10 @@ def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options
     ## References
     dockerd(8), unix(7), moby daemon/listeners/group_unix.go
     """
-    if not daemon.address.startswith("unix://") or "--rootless" in daemon.argv:
-        yield NotApplicable("dockerd is rootless" if "--rootless" in daemon.argv else f"it listens on {daemon.address}")
+    if not daemon.address.startswith("unix://") or daemon.rootless:
+        yield NotApplicable("dockerd is rootless" if daemon.rootless else f"it listens on {daemon.address}")
         return
-    path = daemon.address.removeprefix("unix://")
+    path = daemon.socket
     seen = paths.get(path)
     if seen is None or seen.hidden:
         yield Unknown(path, f"files: {path}: {seen.why}" if seen else f"files: {path} was not looked at")
@@ -258,10 +250,10 @@ def socket_rights(daemon: Daemon, places: Places, paths: Paths, options: Options
             hits=start.hits if not daemon.pid else (Effect("every docker command fails"),),
         )
     elif seen.type == "s" and daemon.pid:
-        yield from _rights(path, seen, paths, options)
+        yield from _rights(path, seen, options, group)
 
 
-def _rights(path: str, seen: Seen, paths: Paths, options: Options) -> Iterator[Finding]:
+def _rights(path: str, seen: Seen, options: Options, group: DockerGroup | None) -> Iterator[Finding | Unknown]:
     if seen.mode & 0o002:
         yield Finding(
             subject=path,
@@ -273,14 +265,17 @@ def _rights(path: str, seen: Seen, paths: Paths, options: Options) -> Iterator[F
             works=(Effect("connections that are open stay"),),
         )
     wanted = options.origin("group")
-    usual = wanted is None or wanted.value in {"", "docker"}
-    if seen.uid == 0 and usual and paths.members and seen.gid != paths.docker_gid:
-        members = ", ".join(paths.members)
+    if seen.uid != 0 or (wanted is not None and wanted.value not in {"", "docker"}):
+        return
+    if group is None:
+        yield Unknown(f"{path}:group", "files: /etc/group was not read")
+    elif group.members and group.gid >= 0 and seen.gid != group.gid:
+        members = ", ".join(group.members)
         yield Finding(
             subject=f"{path}:group",
             title=f"{path} is not the group docker's",
-            message=f"{path} is group {seen.gid}'s, docker is {paths.docker_gid}: its members ({members}) may not use it",
-            evidence=(seen.cited, Citation("host/groups", 1, f"docker:x:{paths.docker_gid}:...", "/etc/group")),
+            message=f"{path} is group {seen.gid}'s, docker is {group.gid}: its members ({members}) may not use it",
+            evidence=(seen.cited, group.cited),
             remedy=Remedy(
                 "give it to the group",
                 (Command(("chgrp", "docker", path)), Command(("chmod", "0660", path))),
@@ -288,6 +283,6 @@ def _rights(path: str, seen: Seen, paths: Paths, options: Options) -> Iterator[F
                 notes=("dockerd does so when it starts, if the group is there by then",),
             ),
             severity=Severity.WARNING,
-            hits=(Effect("docker says permission denied to", paths.members),),
+            hits=(Effect("docker says permission denied to", group.members),),
             works=(Effect("root can use it"),),
         )

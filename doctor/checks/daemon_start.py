@@ -267,12 +267,12 @@ def data_root_unfit(
         )
     elif mount is not None and mount.options & {"noexec", "nosuid"}:
         yield _no_programs(root, mount.point, sorted(mount.options & {"noexec", "nosuid"}), mount.cited)
-    if daemon.pid and now is not None and config.mtime > daemon.started and origin is not None:
+    if now is not None and config.newer_than(daemon) and origin is not None:
         told = root.rstrip("/")
         # userns-remap adds a directory of its own, `/100000.100000`.
         same = now.value == told or re.fullmatch(re.escape(told) + r"/\d+\.\d+", now.value)
         if origin.source == "daemon.json" and not same and not (seen and seen.link):
-            yield _elsewhere(told, now, origin, config, containers)
+            yield _elsewhere(told, now, origin, config, containers, start)
 
 
 def _relative(root: str, origin: Origin | None, config: ConfigFile, daemon: Daemon, start: NextStart) -> Finding:
@@ -331,7 +331,9 @@ def _no_programs(root: str, point: str, options: list[str], cited: Citation) -> 
     )
 
 
-def _elsewhere(told: str, now: Origin, origin: Origin, config: ConfigFile, containers: Containers | None) -> Finding:
+def _elsewhere(
+    told: str, now: Origin, origin: Origin, config: ConfigFile, containers: Containers | None, start: NextStart
+) -> Finding:
     many = len(containers.all) if containers is not None else 0
     return Finding(
         subject="data-root",
@@ -346,10 +348,8 @@ def _elsewhere(told: str, now: Origin, origin: Origin, config: ConfigFile, conta
         ),
         severity=Severity.WARNING,
         hits=(Effect(f"after the next start {many or 'all'} containers, their images and volumes are not there"),),
-        works=(Effect("dockerd runs on with what it read when it started"),),
-        since=Since(
-            latest=Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0)), exact=True
-        ),
+        works=start.works,
+        since=start.written,
     )
 
 
@@ -504,26 +504,17 @@ def last_words(
     if sign is None:
         return
     origin = options.origin(sign.key) if sign.key else None
-    steps: tuple[Step, ...] = ()
-    if origin is not None and origin.source == "daemon.json":
-        steps = (EditKey(config.path, config.pointer(sign.key), None),)
-        what = f"take {sign.key} out"
-    elif origin is not None:
-        steps = (Note(f"take {origin.text} out of what starts dockerd ({origin.where})"),)
-        what = f"take {sign.key} out"
-    else:
-        steps = (Note(sign.advice or f"correct {sign.key}"),)
-        what = "cure that first"
+    step = config.change(sign.key, origin) if origin else Note(sign.advice or f"correct {sign.key}")
     subject = f"{config.path}:{sign.key}" if origin else "dockerd"
     yield Finding(
         subject=subject,
         title=f"the last start of dockerd failed: {sign.means}",
         message=f"{fatal.text}: {sign.means}",
         evidence=(fatal.cited, *((origin.cited,) if origin else ())),
-        remedy=start.cure(*steps, what=what),
+        remedy=start.cure(step, what=f"take {sign.key} out" if origin else "cure that first"),
         severity=Severity.ERROR,
         hits=start.hits,
-        since=Since(latest=Moment(fatal.at, "its last start failed", fatal.cited)) if fatal.at else None,
+        since=log.failed,
     )
 
 
@@ -582,7 +573,7 @@ def network_database_stale(daemon: Daemon, places: Places, log: DaemonLog, lifec
         hits=(Effect("dockerd does not start: no docker command works"),),
         works=(Effect("images, containers and volumes are there"),),
         excluded=(Excluded("DMN001", "the configuration was read"),),
-        since=Since(latest=Moment(fatal.at, "its last start failed", fatal.cited)) if fatal.at else None,
+        since=log.failed,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from doctor.checks.published_ports import captor, overlap, rootless, served, spelled
+from doctor.checks.published_ports import captor, overlap, served, spelled
 from doctor.facts.clock import Clock
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
@@ -55,7 +55,7 @@ def docker_proxy_astray(
     ## References
     moby cmd/docker-proxy, libnetwork/portmapper
     """
-    if rootless(daemon):
+    if daemon.rootless:
         yield NotApplicable("dockerd runs rootless: its proxies are in a namespace of its own")
         return
     if not containers.complete:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from ipaddress import ip_address
 from itertools import pairwise
 
 from doctor.checks.published_ports import spelled
@@ -13,6 +12,7 @@ from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.groups import DockerGroup
 from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.name_files import is_loopback
 from doctor.facts.rules import Firewall
 from doctor.facts.sockets import Listener, Sockets
 from doctor.model import (
@@ -28,6 +28,7 @@ from doctor.model import (
     Step,
     Yield,
 )
+from doctor.places import in_run
 from doctor.registry import check
 
 STRONG = {
@@ -108,13 +109,6 @@ def _heard(value: str, sockets: Sockets) -> Listener | None:
     return next((one for one in sockets.host if (one.protocol, one.port) == ("tcp", port)), None)
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
 def _shut(port: int, firewall: Firewall | None) -> Citation | None:
     """Give what shows that INPUT takes nothing which no rule lets in, and that no rule names the port."""
     for tables in firewall.of("ip") if firewall is not None else ():
@@ -143,7 +137,7 @@ def _open(
     firewall: Firewall | None,
 ) -> Finding:
     address, port = _place(value)
-    local = _is_loopback(address)
+    local = is_loopback(address)
     closed = None if local else _shut(port, firewall)
     secret = "with TLS and no client certificates" if options.on("tls") else "without TLS"
     who = (
@@ -165,7 +159,7 @@ def _open(
         evidence=tuple(evidence),
         remedy=lifecycle.remedy(
             "close it: the socket in the file system remains",
-            _without(value, origin, options, config),
+            _without(origin, config),
             notes=("over the network: docker -H ssh://HOST needs no open port",),
         ),
         severity=Severity.WARNING if local or closed else Severity.ERROR,
@@ -173,22 +167,16 @@ def _open(
     )
 
 
-def _without(value: str, origin: Origin, options: Options, config: ConfigFile) -> Step:
-    held = options.file.get("hosts")
-    if held is not origin:
-        return Note(f"take -H {value} out of the way dockerd is started ({origin.where})")
-    left = [one for one in held.value.split(",") if not one.startswith("tcp://")]
+def _without(origin: Origin, config: ConfigFile) -> Step:
+    if origin.source != "daemon.json":
+        return config.change("hosts", origin)
+    left = [one for one in origin.value.split(",") if not one.startswith("tcp://")]
     return EditKey(config.path, "/hosts", json.dumps(left) if left else None)
-
-
-def open_ports(container: Container) -> list[str]:
-    """Give the ports that a container publishes beyond loopback."""
-    return list(dict.fromkeys(spelled(port) for port in container.ports if not _is_loopback(port.host_ip)))
 
 
 def _wide(container: Container) -> str:
     """Say by what a stranger may come to a container; empty when nothing of it is published."""
-    ports = open_ports(container)
+    ports = list(dict.fromkeys(spelled(port) for port in container.ports if not is_loopback(port.host_ip)))
     return f"port {', '.join(ports)} of it is open to the network" if ports else ""
 
 
@@ -256,11 +244,10 @@ def engine_socket_in_container(containers: Containers, daemon: Daemon) -> Iterat
     ## References
     docs.docker.com/engine/security
     """
-    wanted = {*SOCKETS, daemon.address.removeprefix("unix://").replace("/var/run/", "/run/", 1)}
+    wanted = {*SOCKETS, daemon.socket}
     for container in containers.running:
         for source, inside in container.asked.binds:
-            path = source.replace("/var/run/", "/run/", 1) if source.startswith("/var/run/") else source
-            path = "/run" if path == "/var/run" else path
+            path = in_run(source)
             found = sorted(one for one in wanted if one == path or (path != "/" and one.startswith(path + "/")))
             if found or path == "/":
                 yield _socket_inside(container, source, inside, "" if path in found or path == "/" else found[0])
@@ -273,7 +260,7 @@ def _socket_inside(container: Container, source: str, inside: str, within: str) 
     wide = _wide(container)
     what = f"{source}, with {within} in it," if within else source
     reason = f", and {wide}" if wide else ""
-    mount = Citation(container.cited.record, 1, f"{source} -> {inside}", f"mounts of {container.engine_name}")
+    mount = container.cite(f"{source} -> {inside}", f"mounts of {container.engine_name}")
     return Finding(
         subject=container.name,
         title=f"{container.name} has the engine's socket: it is root on this host",
@@ -330,7 +317,7 @@ def _unwalled(container: Container, strong: list[str]) -> Finding:
     has = "is privileged" if container.asked.privileged else f"has {', '.join(strong)}"
     gives = "every capability and device" if container.asked.privileged else "; ".join(STRONG[one] for one in strong)
     words = "Privileged true" if container.asked.privileged else f"CapAdd {', '.join(strong)}"
-    cited = Citation(container.cited.record, 1, words, f"HostConfig of {container.engine_name}")
+    cited = container.cite(words, f"HostConfig of {container.engine_name}")
     return Finding(
         subject=container.name,
         title=f"{container.name} {has}: it leads out to this host",

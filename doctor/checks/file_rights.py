@@ -36,11 +36,11 @@ def files_open_to_others(paths: Paths, places: Places, group: DockerGroup | None
     ## References
     chmod(1), docs.docker.com/engine/security
     """
-    if "--rootless" in daemon.argv:
+    if daemon.rootless:
         yield NotApplicable("dockerd runs rootless: its files are its user's")
         return
     trusted = {0, *({group.gid} if group is not None else ())}
-    apart = {daemon.address.removeprefix("unix://").replace("/var/run/", "/run/", 1), places.pidfile}
+    apart = {daemon.socket, places.pidfile}
     for path, seen in paths.by_path.items():
         if path in apart or seen.type not in {"f", "d", "s"}:
             continue

@@ -60,11 +60,6 @@ def spelled(port: Port) -> str:
     return f"{address}{port.host}" + ("" if port.protocol == "tcp" else f"/{port.protocol}")
 
 
-def rootless(daemon: Daemon) -> bool:
-    """Whether dockerd runs without root: its ports and proxies are in a namespace of its own."""
-    return "--rootless" in daemon.argv or daemon.address.startswith("unix:///run/user/")
-
-
 @check(
     "NET037",
     Severity.ERROR,
@@ -102,7 +97,7 @@ def port_taken(
     ## References
     bind(2), moby libnetwork/portallocator, libnetwork/drivers/bridge/port_mapping_linux.go
     """
-    if rootless(daemon):
+    if daemon.rootless:
         yield NotApplicable("dockerd runs rootless: its ports are in a namespace of its own")
         return
     if sockets.missing:
@@ -269,7 +264,7 @@ def publish_address_not_here(
     ## References
     bind(2), ip(7) ip_nonlocal_bind
     """
-    if rootless(daemon):
+    if daemon.rootless:
         yield NotApplicable("dockerd runs rootless: its ports are in a namespace of its own")
         return
     if not containers.all:

@@ -8,7 +8,7 @@ from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.processes import Processes
 from doctor.facts.sandboxes import Sandboxes, SandboxFile
-from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
+from doctor.model import Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
 from doctor.registry import check
 
 COLLECTS = (28, 0)
@@ -144,7 +144,7 @@ def sandbox_of_another_namespace(sandboxes: Sandboxes, containers: Containers, p
             message=f"{file.path} holds namespace {file.inode}; process {one.pid} of {one.name} is in {space}",
             evidence=(
                 file.cited,
-                Citation("proc/processes", process.line, f"net:[{space}]", f"/proc/{one.pid}/ns/net"),
+                process.cite(f"net:[{space}]", "ns/net"),
             ),
             remedy=Remedy(
                 "mount its own namespace there",

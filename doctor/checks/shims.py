@@ -37,24 +37,10 @@ NAMESPACE = "moby"
 """dockerd's namespace in containerd; Kubernetes (k8s.io) and nerdctl (default) have others, and containers of their own."""
 
 
-def _proc(one: Process, excerpt: str) -> Citation:
-    return Citation("proc/processes", one.line, excerpt, f"/proc/{one.pid}/stat")
-
-
-def _scope(one: Container) -> str:
-    return f"container {one.name}"
-
-
 def _shims(processes: Processes) -> dict[str, Process]:
     """Give the shims of dockerd's containers by container id; a name in /proc/PID/comm has 15 characters."""
-    found = {}
-    for process in processes.by_pid.values():
-        if not process.name.startswith("containerd-shim"):
-            continue
-        said = dict(zip(process.argv, process.argv[1:], strict=False))
-        if said.get("-namespace") == NAMESPACE and said.get("-id"):
-            found[said["-id"]] = process
-    return found
+    shims = (one for one in processes.by_pid.values() if one.name.startswith("containerd-shim"))
+    return {one.told("-id"): one for one in shims if one.told("-namespace") == NAMESPACE and one.told("-id")}
 
 
 def _awake(processes: Processes, daemon: Daemon, lifecycle: Lifecycle, ended: Container) -> Remedy:
@@ -107,7 +93,7 @@ def process_gone(containers: Containers, processes: Processes, daemon: Daemon, l
             what = "is gone" if process is None else "has ended"
             yield Finding(
                 subject=one.name,
-                scope=_scope(one),
+                scope=one.scope,
                 title=f"{one.name} runs for Docker, and its process {what}",
                 message=f"dockerd says that {one.name} runs with pid {one.pid}; the process {what}",
                 evidence=(
@@ -121,10 +107,10 @@ def process_gone(containers: Containers, processes: Processes, daemon: Daemon, l
         elif _in_hosts(one, process, own):
             yield Finding(
                 subject=f"{one.name}:net",
-                scope=_scope(one),
+                scope=one.scope,
                 title=f"{one.name} is in the host's network, and should not be",
                 message=f"process {one.pid} of {one.name} is in {own}, dockerd's; its network mode is {one.network_mode}",
-                evidence=(_proc(process, own), one.cited),
+                evidence=(process.cite(own), one.cited),
                 remedy=Remedy(
                     "start it in its own namespace",
                     (Command(("docker", "restart", one.engine_name)),),
@@ -172,18 +158,16 @@ def pid_reused(containers: Containers, processes: Processes, daemon: Daemon, lif
         process = processes.by_pid.get(one.pid)
         if process is None or process.container == one.id or not process.started or not one.started:
             continue
-        if process.started - one.started < AFTER or any(
-            other.container == one.id for other in processes.by_pid.values()
-        ):
-            continue
         later = process.started - one.started
+        if later < AFTER or processes.inside(one.id):
+            continue
         yield Finding(
             subject=one.name,
-            scope=_scope(one),
+            scope=one.scope,
             title=f"the pid of {one.name} belongs to another process",
             message=f"dockerd says that {one.name} runs with pid {one.pid}; that process started {later:.0f} s later and is"
             " in no container",
-            evidence=(one.cited, _proc(process, f"{one.pid} ({process.name}), no cgroup of {one.id[:12]}")),
+            evidence=(one.cited, process.cite(f"{one.pid} ({process.name}), no cgroup of {one.id[:12]}")),
             remedy=_awake(processes, daemon, lifecycle, one),
             hits=(
                 Effect(f"{one.name} is down, and nobody starts it again"),
@@ -232,21 +216,21 @@ def shim_orphaned(
             yield _unknown_to_docker(identity, shim, processes, sandboxes)
     for one in containers.running:
         process = processes.by_pid.get(one.pid)
-        if process is None or process.container != one.id or one.id in shims or not shims_seen(processes, process):
+        if process is None or process.container != one.id or one.id in shims or not _adopted(processes, process):
             continue
         yield _without_shim(one, process, processes, daemon)
 
 
-def shims_seen(processes: Processes, process: Process) -> bool:
+def _adopted(processes: Processes, process: Process) -> bool:
     """Whether the process has no living parent of its runtime: init adopted it."""
     parent = processes.by_pid.get(process.parent)
     return parent is None or parent.pid == 1 or not parent.name.startswith(("containerd", "conmon", "docker"))
 
 
 def _unknown_to_docker(identity: str, shim: Process, processes: Processes, sandboxes: Sandboxes | None) -> Finding:
-    said = dict(zip(shim.argv, shim.argv[1:], strict=False))
-    inside = [one for one in processes.by_pid.values() if one.container == identity]
-    ctr = ("ctr", "--address", said.get("-address", "/run/containerd/containerd.sock"), "--namespace", NAMESPACE)
+    inside = processes.inside(identity)
+    address = shim.told("-address") or "/run/containerd/containerd.sock"
+    ctr = ("ctr", "--address", address, "--namespace", NAMESPACE)
     steps: list[Step] = [
         Command((*ctr, "tasks", "delete", "--force", identity)),
         Command((*ctr, "containers", "delete", identity)),
@@ -260,7 +244,7 @@ def _unknown_to_docker(identity: str, shim: Process, processes: Processes, sandb
         subject=identity[:12],
         title=f"container {identity[:12]} runs, and Docker does not know it",
         message=f"shim {shim.pid} serves container {identity[:12]}, which Docker does not list; {many} in it",
-        evidence=(_proc(shim, " ".join(shim.argv)), *(_proc(one, f"{one.pid} ({one.name})") for one in inside[:3])),
+        evidence=(shim.cite(" ".join(shim.argv)), *(one.cite(f"{one.pid} ({one.name})") for one in inside[:3])),
         remedy=Remedy("end what Docker does not know", tuple(steps), risk="disruptive"),
         hits=(Effect("it holds its ports, volumes and memory; docker cannot stop it"),),
         excluded=(Excluded("NSP002", "processes live in its namespace"),) if inside else (),
@@ -286,10 +270,10 @@ def _without_shim(one: Container, process: Process, processes: Processes, daemon
         )
     return Finding(
         subject=one.name,
-        scope=_scope(one),
+        scope=one.scope,
         title=f"{one.name} has lost its shim",
         message=f"{one.name} runs (pid {one.pid}), and no containerd-shim serves it; its parent is {process.parent}",
-        evidence=(_proc(process, f"{process.pid} ({process.name}) parent {process.parent}"), one.cited),
+        evidence=(process.cite(f"{process.pid} ({process.name}) parent {process.parent}"), one.cited),
         remedy=remedy,
         severity=Severity.ERROR,
         hits=(Effect(f"docker exec, stop and logs of {one.name} hang; nobody sees its end"),),
@@ -337,12 +321,12 @@ def zombies_not_reaped(containers: Containers, processes: Processes) -> Iterator
         first = f"its first process, {waiting.name}," if parent == owner.pid else f"process {parent} ({waiting.name})"
         yield Finding(
             subject=f"{owner.name}:{waiting.name}",
-            scope=_scope(owner),
+            scope=owner.scope,
             title=f"{len(dead)} zombies in {owner.name}",
             message=f"{len(dead)} children of {first} have ended and are not waited for",
             evidence=(
-                _proc(dead[0], f"{dead[0].pid} ({dead[0].name}) Z, parent {parent}"),
-                _proc(waiting, f"{parent} ({waiting.name}) {waiting.state}"),
+                dead[0].cite(f"{dead[0].pid} ({dead[0].name}) Z, parent {parent}"),
+                waiting.cite(f"{parent} ({waiting.name}) {waiting.state}"),
             ),
             remedy=Remedy(
                 "restart it: its zombies go with it",
@@ -411,7 +395,7 @@ def stop_signal_ignored(containers: Containers, inits: Inits, clock: Clock) -> I
             continue
         yield Finding(
             subject=one.name,
-            scope=_scope(one),
+            scope=one.scope,
             title=f"{one.name} does not take {one.stop_signal}: docker stop waits {one.stop_timeout} s and kills",
             message=f"{one.program or 'pid 1'} of {one.name} neither handles nor blocks {one.stop_signal} ({number})",
             evidence=(held.cited,),

@@ -19,7 +19,7 @@ from doctor.engine.options import ENVIRONMENT, FLAT, Flag, Release, default, par
 from doctor.facts import UNDECODABLE
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.unit import directives, unit_records
-from doctor.model import Citation
+from doctor.model import Citation, EditKey, Moment, Note, Step
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
 
@@ -61,6 +61,23 @@ class ConfigFile(Struct, frozen=True):
         data = self.data or {}
         inside = [outer for outer, held in data.items() if isinstance(held, dict) and outer not in FLAT and key in held]
         return f"/{inside[0]}/{key}" if key not in data and inside else f"/{key}"
+
+    @property
+    def written(self) -> Moment:
+        """When it was written last."""
+        return Moment(self.mtime, f"{self.path.rpartition('/')[2]} written", self.cite(0))
+
+    def newer_than(self, daemon: Daemon) -> bool:
+        """Whether it was written after the dockerd that runs had started, which has not read it at its start then."""
+        return bool(daemon.pid) and self.mtime > daemon.started
+
+    def change(self, key: str, origin: Origin, value: str = "") -> Step:
+        """Give the step that gives an option another value (a text), or takes it out, where it is set."""
+        if origin.source == "daemon.json":
+            return EditKey(self.path, self.pointer(key), json.dumps(value) if value else None)
+        if value:
+            return Note(f"in {origin.where}, make it --{key}={value}")
+        return Note(f"take {origin.text} out of what starts dockerd ({origin.where})")
 
     def cite(self, line: int) -> Citation:
         """Cite one line of the file, or the file as a whole with line 0."""
@@ -387,7 +404,7 @@ def _reloaded(log: DaemonLog, daemon: Daemon) -> dict[str, Origin]:
 
 def _command_line(snapshot: Snapshot, daemon: Daemon) -> tuple[list[tuple[Flag, Citation]], str]:
     if daemon.pid:
-        cited = Citation("proc/processes", daemon.line, " ".join(daemon.argv), f"/proc/{daemon.pid}/cmdline")
+        cited = daemon.cite(" ".join(daemon.argv), "cmdline")
         return [(flag, cited) for flag in parse_flags(daemon.argv[1:])], "running"
     if daemon.supervisor == "systemd":
         return _from_unit(snapshot), "unit"

@@ -14,6 +14,7 @@ from doctor.facts import UNDECODABLE
 from doctor.facts.clock import epoch
 from doctor.facts.processes import Processes
 from doctor.model import Citation
+from doctor.places import in_run
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot
 
@@ -238,6 +239,15 @@ class Container(Struct, frozen=True):
     """The storage driver that its layer is of; empty when that is not known."""
 
     @property
+    def scope(self) -> str:
+        """What a finding about this container alone is about."""
+        return f"container {self.name}"
+
+    def cite(self, excerpt: str, place: str = "") -> Citation:
+        """Cite what the engine says of it; `place` is where in that, by a name that a person knows."""
+        return Citation(self.cited.record, self.cited.line, excerpt, place or self.cited.place)
+
+    @property
     def stays_down(self) -> bool:
         """Whether it stays down when the daemon restarts and stops it."""
         return self.policy not in {"always", "unless-stopped", "on-failure"} or self.auto_remove
@@ -371,7 +381,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         status=raw.State.Status or ("running" if raw.State.Running else "exited"),
         pid=raw.State.Pid,
         started=epoch(raw.State.StartedAt),
-        sandbox=settings.SandboxKey.replace("/var/run/", "/run/", 1),
+        sandbox=in_run(settings.SandboxKey),
         endpoints=tuple(
             Endpoint(
                 network=network,

@@ -10,8 +10,8 @@ from msgspec import Struct
 from doctor.facts import UNDECODABLE
 from doctor.facts.clock import epoch
 from doctor.facts.processes import Process, Processes
-from doctor.model import Citation
-from doctor.places import Places
+from doctor.model import Citation, Moment, Since
+from doctor.places import Places, in_run
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, need
 
@@ -44,6 +44,20 @@ class Daemon(Struct, frozen=True):
         """Major and minor version; (0, 0) when unknown."""
         match = re.match(r"(\d+)\.(\d+)", self.version)
         return (int(match[1]), int(match[2])) if match else (0, 0)
+
+    def cite(self, excerpt: str, file: str) -> Citation:
+        """Cite what the process table has of it, as a file of /proc/PID."""
+        return Citation("proc/processes", self.line, excerpt, f"/proc/{self.pid}/{file}")
+
+    @property
+    def socket(self) -> str:
+        """The path of the socket that it listens on, or its address where that is none (`tcp://...`)."""
+        return in_run(self.address.removeprefix("unix://"))
+
+    @property
+    def rootless(self) -> bool:
+        """Whether it runs without root: files, ports and proxies are its user's."""
+        return "--rootless" in self.argv or self.address.startswith("unix:///run/user/")
 
     @property
     def answers(self) -> bool:
@@ -147,6 +161,12 @@ class DaemonLog(Struct, frozen=True):
     def first(self, words: str, after: float = 0.0) -> LogLine | None:
         """Give the first line after a time that contains the words."""
         return next((line for line in self.lines if line.at >= after and words in line.text), None)
+
+    @property
+    def failed(self) -> Since | None:
+        """When the last start failed; None when it did not, or does not say when."""
+        fatal = self.fatal
+        return Since(latest=Moment(fatal.at, "its last start failed", fatal.cited)) if fatal and fatal.at else None
 
     @property
     def fatal(self) -> LogLine | None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from doctor.facts.config import ConfigFile
 from doctor.facts.daemon import Daemon, DaemonLog, LogLine
 from doctor.facts.lifecycle import Lifecycle
-from doctor.model import Citation, Effect, Moment, Note, Remedy, Severity, Since, Step
+from doctor.model import Citation, Effect, Note, Remedy, Severity, Since, Step
 from doctor.registry import fact
 
 _AS_EVER = "start dockerd as this host starts it; which containers that stops could not be read"
@@ -68,8 +68,5 @@ class NextStart(Struct, frozen=True):
 @fact
 def next_start(daemon: Daemon, config: ConfigFile, log: DaemonLog, lifecycle: Lifecycle | None) -> NextStart:
     """Put together whether dockerd runs, why its last start failed, and when its file was written."""
-    written = None
-    if config.mtime:
-        moment = Moment(config.mtime, f"{config.path.rpartition('/')[2]} written", config.cite(0))
-        written = Since(latest=moment, exact=True)
+    written = Since(latest=config.written, exact=True) if config.mtime else None
     return NextStart(bool(daemon.pid), log.fatal, written, lifecycle)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from doctor.model import Citation
+from doctor.places import in_run
 from doctor.registry import fact
 from doctor.snapshot import Snapshot, need, tree_entries
 
@@ -51,20 +52,20 @@ class Seen(Struct, frozen=True):
         """Whether it is a program that may be run."""
         return self.type == "f" and bool(self.mode & 0o111)
 
+    @property
+    def unfit(self) -> str:
+        """Why what does not run does not, in words that follow its path."""
+        return {"-": "is not there", "f": "may not be run"}.get(self.type, f"is {self.why or 'no file'}")
+
 
 class Paths(Struct, frozen=True):
-    """All of them by path. `docker_gid` is the number of the group docker, -1 when there is none or nobody knows.
-
-    `members` are who is in that group by /etc/group.
-    """
+    """All of them by path."""
 
     by_path: dict[str, Seen]
-    docker_gid: int = -1
-    members: tuple[str, ...] = ()
 
     def get(self, path: str) -> Seen | None:
         """Give what is known of a path, as the configuration writes it."""
-        return self.by_path.get(path.replace("/var/run/", "/run/", 1) if path.startswith("/var/run/") else path)
+        return self.by_path.get(in_run(path))
 
     def program(self, name: str) -> Seen | None:
         """Give a program: by its path, or by the name that is looked up in PATH."""
@@ -94,13 +95,4 @@ def paths(snapshot: Snapshot) -> Paths:
         why = "" if known else entry.content
         link = entry.content.endswith(" link")
         found[entry.path] = Seen(entry.path, entry.type, mode, uid, gid, why, cited, link)
-    return Paths(found, *_group(snapshot))
-
-
-def _group(snapshot: Snapshot) -> tuple[int, tuple[str, ...]]:
-    """Read the group docker: `docker:x:999:alice,bob` (group(5))."""
-    for line in snapshot.get("host/groups").text.split("\n"):
-        words = line.split(":")
-        if words[0] == "docker" and len(words) == _RIGHTS and words[2].isascii() and words[2].isdecimal():
-            return int(words[2]), tuple(name for name in words[3].split(",") if name)
-    return -1, ()
+    return Paths(found)

@@ -44,5 +44,5 @@ def pid_file(snapshot: Snapshot, processes: Processes) -> PidFile:
     held = [Citation(record.name, 1, text or "empty", path)]
     if process is not None:
         name = process.name if process.name != "-" else "a process that is no part of Docker"
-        held.append(Citation("proc/processes", process.line, f"{pid}: {name}", f"/proc/{pid}/stat"))
+        held.append(process.cite(f"{pid}: {name}"))
     return PidFile(path, pid, alive=alive, directory=False, cited=tuple(held))

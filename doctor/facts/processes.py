@@ -14,6 +14,7 @@ import re
 from msgspec import Struct
 
 from doctor.facts.clock import TICKS, Clock
+from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, tree_entries
 
@@ -42,6 +43,14 @@ class Process(Struct, frozen=True):
     waits: tuple[str, ...]
     line: int
 
+    def cite(self, excerpt: str, file: str = "stat") -> Citation:
+        """Cite what the scan has of it, as a file of /proc/PID."""
+        return Citation("proc/processes", self.line, excerpt, f"/proc/{self.pid}/{file}")
+
+    def told(self, word: str) -> str:
+        """Give the argument behind a word of its command line; empty where there is none."""
+        return dict(zip(self.argv, self.argv[1:], strict=False)).get(word, "")
+
 
 class Processes(Struct, frozen=True):
     """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection.
@@ -52,6 +61,10 @@ class Processes(Struct, frozen=True):
     by_pid: dict[int, Process]
     restarted: frozenset[int]
     lasting: frozenset[int] = frozenset()
+
+    def inside(self, container: str) -> list[Process]:
+        """Give the processes of a container, by its id."""
+        return [one for one in self.by_pid.values() if one.container == container]
 
     def named(self, name: str) -> list[Process]:
         """Give the processes of that command that are no part of a container."""

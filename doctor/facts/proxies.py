@@ -57,7 +57,7 @@ def _proxy(process: Process) -> Proxy | None:
     host, container = given.get("host-port", ""), given.get("container-port", "")
     if not host.isdecimal() or not container.isdecimal():
         return None
-    cited = Citation("proc/processes", process.line, " ".join(process.argv), f"/proc/{process.pid}/cmdline")
+    cited = process.cite(" ".join(process.argv), "cmdline")
     return Proxy(
         pid=process.pid,
         parent=process.parent,
