@@ -12,8 +12,9 @@ from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.logs import Logs
+from doctor.facts.logs import Log, Logs
 from doctor.facts.nextstart import NextStart
+from doctor.facts.space import Space
 from doctor.model import (
     Citation,
     Command,
@@ -178,17 +179,25 @@ def _quiet(level: Origin, config: ConfigFile, lifecycle: Lifecycle) -> Finding:
     )
 
 
-def _size_of(logs: Logs | None, containers: Containers | None) -> tuple[int, tuple[tuple[Container, int], ...]]:
-    """Give the bytes of all json logs that grow without limit, and whose they are, largest first."""
+def _unlimited(logs: Logs | None, containers: Containers | None) -> list[tuple[Container, Log]]:
+    """Give the json logs that grow without limit, and whose they are, largest first."""
     if logs is None or containers is None:
-        return 0, ()
+        return []
     held = [
-        (one, logs.by_id[one.id].size)
+        (one, logs.by_id[one.id])
         for one in containers.all
         if one.id in logs.by_id and not one.asked.log_options.get("max-size")
     ]
-    held.sort(key=lambda pair: (-pair[1], pair[0].name))
-    return sum(size for _, size in held), tuple(held)
+    return sorted(held, key=lambda pair: (-pair[1].size, pair[0].name))
+
+
+def _percent(size: int, space: Space | None) -> int:
+    """Give how much of the file system of Docker's data that is; 0 when its size is not known."""
+    return size * 100 // space.size if space is not None and space.size else 0
+
+
+def _whole(space: Space) -> Citation:
+    return space.cite(1, f"size {space.size:,}")
 
 
 @check("DMN009", Severity.WARNING)
@@ -197,6 +206,7 @@ def json_logs_unbounded(
     config: ConfigFile,
     lifecycle: Lifecycle,
     logs: Logs | None,
+    space: Space | None,
     containers: Containers | None,
 ) -> Iterator[Yield]:
     """The logs of containers have no limit.
@@ -231,8 +241,9 @@ def json_logs_unbounded(
     told = log_options(options, config)
     if told.get("max-size"):
         return
-    total, held = _size_of(logs, containers)
-    share = total * 100 // logs.disk if logs is not None and logs.disk else 0
+    held = _unlimited(logs, containers)
+    total = sum(log.size for _, log in held)
+    share = _percent(total, space)
     much = share >= SHARE
     wanted = json.dumps({**told, "max-size": "10m", "max-file": told.get("max-file", "3")})
     flags = options.flags.get("log-opts", ())
@@ -243,9 +254,9 @@ def json_logs_unbounded(
     )
     origin = options.origin("log-opts") or options.origin("log-driver")
     evidence = [origin.cited if origin else _default(options, config)]
-    if logs is not None and logs.space is not None and much:
-        evidence += [logs.space, *(logs.by_id[one.id].cited for one, _ in held[:3])]
-    sizes = tuple(f"{one.name} {human(size)}" for one, size in held if size * 100 >= total)
+    if space is not None and much:
+        evidence += [_whole(space), *(log.cited for _, log in held[:3])]
+    sizes = tuple(f"{one.name} {human(log.size)}" for one, log in held if log.size * 100 >= total)
     yield Finding(
         subject="log-opts",
         title="logs of containers have no limit" + (f", and have {share} % of the disk" if much else ""),
@@ -389,7 +400,7 @@ def _unusable(driver: str, told: dict[str, str]) -> dict[str, str]:
 
 
 @check("DMN011", Severity.WARNING)
-def json_log_large(containers: Containers, logs: Logs) -> Iterator[Yield]:
+def json_log_large(containers: Containers, logs: Logs, space: Space | None) -> Iterator[Yield]:
     """The log of a container is large.
 
     ## What it is
@@ -416,16 +427,17 @@ def json_log_large(containers: Containers, logs: Logs) -> Iterator[Yield]:
         return
     for one in containers.all:
         log = logs.by_id.get(one.id)
-        if log is None or (log.size < LARGE and (not logs.disk or log.size * 100 < logs.disk * SHARE)):
+        percent = _percent(log.size, space) if log else 0
+        if log is None or (log.size < LARGE and percent < SHARE):
             continue
         limit = one.asked.log_options.get("max-size", "")
-        share = f", {log.size * 100 // logs.disk} % of the disk" if logs.disk and log.size * 100 >= logs.disk else ""
+        share = f", {percent} % of the disk" if percent else ""
         yield Finding(
             subject=one.name,
             title=f"the log of {one.name} has {human(log.size)}",
             message=f"the log of {one.name} has {log.size:,} bytes{share}, and "
             + (f"max-size is {limit}" if limit else "no limit"),
-            evidence=(log.cited, *((logs.space,) if logs.space and share else ()), one.cited),
+            evidence=(log.cited, *((_whole(space),) if space and share else ()), one.cited),
             remedy=Remedy(
                 "empty it, without stopping anything",
                 (Command(("truncate", "-s", "0", log.path)),),

@@ -11,7 +11,7 @@ from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog, LogLine
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.mounts import Mounts
+from doctor.facts.mounts import Mount, Mounts
 from doctor.facts.nextstart import NextStart
 from doctor.facts.paths import TYPES, Paths, Seen
 from doctor.facts.pidfile import PidFile
@@ -255,7 +255,7 @@ def data_root_unfit(
         yield Unknown("data-root", f"files: {root}: {seen.why}" if seen else f"files: {root} was not looked at")
     elif seen.type not in {"d", "-"}:
         yield _no_directory(root, seen, origin, start)
-    elif mount is not None and "ro" in mount.options and not daemon.pid:
+    elif mount is not None and mount.read_only and not daemon.pid:
         yield Finding(
             subject="data-root",
             title=f"the data root {root} is read-only",
@@ -265,8 +265,8 @@ def data_root_unfit(
             severity=start.severity,
             hits=start.hits,
         )
-    elif mount is not None and mount.options & {"noexec", "nosuid"}:
-        yield _no_programs(root, mount.point, sorted(mount.options & {"noexec", "nosuid"}), mount.cited)
+    elif mount is not None and {"noexec", "nosuid"} & {*mount.options}:
+        yield _no_programs(root, mount)
     if now is not None and config.newer_than(daemon) and origin is not None:
         told = root.rstrip("/")
         # userns-remap adds a directory of its own, `/100000.100000`.
@@ -310,13 +310,14 @@ def _no_directory(root: str, seen: Seen, origin: Origin | None, start: NextStart
     )
 
 
-def _no_programs(root: str, point: str, options: list[str], cited: Citation) -> Finding:
+def _no_programs(root: str, mount: Mount) -> Finding:
+    point, options = mount.point, sorted({"noexec", "nosuid"} & {*mount.options})
     said = " and ".join(options)
     return Finding(
         subject="data-root",
         title=f"the data root {root} is on a {said} mount",
         message=f"{root} is on {point}, which is mounted {said}: that holds for volumes as well",
-        evidence=(cited,),
+        evidence=(mount.cited,),
         remedy=Remedy(
             "lift it, if programs in volumes have to run",
             (Command(("mount", "-o", "remount," + ",".join(one.removeprefix("no") for one in options), point)),),

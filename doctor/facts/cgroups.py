@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from doctor.facts import UNDECODABLE
+from doctor.facts.mounts import Mounts
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot, TreeEntry, tree_entries
@@ -226,25 +227,13 @@ class Hierarchies(Struct, frozen=True):
 
 
 @fact
-def hierarchies(snapshot: Snapshot) -> Hierarchies:
-    """Read the mounts of cgroups in /proc/self/mountinfo."""
-    record = snapshot.get("host/mounts")
-    if not record.readable:
-        raise EvidenceMissing("mounts", record.why or record.status)
+def hierarchies(mounts: Mounts) -> Hierarchies:
+    """Sort the mounts of cgroups; those of version 1 have their controllers among the options of the file system."""
     first: dict[str, Citation] = {}
-    unified = None
-    for number, line in enumerate(record.text.split("\n"), 1):
-        left, dash, right = line.partition(" - ")
-        where = left.split(" ")
-        if not dash or not right.startswith("cgroup") or len(where) < 6:  # noqa: PLR2004 - proc_pid_mountinfo(5)
-            continue
-        point = where[4]
-        cited = Citation(record.name, number, right, point)
-        if right.startswith("cgroup2 "):
-            unified = unified or cited
-            continue
-        for word in right.split(" ")[-1].split(","):
+    for one in mounts.all:
+        for word in one.of_type if one.type == "cgroup" else ():
             if word not in {"rw", "ro", "xattr", "noprefix", "clone_children"} and "=" not in word:
-                first.setdefault(word, cited)
+                first.setdefault(word, one.cited)
+    unified = next((one.cited for one in mounts.all if one.type == "cgroup2"), None)
     kind = "hybrid" if first and unified else "v1" if first else "v2" if unified else ""
     return Hierarchies(kind, first, unified)

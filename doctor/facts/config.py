@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from doctor.engine.options import ENVIRONMENT, FLAT, Flag, Release, default, parse_flags
 from doctor.facts import UNDECODABLE
 from doctor.facts.daemon import Daemon, DaemonLog
-from doctor.facts.unit import directives, unit_records
+from doctor.facts.unit import Unit, Units
 from doctor.model import Citation, EditKey, Moment, Note, Step
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
@@ -255,13 +255,13 @@ def _as_text(value: Any) -> str:
 
 
 @fact
-def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon, log: DaemonLog) -> Options:
+def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon, log: DaemonLog, units: Units) -> Options:
     """Put the file, the command line, the environment and what is in force side by side."""
     from_file = {}
     for key, value in _flattened(config.data or {}).items():
         line = config.line_of(key)
         from_file[key] = Origin(_as_text(value), f'"{key}"', f"{config.path}:{line}", config.cite(line))
-    flags, whose = _command_line(snapshot, daemon)
+    flags, whose = _command_line(snapshot, daemon, units)
     by_key: dict[str, list[Origin]] = {}
     for flag, cited in flags:
         by_key.setdefault(flag.key, []).append(Origin(flag.value, flag.text, cited.place, cited, "flag"))
@@ -402,12 +402,12 @@ def _reloaded(log: DaemonLog, daemon: Daemon) -> dict[str, Origin]:
     }
 
 
-def _command_line(snapshot: Snapshot, daemon: Daemon) -> tuple[list[tuple[Flag, Citation]], str]:
+def _command_line(snapshot: Snapshot, daemon: Daemon, units: Units) -> tuple[list[tuple[Flag, Citation]], str]:
     if daemon.pid:
         cited = daemon.cite(" ".join(daemon.argv), "cmdline")
         return [(flag, cited) for flag in parse_flags(daemon.argv[1:])], "running"
     if daemon.supervisor == "systemd":
-        return _from_unit(snapshot), "unit"
+        return _from_unit(snapshot, units.service), "unit"
     if daemon.supervisor == "init script":
         return _from_environment(snapshot, "files/etc/default/docker", "DOCKER_OPTS"), "init script"
     return [], ""
@@ -449,11 +449,12 @@ def _from_environment(snapshot: Snapshot, name: str, variable: str) -> list[tupl
     return flags
 
 
-def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
-    """Read the ExecStart in force: the last one that a unit or drop-in sets (systemd.service(5), systemd.unit(5))."""
+def _from_unit(snapshot: Snapshot, service: Unit) -> list[tuple[Flag, Citation]]:
+    """Read the ExecStart in force, with what it takes from its environment (systemd.exec(5))."""
+    if not service.starts:
+        return []
     environment: dict[str, tuple[str, Citation]] = {}
-    start: tuple[str, Citation] | None = None
-    for one in directives(unit_records(snapshot, "docker.service")):
+    for one in service.directives:
         if one.name == "Environment":
             environment.update({name: (held, one.cited) for name, held in _pairs(one.value)})
         elif one.name == "EnvironmentFile":
@@ -461,13 +462,10 @@ def _from_unit(snapshot: Snapshot) -> list[tuple[Flag, Citation]]:
             for name, held, line in _assignments(named) if named.readable else ():
                 place = f"{named.target}:{line}"
                 environment[name] = (held, Citation(named.name, line, f"{name}={held}", place))
-        elif one.name == "ExecStart":
-            start = (one.value, one.cited) if one.value else None
-    if start is None:
-        return []
-    words = start[0].split()[1:]
+    start = service.starts[-1]
+    words = start.value.split()[1:]
     plain = tuple(word for word in words if not word.startswith("$"))
-    flags: list[tuple[Flag, Citation]] = [(flag, start[1]) for flag in parse_flags(plain)]
+    flags: list[tuple[Flag, Citation]] = [(flag, start.cited) for flag in parse_flags(plain)]
     for word in words:
         held_value = environment.get(word.strip("${}")) if word.startswith("$") else None
         if held_value is not None:

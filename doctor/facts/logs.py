@@ -1,7 +1,7 @@
-"""How large the json logs of the containers are, what dockerd holds open of deleted ones, and how large the disk is.
+"""How large the json logs of the containers are, and what dockerd holds open of deleted ones.
 
 Parses the trees `store/logs` (`ID/ID-json.log f ... SIZE`) and `engine/deleted-logs` (`29 f ... SIZE .../ID-json.log
-(deleted)`, the numbers being dockerd's open files), and `store/space`.
+(deleted)`, the numbers being dockerd's open files).
 """
 
 from __future__ import annotations
@@ -31,18 +31,15 @@ class Deleted(Struct, frozen=True):
 
 
 class Logs(Struct, frozen=True):
-    """Logs by container id. `disk` is the size of the file system in bytes, `free` what is left; 0 when not known."""
+    """Logs by container id."""
 
     by_id: dict[str, Log]
     deleted: dict[str, Deleted]
-    disk: int
-    free: int
-    space: Citation | None
 
 
 @fact
 def logs(snapshot: Snapshot) -> Logs:
-    """Parse the three records; logs whose lines do not parse are left out."""
+    """Parse both records; logs whose lines do not parse are left out."""
     record = need(snapshot, "store/logs", "store")
     by_id = {}
     for entry in tree_entries(record):
@@ -59,14 +56,4 @@ def logs(snapshot: Snapshot) -> Logs:
             open_as = f"{held.target}/{entry.path}"
             cited = Citation(held.name, entry.line, f"{link}: {int(size):,} bytes", open_as)
             deleted[path.rpartition("/")[2].removesuffix("-json.log")] = Deleted(open_as, path, int(size), cited)
-    return Logs(by_id, deleted, *_space(snapshot))
-
-
-def _space(snapshot: Snapshot) -> tuple[int, int, Citation | None]:
-    record = snapshot.get("store/space")
-    numbers = dict(line.split(" ", 1) for line in record.text.split("\n") if " " in line)
-    size, free = (numbers.get(name, "") for name in ("size", "free"))
-    if not record.readable or not (size.isascii() and size.isdecimal() and free.isascii() and free.isdecimal()):
-        return 0, 0, None
-    excerpt = f"{int(size):,} bytes, {int(free):,} free"
-    return int(size), int(free), Citation(record.name, 1, excerpt, f"file system of {record.target}")
+    return Logs(by_id, deleted)

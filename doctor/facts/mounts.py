@@ -17,12 +17,18 @@ _HEAD = 6
 
 
 class Mount(Struct, frozen=True):
-    """One mount: where, of which type, with which options (those of the mount and of the file system)."""
+    """One mount: where, of which type, with which options of its own, and with which of the file system."""
 
     point: str
     type: str
-    options: frozenset[str]
+    options: tuple[str, ...]
+    of_type: tuple[str, ...]
     cited: Citation
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written by it, whoever says so."""
+        return "ro" in self.options or "ro" in self.of_type
 
 
 class Mounts(Struct, frozen=True):
@@ -59,8 +65,7 @@ def mounts(snapshot: Snapshot) -> Mounts:
         words, rest = head.split(" "), tail.split(" ")
         if not dash or len(words) < _HEAD:
             continue
-        options = frozenset(words[5].split(",")) | frozenset(rest[-1].split(","))
-        point = _plain(words[4])
-        cited = Citation(record.name, number, f"{point} {rest[0]} {words[5]}", f"{record.target}:{number}")
-        found.append(Mount(point, rest[0], options, cited))
+        cited = Citation(record.name, number, line.split(" ", 4)[4], f"{record.target}:{number}")
+        own, of_type = tuple(words[5].split(",")), tuple(rest[-1].split(","))
+        found.append(Mount(_plain(words[4]), rest[0], own, of_type, cited))
     return Mounts(tuple(found))

@@ -37,7 +37,6 @@ class Unit(Struct, frozen=True):
     `masked` cites what masks it. `exists` is whether there is a unit file at all.
     """
 
-    name: str
     exists: bool
     masked: Citation | None
     directives: tuple[Directive, ...]
@@ -65,7 +64,7 @@ class Units(Struct, frozen=True):
     socket: Unit
 
 
-def unit_records(snapshot: Snapshot, unit: str) -> list[Record]:
+def _records(snapshot: Snapshot, unit: str) -> list[Record]:
     """Give the unit file in force and its drop-ins, in the order that systemd reads them."""
     found = None
     drop_ins: dict[str, Record] = {}
@@ -80,7 +79,7 @@ def unit_records(snapshot: Snapshot, unit: str) -> list[Record]:
     return ([found] if found else []) + [drop_ins[name] for name in sorted(drop_ins)]
 
 
-def directives(records: Iterable[Record]) -> Iterator[Directive]:
+def _directives(records: Iterable[Record]) -> Iterator[Directive]:
     """Parse the lines of unit files, in order (systemd.syntax(7): a backslash and the end of the line are a space)."""
     for record in records:
         section, joined, text = "", 0, ""
@@ -106,12 +105,12 @@ def _null(record: Record) -> bool:
 
 
 def _unit(snapshot: Snapshot, name: str) -> Unit:
-    records = unit_records(snapshot, name)
+    records = _records(snapshot, name)
     first = next((one for one in records if not one.name.endswith(".conf")), None)
     masked = None
     if first is not None and (_null(first) or (first.readable and not first.data.strip())):
         masked = Citation(first.name, 0, "a link to /dev/null" if _null(first) else "an empty file", first.target)
-    return Unit(name, first is not None, masked, tuple(directives(one for one in records if one.readable)))
+    return Unit(first is not None, masked, tuple(_directives(one for one in records if one.readable)))
 
 
 @fact
