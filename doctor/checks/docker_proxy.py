@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from doctor.checks.published_ports import captor, overlap, served, spelled
+from doctor.checks.published_ports import captor, overlap, spelled
 from doctor.facts.clock import Clock
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
@@ -64,9 +64,13 @@ def docker_proxy_astray(
     if containers.unsettled:
         yield NotApplicable("containers came or went meanwhile, and their proxies with them")
         return
+    # A stopped container lists no ports; one that does is on its way, and its proxy is not left over.
+    publishers: dict[tuple[str, int, int], list[Container]] = {}
+    for one in containers.all:
+        for key in {(port.protocol, port.host, port.container) for port in one.ports}:
+            publishers.setdefault(key, []).append(one)
     for proxy in proxies.all:
-        # A stopped container lists no ports; one that does is on its way, and its proxy is not left over.
-        owners = [one for one in containers.all if served(proxy, one)]
+        owners = publishers.get((proxy.protocol, proxy.host, proxy.container), [])
         if not owners and proxy.started > clock.collected_at - YOUNG:
             continue  # its container is being started, or removed, between two looks
         if not owners:
@@ -79,19 +83,18 @@ def docker_proxy_astray(
     if not daemon.pid or not options.on("userland-proxy"):
         return
     for container in containers.running:
-        missing = [port for port in container.ports if port.protocol != "sctp" and _lacks(port, container, proxies)]
-        captured = {(port.host, port.protocol) for port in missing if captor(port, container, sockets, proxies)}
+        missing = [port for port in container.ports if port.protocol != "sctp" and _lacks(port, proxies)]
+        captured = {(port.host, port.protocol) for port in missing if captor(port, sockets, proxies)}
         missing = [port for port in missing if (port.host, port.protocol) not in captured]  # NET037 says so
         if missing and not proxies.unread:
             yield _missing(container, missing, daemon)
 
 
-def _lacks(port: Port, container: Container, proxies: Proxies) -> bool:
+def _lacks(port: Port, proxies: Proxies) -> bool:
+    """Whether no docker-proxy holds a port for it; two ports of a container share one of the host on other addresses."""
     return not any(
-        (one.host, one.protocol) == (port.host, port.protocol)
-        and served(one, container)
-        and overlap(one.host_ip, port.host_ip)
-        for one in proxies.all
+        one.container == port.container and overlap(one.host_ip, port.host_ip)
+        for one in proxies.on(port.protocol, port.host)
     )
 
 

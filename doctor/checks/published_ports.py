@@ -11,7 +11,7 @@ from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.daemon import Daemon
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.links import Links, Routes
-from doctor.facts.proxies import Proxies, Proxy
+from doctor.facts.proxies import Proxies
 from doctor.facts.sockets import Listener, Sockets
 from doctor.facts.sysctls import Sysctls
 from doctor.model import (
@@ -34,14 +34,6 @@ STARTING = 30.0
 
 _BUSY = ("port is already allocated", "address already in use")
 _NOT_HERE = "cannot assign requested address"
-
-
-def served(proxy: Proxy, container: Container) -> bool:
-    """Whether a docker-proxy is the one of some published port of a container."""
-    return any(
-        (port.protocol, port.host, port.container) == (proxy.protocol, proxy.host, proxy.container)
-        for port in container.ports
-    )
 
 
 def overlap(one: str, other: str) -> bool:
@@ -137,11 +129,7 @@ def _kept_down(container: Container, containers: Containers, sockets: Sockets, p
             )
             continue
         left = next(
-            (
-                one
-                for one in proxies.all
-                if (one.host, one.protocol) == (port.host, port.protocol) and overlap(one.host_ip, port.host_ip)
-            ),
+            (one for one in proxies.on(port.protocol, port.host) if overlap(one.host_ip, port.host_ip)),
             None,
         )
         if left is not None:
@@ -199,7 +187,7 @@ def _captured(container: Container, sockets: Sockets, proxies: Proxies) -> Itera
     """A running container's port is listened on by a process that is no docker-proxy: it got in while none was there."""
     seen: set[str] = set()
     for port in container.ports:
-        listener = captor(port, container, sockets, proxies)
+        listener = captor(port, sockets, proxies)
         if listener is None or spelled(port) in seen:
             continue
         seen.add(spelled(port))
@@ -223,13 +211,12 @@ def _captured(container: Container, sockets: Sockets, proxies: Proxies) -> Itera
         )
 
 
-def captor(port: Port, container: Container, sockets: Sockets, proxies: Proxies) -> Listener | None:
-    """Give the socket that stands where the docker-proxy of a running container's port should be, if there is one."""
-    if any(served(one, container) and one.host == port.host and one.protocol == port.protocol for one in proxies.all):
-        return None
-    if any(one.host == port.host and one.protocol == port.protocol for one in proxies.all):
-        return None  # a proxy of some other container or of none: NET038
-    return _listener(port, sockets)
+def captor(port: Port, sockets: Sockets, proxies: Proxies) -> Listener | None:
+    """Give the socket that stands where the docker-proxy of a running container's port should be, if there is one.
+
+    Where any docker-proxy holds the port there is none: one of another container, or of none, is NET038's question.
+    """
+    return None if proxies.on(port.protocol, port.host) else _listener(port, sockets)
 
 
 @check(

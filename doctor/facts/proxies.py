@@ -34,10 +34,18 @@ class Proxy(Struct, frozen=True):
 
 
 class Proxies(Struct, frozen=True):
-    """All of them that are no part of a container, by pid; `unread` counts those whose command line says nothing."""
+    """All of them that are no part of a container, by pid; `unread` counts those whose command line says nothing.
+
+    `by_port` are the same by the port of the host that they hold: protocol, number.
+    """
 
     all: tuple[Proxy, ...]
     unread: int
+    by_port: dict[tuple[str, int], tuple[Proxy, ...]]
+
+    def on(self, protocol: str, number: int) -> tuple[Proxy, ...]:
+        """Give those that hold a port of the host, on whichever address."""
+        return self.by_port.get((protocol, number), ())
 
 
 @fact
@@ -47,8 +55,11 @@ def proxies(processes: Processes) -> Proxies:
     # One that was gone at the end of the collection belonged to a container that came and went meanwhile.
     live = [one for one in processes.named("docker-proxy") if one.state not in {"Z", "X"}]
     found = [_proxy(one) for one in live if one.pid not in processes.restarted]
-    known = [one for one in found if one is not None]
-    return Proxies(tuple(sorted(known, key=lambda one: one.pid)), len(found) - len(known))
+    known = sorted((one for one in found if one is not None), key=lambda one: one.pid)
+    by_port: dict[tuple[str, int], tuple[Proxy, ...]] = {}
+    for one in known:
+        by_port[one.protocol, one.host] = (*by_port.get((one.protocol, one.host), ()), one)
+    return Proxies(tuple(known), len(found) - len(known), by_port)
 
 
 def _proxy(process: Process) -> Proxy | None:

@@ -130,7 +130,7 @@ def plain(value: Any, seen: dict[int, str], *, inside: bool = False) -> Any:
             seen[id(value)] = held["name"]
         return {key: plain(one, seen, inside=True) for key, one in held.items()}
     if isinstance(value, dict):
-        words = {" ".join(key) if isinstance(key, tuple) else str(key): one for key, one in value.items()}
+        words = {" ".join(map(str, key)) if isinstance(key, tuple) else str(key): one for key, one in value.items()}
         return {key: plain(one, seen, inside=True) for key, one in words.items()}
     if isinstance(value, frozenset):
         return sorted(value)
