@@ -24,6 +24,7 @@ MODULES = (
     "kernel_log",
     "layerdb",
     "links",
+    "overlaps",
     "overlay_links",
     "published_ports",
     "routes_mtu",

@@ -1,25 +1,22 @@
-"""Are the addresses of Docker's networks its own? The settings of docker0, overlaps with other links and routes, full pools."""
+"""Which addresses Docker hands out: what dockerd is told of docker0 (bip, fixed-cidr), and pools that are used up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface, ip_network
 
 from doctor.checks.bridges import attached
 from doctor.facts.config import ConfigFile, Options, Origin
-from doctor.facts.containers import Containers
+from doctor.facts.containers import Containers, Endpoint
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.links import Link, Links, Route
-from doctor.facts.networks import Network, Networks
-from doctor.facts.resolvers import Nameserver, Nameservers
-from doctor.facts.routes import Packet, Routing, Stray, Strays
+from doctor.facts.links import Links
+from doctor.facts.networks import Network, Networks, Pool
 from doctor.model import (
     Citation,
     Command,
     EditKey,
     Effect,
-    Excluded,
     Finding,
     NotApplicable,
     Note,
@@ -30,22 +27,6 @@ from doctor.model import (
     Yield,
 )
 from doctor.registry import check
-
-Subnet = IPv4Network | IPv6Network
-
-
-def subnets(network: Network) -> list[Subnet]:
-    """Give the subnets of a network that can be parsed."""
-    found: list[Subnet] = []
-    for pool in network.pools:
-        try:
-            found.append(ip_network(pool.subnet, strict=False))
-        except ValueError:
-            continue
-    return found
-
-
-# What dockerd is told of docker0
 
 
 def _interface(text: str) -> IPv4Interface | None:
@@ -339,372 +320,6 @@ def fixed_cidr_outside(
     )
 
 
-# Who else claims an address
-
-
-def _names(found: list[Stray]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.container.name for one in found))
-
-
-def lost(names: tuple[str, ...]) -> tuple[Effect, ...]:
-    """Say what it means that the host sends the packets to these containers elsewhere."""
-    who = f"{len(names)} containers" if len(names) > 1 else names[0]
-    held = names if len(names) > 1 else ()
-    return (
-        Effect(
-            f"nobody beyond their network would reach {who}" if held else f"nobody beyond its network reaches {who}",
-            held,
-        ),
-        Effect("what they ask for outside is never answered: the answers take the same way")
-        if held
-        else Effect("what it asks for outside is never answered: the answers take the same way"),
-    )
-
-
-def back_to_bridge(found: list[Stray]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Give steps that send the packets to these addresses to the bridge, by routes that are more specific, and the undo."""
-    steps: list[Step] = []
-    undo: list[Step] = []
-    for one in {(stray.address, stray.network.bridge): stray for stray in found}.values():
-        v6 = ":" in one.address
-        argv = (*(("ip", "-6") if v6 else ("ip",)), "route")
-        target = (f"{one.address}/{128 if v6 else 32}", "dev", one.network.bridge)
-        steps.append(Command((*argv, "add", *target)))
-        undo.append(Command((*argv, "del", *target)))
-    return tuple(steps), tuple(undo)
-
-
-def _by_route(found: list[Stray]) -> Finding:
-    """One network whose containers a route takes away."""
-    network = found[0].network
-    names = _names(found)
-    held = [stray.way.route for stray in found if stray.way.route is not None]
-    routes = list({route.cited: route for route in held if route.dst != "default"}.values())
-    if not routes:
-        return _no_route(found)
-    route = routes[0]
-    local = route.type == "local"
-    what = (
-        f"{route.dst} is an address of {route.dev} of this host" if local else f"the route {route.by_hand} takes them"
-    )
-    steps, undo = back_to_bridge(found)
-    if local:
-        steps, undo = (Note(f"take {route.dst} off {route.dev}: container {names[0]} has it"),), ()
-    return Finding(
-        subject=network.name,
-        scope=network.name,
-        title=f"packets to network {network.name} leave by {route.dev or 'no device'}: {_short(route)}",
-        message=f"packets to {', '.join(stray.address for stray in found[:3])} belong on {network.bridge}; {what}",
-        evidence=(*(one.cited for one in routes[:3]), network.cited),
-        remedy=Remedy(
-            "routes of their own for the containers, which win over every wider one",
-            steps,
-            lasts="until-boot",
-            for_good=(
-                Note(
-                    f"let network {network.name} and {route.dst} not overlap: make one of them anew with other addresses"
-                ),
-            ),
-            undo=undo,
-            notes=(f"or, where nobody needs it: ip route del {route.by_hand}",) if not local else (),
-        ),
-        hits=lost(names),
-        works=(Effect("the containers of this network among themselves"),) if len(names) > 1 else (),
-        excluded=(Excluded("NET010", f"{network.bridge} is up and has its address"),),
-    )
-
-
-def _short(route: Route) -> str:
-    return f"route {route.dst}" if route.type != "local" else f"it has {route.dst}"
-
-
-def _no_route(found: list[Stray]) -> Finding:
-    """The bridge has its address, and its route is gone: packets follow the default route, or none."""
-    stray = found[0]
-    network, route = stray.network, stray.way.route
-    address = ip_address(stray.address)
-    subnet = next((one for one in subnets(network) if address in one), None)
-    ends = [end for end in stray.container.endpoints if end.network_id == network.id]
-    gateway = next((end.gateway for end in ends if end.address == stray.address), "")
-    v6 = address.version == 6  # noqa: PLR2004 - IPv6
-    target = (str(subnet or f"{address}/{address.max_prefixlen}"), "dev", network.bridge)
-    argv = (*(("ip", "-6") if v6 else ("ip",)), "route")
-    source = ("proto", "kernel", "scope", "link", "src", gateway) if gateway and not v6 else ()
-    where = f"they leave by {route.dev}, as everything else" if route and route.dev else "they go nowhere"
-    return Finding(
-        subject=network.name,
-        scope=network.name,
-        title=f"the route to network {network.name} is gone",
-        message=f"no route leads to {target[0]} on {network.bridge}, which is up and has its address: {where}",
-        evidence=(*((route.cited,) if route else ()), network.cited),
-        remedy=Remedy(
-            "put the route back",
-            (Command((*argv, "add", *target, *source)),),
-            lasts="until-boot",
-            undo=(Command((*argv, "del", *target)),),
-        ),
-        hits=lost(_names(found)),
-        works=(Effect("the containers of this network among themselves"),) if len(_names(found)) > 1 else (),
-        excluded=(Excluded("NET010", f"{network.bridge} is up and has its address"),),
-    )
-
-
-def _others(links: Links, networks: Networks, *, bridges: bool) -> list[tuple[Link, Subnet]]:
-    """Give links that are no network's bridge, with each subnet that they are in; of kind bridge, or all others."""
-    own = {network.bridge for network in networks.all}
-    found = []
-    for link in links.all:
-        if link.name in own or link.name == "lo" or not link.up or (link.kind == "bridge") != bridges:
-            continue
-        for address in link.addresses:
-            held = ip_interface(address)
-            whole = held.network.prefixlen >= held.max_prefixlen - 1
-            if not whole and not held.is_link_local:
-                found.append((link, held.network))
-    return found
-
-
-def _overlap(one: Subnet, other: Subnet) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
-@check(
-    "NET007",
-    Severity.ERROR,
-    says=(
-        "Pool overlaps with other one on this address space",
-        "networks have overlapping IPv4",
-    ),
-)
-def subnet_of_another_bridge(networks: Networks, links: Links, strays: Strays, routing: Routing) -> Iterator[Yield]:
-    """Another bridge of this host has the same addresses as a Docker network.
-
-    ## What it is
-    Two bridges claim one subnet: another engine's, libvirt's, or a br-... left behind by a
-    daemon that crashed. The kernel sends all packets to one of them: to the narrower route,
-    or to the one that came first.
-    ## What you see
-    Containers of one network are unreachable and get no answers, although link, address
-    and rules are in place; it may begin with a restart, which changes the order.
-    ## By hand
-    ip -br addr show type bridge
-    ip route get ADDRESS
-    ## Cure
-    Routes of their own for the containers help at once and stop nothing. For good: delete the
-    bridge that nobody needs, or give one of the two another subnet.
-    ## Looks like
-    NET008 (a route or another link claims the addresses), NET011 (a bridge of no network)
-    ## Limits
-    A bridge that is down has no routes, and is not judged.
-    ## References
-    ip-route(8), moby libnetwork/drivers/bridge/bridge_linux.go
-    """
-    if not networks.all:
-        yield NotApplicable("no bridge network here")
-        return
-    taken: dict[str, list[Stray]] = {}
-    for stray in strays.all:
-        if _claims(stray, links) == "bridge":
-            taken.setdefault(stray.network.name, []).append(stray)
-    for found in taken.values():
-        yield _by_route(found)
-    for network, link in strays.seats:
-        if network.name in taken:
-            continue
-        for other, held in _others(links, networks, bridges=True):
-            mine = next((one for one in subnets(network) if _overlap(one, held)), None)
-            if mine is not None and not _settled(mine, network, routing):
-                yield _both(network, link, other, mine, held)
-                break
-
-
-def _settled(mine: Subnet, network: Network, routing: Routing) -> bool:
-    """Whether somebody has made narrower routes to the bridge: they know of the overlap, and have chosen."""
-    return any(route.dev == network.bridge and part != mine for route, part in _inside(mine, routing))
-
-
-def _both(network: Network, link: Link, other: Link, mine: Subnet, held: Subnet) -> Finding:
-    return Finding(
-        subject=network.name,
-        scope=network.name,
-        title=f"{other.name} overlaps network {network.name}: {held}",
-        message=f"{other.name} is in {held}, network {network.name} ({network.bridge}) in {mine}",
-        evidence=(other.cited, link.cited, network.cited),
-        remedy=Remedy(
-            "let them not overlap",
-            (Note(f"delete {other.name} if nobody needs it, or give network {network.name} another subnet"),),
-        ),
-        severity=Severity.WARNING,
-        hits=(Effect(f"addresses of {held} are reached on one of the two only"),),
-        works=(Effect(f"the containers of network {network.name} that run now"),),
-    )
-
-
-def _claims(stray: Stray, links: Links) -> str:
-    """Say what takes the packets: a `rule` that not every host has, another `bridge`, or a `route`."""
-    if stray.way.rule is not None and not stray.way.rule.standard:
-        return "rule"
-    link = links.by_name.get(stray.way.dev)
-    narrow = stray.way.route is not None and stray.way.route.dst != "default"
-    return "bridge" if link is not None and link.kind == "bridge" and narrow else "route"
-
-
-@check("NET008", Severity.ERROR)
-def subnet_of_another_route(
-    networks: Networks,
-    links: Links,
-    strays: Strays,
-    routing: Routing,
-    containers: Containers,
-    nameservers: Nameservers | None,
-) -> Iterator[Yield]:
-    """A Docker network and a route, a link or a nameserver of this host claim the same addresses.
-
-    ## What it is
-    The kernel takes the narrowest route. A VPN's or a LAN's inside a Docker subnet takes
-    containers away; a Docker subnet inside the LAN, or over a nameserver, takes those.
-    Docker looks for overlaps when it makes a network; routes that come later it never sees.
-    ## What you see
-    Since a VPN came up, containers are unreachable and get no answers; or since a network was
-    made, part of the LAN or all names are gone.
-    ## By hand
-    ip route get ADDRESS
-    docker network inspect NAME -f '{{json .IPAM.Config}}'
-    ## Cure
-    A narrower route for what is lost, which stops nothing. For good: other addresses for the
-    network (default-address-pools, bip, --subnet), which means to make it anew.
-    ## Looks like
-    NET007 (another bridge), NET054 (a rule chooses another table), NET010 (no route at all)
-    ## Limits
-    A wider route beside a Docker network is how hosts are, and is silent.
-    ## References
-    ip-route(8), https://github.com/moby/moby/issues/46615
-    """
-    if not networks.all:
-        yield NotApplicable("no bridge network here")
-        return
-    taken: dict[str, list[Stray]] = {}
-    for stray in strays.all:
-        if _claims(stray, links) == "route":
-            taken.setdefault(stray.network.name, []).append(stray)
-    for found in taken.values():
-        yield _by_route(found)
-    for network, link in strays.seats:
-        yield from _asked(network, link, nameservers, routing, networks, containers)
-        if network.name not in taken:
-            yield from _neighbours(network, link, links, networks, routing)
-
-
-def _asked(
-    network: Network,
-    link: Link,
-    nameservers: Nameservers | None,
-    routing: Routing,
-    networks: Networks,
-    containers: Containers,
-) -> Iterator[Finding]:
-    """Look for nameservers that the host now looks for among the containers, where none of them has the address."""
-    held = {end.address for one in containers.all for end in one.endpoints} | {
-        address for one in containers.all for end in one.endpoints for address in (*end.static, end.address6)
-    }
-    own = {address.partition("/")[0] for address in link.addresses}
-    known = held | own | {other for pool in network.pools for other in (pool.gateway, *pool.others)}
-    for server in nameservers.all if nameservers else ():
-        if server.address in known or containers.unsettled or not containers.complete:
-            continue
-        if not any(ip_address(server.address) in one for one in subnets(network)):
-            continue
-        if routing.find(Packet(server.address)).dev == network.bridge:
-            yield _nameserver(network, server, _beside(server.address, routing, networks))
-
-
-def _beside(address: str, routing: Routing, networks: Networks) -> Route | None:
-    """Give the narrowest route to the address in table main that leads to no bridge of Docker's."""
-    target = ip_address(address)
-    own = {network.bridge for network in networks.all}
-    table = routing.tables.get(target.version, {}).get("main", {})
-    for length in sorted(table, reverse=True):
-        shift = target.max_prefixlen - length
-        for route in table[length].get(int(target) >> shift << shift, ()):
-            if route.dev and route.dev not in own and route.type == "unicast" and not route.dead:
-                return route
-    return None
-
-
-def _nameserver(network: Network, server: Nameserver, route: Route | None) -> Finding:
-    v6 = ":" in server.address
-    argv = (*(("ip", "-6") if v6 else ("ip",)), "route")
-    steps: tuple[Step, ...] = (Note(f"find out how {server.address} is reached, and add a route to it"),)
-    undo: tuple[Step, ...] = ()
-    if route is not None:
-        via = ("via", route.gateway) if route.gateway else ()
-        target = (f"{server.address}/{128 if v6 else 32}", *via, "dev", route.dev)
-        steps, undo = (Command((*argv, "add", *target)),), (Command((*argv, "del", *target)),)
-    return Finding(
-        subject=f"{network.name}:{server.address}",
-        scope=network.name,
-        title=f"nameserver {server.address} is looked for inside network {network.name}",
-        message=f"nameserver {server.address} is an address of network {network.name} ({network.bridge}), and no"
-        " container has it",
-        evidence=(server.cited, network.cited),
-        remedy=Remedy(
-            "a route of its own for the nameserver",
-            steps,
-            lasts="until-boot",
-            for_good=(Note(f"make network {network.name} anew with another subnet"),),
-            undo=undo,
-        ),
-        hits=(Effect(f"this host and its containers would ask {server.address} in vain: names are not resolved"),),
-        works=(Effect("what is reached by address"),),
-    )
-
-
-def _neighbours(network: Network, link: Link, links: Links, networks: Networks, routing: Routing) -> Iterator[Finding]:
-    """Look for links and routes of others that share addresses with the network, and take no container of it now."""
-    bridges = {network.bridge for network in networks.all} | {one.name for one in links.all if one.kind == "bridge"}
-    for mine in subnets(network):
-        if _settled(mine, network, routing):
-            continue
-        rivals = [(other.name, held, other.cited) for other, held in _others(links, networks, bridges=False)]
-        rivals += [
-            (route.dev, held, route.cited)
-            for route, held in _inside(mine, routing)
-            # A route to one address is somebody's choice, and takes no container until one has it.
-            if held.prefixlen < held.max_prefixlen and route.dev not in {"", *bridges}
-        ]
-        rival = next((one for one in rivals if _overlap(mine, one[1])), None)
-        if rival is None:
-            continue
-        name, held, cited = rival
-        part = held if held.prefixlen >= mine.prefixlen else mine
-        yield Finding(
-            subject=network.name,
-            scope=network.name,
-            title=f"network {network.name} overlaps {held} of {name}",
-            message=f"network {network.name} is {mine} on {network.bridge}, and {held} is reached by {name}",
-            evidence=(cited, link.cited, network.cited),
-            remedy=Remedy(
-                "let them not overlap",
-                (Note(f"make network {network.name} anew with a subnet outside of {held}"),),
-            ),
-            severity=Severity.WARNING,
-            hits=(
-                Effect(f"what has an address of {part} is reached on one side only: by {name}, or on {network.bridge}"),
-            ),
-            works=(Effect(f"the containers of network {network.name} that run now"),),
-        )
-        return
-
-
-def _inside(mine: Subnet, routing: Routing) -> Iterator[tuple[Route, Subnet]]:
-    """Give the routes of table main to a part of the subnet, or to all of it, that lead to a device."""
-    for length, held in routing.tables.get(mine.version, {}).get("main", {}).items():
-        for number, routes in held.items() if length >= mine.prefixlen else ():
-            part = IPv4Network((number, length)) if mine.version == 4 else IPv6Network((number, length))  # noqa: PLR2004 - IPv4
-            if _overlap(mine, part):
-                yield from ((route, part) for route in routes if route.type == "unicast" and not route.dead)
-
-
 @check("NET061", Severity.WARNING)
 def pool_exhausted(networks: Networks, containers: Containers) -> Iterator[Yield]:
     """A network has no address left for another container.
@@ -732,41 +347,26 @@ def pool_exhausted(networks: Networks, containers: Containers) -> Iterator[Yield
         return
     for network in networks.all:
         users = attached(network, containers)
-        for pool in network.pools:
-            free = _free(pool.range or pool.subnet, pool.subnet)
-            if free is None:
-                continue
-            ends = [end for one in users for end in one.endpoints if end.network_id == network.id]
-            taken = {one for end in ends for one in (end.address, end.gateway)} | {pool.gateway, *pool.others}
-            left = free - sum(_counts(one, pool.range or pool.subnet, pool.subnet) for one in taken if one)
-            if left <= 0 and users:
-                yield _full(network, pool.range or pool.subnet, tuple(one.name for one in users))
-                break
+        ends = [end for one in users for end in one.endpoints if end.network_id == network.id]
+        full = next((pool for pool in network.pools if users and _used_up(pool, ends)), None)
+        if full is not None:
+            yield _full(network, full.range or full.subnet, tuple(one.name for one in users))
 
 
 _SMALL = 1024
 """Larger pools are not counted: nobody has so many containers."""
 
 
-def _free(part: str, whole: str) -> int | None:
-    """Count the addresses of a range that may be given out, before anyone has one; None for what is not judged."""
-    try:
-        inner, outer = ip_network(part, strict=False), ip_network(whole, strict=False)
-    except ValueError:
-        return None
-    if not isinstance(inner, IPv4Network) or not isinstance(outer, IPv4Network) or not inner.subnet_of(outer):
-        return None
-    if inner.num_addresses > _SMALL or outer.prefixlen > 30:  # noqa: PLR2004 - nothing is set aside in /31 and /32
-        return None
-    return inner.num_addresses - sum(one in inner for one in (outer.network_address, outer.broadcast_address))
-
-
-def _counts(address: str, part: str, whole: str) -> bool:
-    inner, outer = ip_network(part, strict=False), ip_network(whole, strict=False)
-    held = ip_address(address)
-    return (
-        held.version == inner.version and held in inner and held not in {outer.network_address, outer.broadcast_address}
-    )
+def _used_up(pool: Pool, ends: list[Endpoint]) -> bool:
+    """Whether each address that may be given out is some endpoint's, or set aside."""
+    part, whole = pool.room, pool.parsed
+    if not isinstance(part, IPv4Network) or not isinstance(whole, IPv4Network) or not part.subnet_of(whole):
+        return False
+    if part.num_addresses > _SMALL or whole.prefixlen > 30:  # noqa: PLR2004 - nothing is set aside in /31 and /32
+        return False
+    named = {pool.gateway, *pool.others, *(one for end in ends for one in (end.address, end.gateway))}
+    held = {whole.network_address, whole.broadcast_address, *(ip_address(one) for one in named if one)}
+    return sum(one in part for one in held) >= part.num_addresses
 
 
 def _full(network: Network, part: str, names: tuple[str, ...]) -> Finding:

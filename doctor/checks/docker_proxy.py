@@ -64,11 +64,7 @@ def docker_proxy_astray(
     if containers.unsettled:
         yield NotApplicable("containers came or went meanwhile, and their proxies with them")
         return
-    # A stopped container lists no ports; one that does is on its way, and its proxy is not left over.
-    publishers: dict[tuple[str, int, int], list[Container]] = {}
-    for one in containers.all:
-        for key in {(port.protocol, port.host, port.container) for port in one.ports}:
-            publishers.setdefault(key, []).append(one)
+    publishers = _publishers(containers)
     for proxy in proxies.all:
         owners = publishers.get((proxy.protocol, proxy.host, proxy.container), [])
         if not owners and proxy.started > clock.collected_at - YOUNG:
@@ -88,6 +84,18 @@ def docker_proxy_astray(
         missing = [port for port in missing if (port.host, port.protocol) not in captured]  # NET037 says so
         if missing and not proxies.unread:
             yield _missing(container, missing, daemon)
+
+
+def _publishers(containers: Containers) -> dict[tuple[str, int, int], list[Container]]:
+    """Give the containers that publish a port: protocol, the host's number, their own number.
+
+    A stopped container lists no ports; one that does is on its way, and its proxy is not left over.
+    """
+    found: dict[tuple[str, int, int], list[Container]] = {}
+    for one in containers.all:
+        for key in {(port.protocol, port.host, port.container) for port in one.ports}:
+            found.setdefault(key, []).append(one)
+    return found
 
 
 def _lacks(port: Port, proxies: Proxies) -> bool:
@@ -123,7 +131,7 @@ def _subject(proxy: Proxy) -> str:
 def _left(proxy: Proxy, containers: Containers) -> Finding:
     name = f"{proxy.host}" + ("" if proxy.protocol == "tcp" else f"/{proxy.protocol}")
     kept = [
-        one.name
+        one
         for one in containers.all
         if not one.running
         and one.asked.error
@@ -151,13 +159,15 @@ def _left(proxy: Proxy, containers: Containers) -> Finding:
             "end it",
             (
                 Command(("kill", str(proxy.pid))),
-                *(Command(("docker", "start", one.engine_name)) for one in containers.all if one.name in kept),
+                *(Command(("docker", "start", one.engine_name)) for one in kept),
             ),
         ),
         severity=Severity.ERROR if kept else Severity.WARNING,
         hits=(
             Effect(
-                f"{', '.join(kept)} does not start" if kept else f"a container that publishes {name} would not start"
+                f"{', '.join(one.name for one in kept)} does not start"
+                if kept
+                else f"a container that publishes {name} would not start"
             ),
         ),
         excluded=(Excluded("NET037", "it is a docker-proxy, no other process"),),

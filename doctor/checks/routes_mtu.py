@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from doctor.checks.addressing import lost
 from doctor.checks.bridges import attached
+from doctor.checks.overlaps import ip, lost
 from doctor.checks.veth import bare, inside_of, namespace_of
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Container, Containers, Endpoint
@@ -229,9 +229,9 @@ def _astray(rule: Rule, found: list[Stray], routing: Routing) -> Finding:
         pool.subnet for network in networks for pool in network.pools if (":" in pool.subnet) == (":" in stray.address)
     ]
     before = max(min(one.priority for one in routing.special if one.version == rule.version) - 1, 1)
-    argv = ("ip", *(("-6",) if ":" in stray.address else ()), "rule")
-    steps = [Command((*argv, "add", "to", one, "lookup", "main", "priority", str(before))) for one in subnets]
-    undo = [Command((*argv, "del", "to", one, "lookup", "main", "priority", str(before))) for one in subnets]
+    words = ("lookup", "main", "priority", str(before))
+    steps = [Command(ip(one, "rule", "add", "to", one, *words)) for one in subnets]
+    undo = [Command(ip(one, "rule", "del", "to", one, *words)) for one in subnets]
     where = f"by {stray.way.dev}" if stray.way.dev else "nowhere"
     who = "the host's own packets" if stray.packet.iif == "lo" else f"packets from {rule.src or 'outside'}"
     which = f"network {networks[0].name}" if len(networks) == 1 else f"{len(networks)} networks"

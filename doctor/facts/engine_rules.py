@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 import msgspec
 from msgspec import Struct
 
@@ -191,11 +189,7 @@ def _mark(value: str) -> str:
 
 def _bridge(network: Network) -> Bridge:
     subnets: dict[int, str] = {}
-    for pool in network.pools:
-        try:
-            subnet = ip_network(pool.subnet, strict=False)
-        except ValueError:
-            continue
+    for subnet in network.subnets:
         subnets.setdefault(subnet.version, str(subnet))
     options = network.options
     return Bridge(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -19,6 +20,9 @@ from doctor.facts.containers import Container, Containers
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EMBEDDED = "127.0.0.11"
 """Where dockerd answers names inside a container on a user-defined network."""
@@ -58,12 +62,15 @@ class ResolvConf(Struct, frozen=True):
     @property
     def cited(self) -> Citation:
         """The first line that names a server, or the file as a whole."""
-        match = _SERVER.search(self.text)
-        if match is None:
-            excerpt = "no such file" if self.absent else "names no nameserver"
-            return Citation(self.record, 0, excerpt, self.path)
-        line = self.text.count("\n", 0, match.start(1)) + 1
-        return Citation(self.record, line, match[0].strip(), f"{self.path}:{line}")
+        for _, cited in self.named():
+            return cited
+        return Citation(self.record, 0, "no such file" if self.absent else "names no nameserver", self.path)
+
+    def named(self) -> Iterator[tuple[str, Citation]]:
+        """Give the servers, each with the line that names it."""
+        for match in _SERVER.finditer(self.text):
+            line = self.text.count("\n", 0, match.start(1)) + 1
+            yield match[1], Citation(self.record, line, match[0].strip(), f"{self.path}:{line}")
 
 
 class Names(Struct, frozen=True):
@@ -108,6 +115,17 @@ class NameFiles(Struct, frozen=True):
         """The file that dockerd takes the host's servers from."""
         stub = self.host.servers == (STUB,)
         return self.behind_stub if stub and self.behind_stub.servers else self.host
+
+    @property
+    def asked(self) -> dict[str, Citation]:
+        """The addresses that this host asks, without their zones, and the line that names each first."""
+        found: dict[str, Citation] = {}
+        for name, cited in (*self.host.named(), *self.behind_stub.named()):
+            try:
+                found.setdefault(str(ip_address(name.partition("%")[0])), cited)
+            except ValueError:
+                continue
+        return found
 
 
 @fact

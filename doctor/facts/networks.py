@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
 import msgspec
 from msgspec import Struct
 
@@ -10,6 +12,8 @@ from doctor.facts.clock import epoch
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, need
+
+Subnet = IPv4Network | IPv6Network
 
 
 class _Pool(Struct):
@@ -52,6 +56,23 @@ class Pool(Struct, frozen=True):
         """The prefix length, as text."""
         return self.subnet.rpartition("/")[2]
 
+    @property
+    def parsed(self) -> Subnet | None:
+        """The subnet, None where it is none."""
+        return _subnet(self.subnet)
+
+    @property
+    def room(self) -> Subnet | None:
+        """The part of it that containers get their addresses from."""
+        return _subnet(self.range or self.subnet)
+
+
+def _subnet(text: str) -> Subnet | None:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
 
 class Network(Struct, frozen=True):
     """One bridge network; `bridge` is the name of its link, `options` the driver's, as given at creation.
@@ -69,6 +90,11 @@ class Network(Struct, frozen=True):
     cited: Citation
     ipv4: bool = True
     created: float = 0.0
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        """Its subnets, without those that cannot be parsed."""
+        return [subnet for pool in self.pools if (subnet := pool.parsed) is not None]
 
     def option(self, name: str) -> str:
         """Give an option of the bridge driver by the end of its key: `enable_icc`, `inhibit_ipv4`, ..."""

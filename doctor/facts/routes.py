@@ -7,7 +7,7 @@ See ip-rule(8), ip-route(8); kernel net/core/fib_rules.c and net/ipv4/fib_trie.c
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +23,9 @@ from doctor.snapshot import EvidenceMissing, Record, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ipaddress import IPv4Address, IPv6Address
+
+    from doctor.facts.networks import Subnet
 
 _BITS = {4: 32, 6: 128}
 _DEFAULTS = ((0, "local"), (32766, "main"), (32767, "default"))
@@ -115,7 +118,10 @@ Table = dict[int, dict[int, tuple[Route, ...]]]
 
 
 class Routing(Struct, frozen=True):
-    """Rules by family, and by family and name tables: prefix length → network as a number → routes, best first."""
+    """Rules by family, and by family and name tables: prefix length → network as a number → routes, best first.
+
+    The longest prefixes of a table come first.
+    """
 
     rules: dict[int, tuple[Rule, ...]]
     tables: dict[int, dict[str, Table]]
@@ -141,15 +147,34 @@ class Routing(Struct, frozen=True):
         return Way()
 
     def _longest(self, number: int, version: int, rule: Rule) -> Route | None:
-        table = self.tables.get(version, {}).get(rule.table, {})
-        for length in sorted(table, reverse=True):
-            shift = _BITS[version] - length
-            for route in table[length].get(number >> shift << shift, ()):
-                if route.dead:
-                    continue
-                # throw ends the search in this table, suppress_prefixlength forgets what it found.
-                return None if route.type == "throw" or length <= rule.prefix else route
+        for length, route in self._leading(number, version, rule.table):
+            # throw ends the search in this table, suppress_prefixlength forgets what it found.
+            return None if route.type == "throw" or length <= rule.prefix else route
         return None
+
+    def _leading(self, number: int, version: int, table: str) -> Iterator[tuple[int, Route]]:
+        """Give the routes of a table that an address falls under, with their prefix lengths, in the kernel's order."""
+        for length, held in self.tables.get(version, {}).get(table, {}).items():
+            shift = _BITS[version] - length
+            yield from ((length, route) for route in held.get(number >> shift << shift, ()) if not route.dead)
+
+    def beside(self, address: IPv4Address | IPv6Address, bridges: set[str]) -> Route | None:
+        """Give the narrowest route to an address in table main that leads to another device than these."""
+        for _, route in self._leading(int(address), address.version, "main"):
+            if route.type == "unicast" and route.dev and route.dev not in bridges:
+                return route
+        return None
+
+    def within(self, subnet: Subnet) -> Iterator[tuple[Route, Subnet]]:
+        """Give the routes of table main to a part of a subnet, or to all of it, that lead to a device."""
+        bits = _BITS[subnet.version]
+        shift = bits - subnet.prefixlen
+        first = int(subnet.network_address) >> shift
+        for length, held in self.tables.get(subnet.version, {}).get("main", {}).items():
+            for number, routes in held.items() if length >= subnet.prefixlen else ():
+                if number >> shift == first:
+                    part = IPv4Network((number, length)) if bits == _BITS[4] else IPv6Network((number, length))
+                    yield from ((route, part) for route in routes if route.type == "unicast" and not route.dead)
 
     @property
     def special(self) -> tuple[Rule, ...]:
@@ -219,7 +244,7 @@ def _rules(record: Record) -> Iterator[Rule]:
 
 def _tables(routes: Routes) -> dict[int, dict[str, Table]]:
     """Index the routes. Of several to one prefix, that of the least metric wins, then the one that came first."""
-    found: dict[int, dict[str, Table]] = {}
+    found: dict[int, dict[str, dict[int, dict[int, list[Route]]]]] = {}
     for route in routes.all:
         if route.type in {"broadcast", "multicast", "anycast"}:
             continue
@@ -235,8 +260,20 @@ def _tables(routes: Routes) -> dict[int, dict[str, Table]]:
         if not 0 <= length <= bits:
             continue
         held = found.setdefault(route.version, {}).setdefault(route.table, {}).setdefault(length, {})
-        held[network] = tuple(sorted((*held.get(network, ()), route), key=lambda one: one.metric))
-    return found
+        held.setdefault(network, []).append(route)
+    return {
+        version: {
+            name: {
+                length: {
+                    network: tuple(sorted(several, key=lambda one: one.metric))
+                    for network, several in table[length].items()
+                }
+                for length in sorted(table, reverse=True)
+            }
+            for name, table in tables.items()
+        }
+        for version, tables in found.items()
+    }
 
 
 @fact

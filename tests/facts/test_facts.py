@@ -39,7 +39,6 @@ from doctor.facts.paths import Paths
 from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
-from doctor.facts.resolvers import Nameservers
 from doctor.facts.routes import Clamps, Routing, Strays
 from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
@@ -87,7 +86,6 @@ FACTS: dict[str, type] = {
     "logs": Logs,
     "mounts": Mounts,
     "namespaces": Namespaces,
-    "nameservers": Nameservers,
     "networks": Networks,
     "nextstart": NextStart,
     "options": Options,
