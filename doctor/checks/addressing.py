@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_network
 
 from doctor.checks.bridges import attached
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Containers, Endpoint
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.links import Links
+from doctor.facts.links import Links, interface
 from doctor.facts.networks import Network, Networks, Pool
 from doctor.model import (
     Citation,
@@ -33,10 +33,7 @@ def _interface(text: str) -> IPv4Interface | None:
     """Read `10.9.8.1/24` as Docker does: an address of IPv4 with its prefix length."""
     if "/" not in text or ":" in text or not text.partition("/")[2].isdecimal():
         return None
-    try:
-        found = ip_interface(text)
-    except ValueError:
-        return None
+    found = interface(text)
     return found if isinstance(found, IPv4Interface) else None
 
 
@@ -365,7 +362,7 @@ def _used_up(pool: Pool, ends: list[Endpoint]) -> bool:
     if part.num_addresses > _SMALL or whole.prefixlen > 30:  # noqa: PLR2004 - nothing is set aside in /31 and /32
         return False
     named = {pool.gateway, *pool.others, *(one for end in ends for one in (end.address, end.gateway))}
-    held = {whole.network_address, whole.broadcast_address, *(ip_address(one) for one in named if one)}
+    held = {whole.network_address, whole.broadcast_address, *(one.ip for one in map(interface, named) if one)}
     return sum(one in part for one in held) >= part.num_addresses
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_interface
 
 from msgspec.structs import replace
 
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.ends import Ends
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.links import Link, Links, Namespaces
+from doctor.facts.links import Link, Links, interface
 from doctor.facts.networks import Network, Networks
 from doctor.facts.processes import Processes
 from doctor.model import (
@@ -69,8 +69,7 @@ def bridge_missing_or_down(
     networks: Networks,
     links: Links,
     containers: Containers,
-    processes: Processes,
-    namespaces: Namespaces,
+    ends: Ends,
     lifecycle: Lifecycle,
 ) -> Iterator[Yield]:
     """A network's bridge is missing, down, or not a bridge.
@@ -102,7 +101,8 @@ def bridge_missing_or_down(
         if link is None:
             if network.name == "bridge" and not network.pools:
                 continue  # bridge "none": the daemon was told to have no default bridge
-            yield _gone(network, users, links, _host_ends(users, network, processes, namespaces, links))
+            peers = [end.link.peer for end in ends.all if end.network.id == network.id and end.link is not None]
+            yield _gone(network, users, links, [links.by_index[one].name for one in peers if one in links.by_index])
         elif link.kind != "bridge":
             yield _impostor(network, users, link, lifecycle)
         elif users and not link.up:
@@ -134,23 +134,6 @@ def _v6(network: Network) -> tuple[Step, ...]:
         for pool in network.pools
         if ":" in pool.gateway
     )
-
-
-def _host_ends(
-    users: list[Container], network: Network, processes: Processes, namespaces: Namespaces, links: Links
-) -> list[str]:
-    """Give the host's end of each container's link into the network, by name."""
-    found = []
-    for one in users:
-        process = processes.by_pid.get(one.pid)
-        inode = (process.namespaces.get("net", "") if process else "").removeprefix("net:[").rstrip("]")
-        space = namespaces.by_inode.get(inode)
-        addresses = {end.address for end in one.endpoints if end.network_id == network.id and end.address}
-        for link in space.links if space else ():
-            held = {address.partition("/")[0] for address in link.addresses}
-            if addresses & held and link.peer in links.by_index:
-                found.append(links.by_index[link.peer].name)
-    return found
 
 
 def _gone(network: Network, users: list[Container], links: Links, ends: list[str]) -> Finding:
@@ -259,10 +242,10 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
         if link is None or link.kind != "bridge":
             continue  # NET009 says so
         users = attached(network, containers)
-        held = {ip_interface(address) for address in link.addresses}
+        held = {one for one in map(interface, link.addresses) if one is not None}
         for gateway in gateways(network, users):
-            wanted = ip_interface(gateway)
-            if wanted in held or not _has_gateway(network, wanted.version):
+            wanted = interface(gateway)
+            if wanted is None or wanted in held or not _has_gateway(network, wanted.version):
                 continue
             same = [one for one in held if one.ip == wanted.ip]
             has = ", ".join(sorted(str(one) for one in held if not one.is_link_local)) or "no address"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 
-from doctor.checks.veth import bare
 from doctor.facts.containers import Containers
-from doctor.facts.links import Link, Links, Route
+from doctor.facts.links import Link, Links, Route, interface
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Network, Networks, Subnet
 from doctor.facts.routes import Packet, Routing, Stray, Strays
@@ -151,8 +150,8 @@ def _others(links: Links, networks: Networks, *, bridges: bool) -> list[tuple[Li
         for address in link.addresses:
             if address.startswith("fe80:"):
                 continue  # every veth has one: not worth reading
-            held = ip_interface(address)
-            if held.network.prefixlen < held.max_prefixlen - 1 and not held.is_link_local:
+            held = interface(address)
+            if held is not None and held.network.prefixlen < held.max_prefixlen - 1 and not held.is_link_local:
                 found.append((link, held.network))
     return found
 
@@ -291,7 +290,7 @@ def subnet_of_another_route(
     bridges = {network.bridge for network in networks.all}
     foreign = bridges | {one.name for one in links.all if one.kind == "bridge"}
     for network, link in strays.seats:
-        own = bare(link) | {address for pool in network.pools for address in (pool.gateway, *pool.others)}
+        own = link.bare | {address for pool in network.pools for address in (pool.gateway, *pool.others)}
         for address, cited in servers.items():
             if address not in own and routing.find(Packet(address)).dev == network.bridge and _covers(network, address):
                 yield _nameserver(network, address, cited, routing.beside(ip_address(address), bridges))

@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from doctor.checks.bridges import attached
 from doctor.checks.overlaps import ip, lost
-from doctor.checks.veth import bare, inside_of, namespace_of
+from doctor.checks.veth import unknown
 from doctor.facts.config import ConfigFile, Options
-from doctor.facts.containers import Container, Containers, Endpoint
-from doctor.facts.links import Link, Links, Namespace, Namespaces, Route, Routes
+from doctor.facts.containers import Container, Containers
+from doctor.facts.ends import End, Ends
+from doctor.facts.links import Link, Links, Route, Routes
 from doctor.facts.networks import Network, Networks
-from doctor.facts.processes import Processes
 from doctor.facts.routes import Clamps, Routing, Rule, Stray, Strays
 from doctor.model import (
     Citation,
@@ -34,9 +34,7 @@ from doctor.registry import check
 
 
 @check("NET014", Severity.ERROR)
-def default_route_lost(
-    containers: Containers, networks: Networks, links: Links, namespaces: Namespaces, processes: Processes
-) -> Iterator[Yield]:
+def default_route_lost(containers: Containers, ends: Ends, links: Links) -> Iterator[Yield]:
     """A container has no default route, or one to a gateway that is not there.
 
     ## What it is
@@ -58,42 +56,36 @@ def default_route_lost(
     ## References
     ip-route(8), moby libnetwork/sandbox.go
     """
-    for container in containers.running:
-        if container.network_mode in {"host", "none"} or container.network_mode.startswith("container:"):
-            continue
-        ways = [
-            (network, end)
-            for end in container.endpoints
-            if (network := networks.by_id(end.network_id)) is not None
-            and end.address
-            and end.gateway
-            and not network.internal
-            and network.option("gateway_mode_ipv4") != "isolated"
-        ]
+    by_container: dict[str, list[End]] = {}
+    for end in ends.all:
+        by_container.setdefault(end.container.id, []).append(end)
+    for its in by_container.values():
+        container = its[0].container
+        ways = [end for end in its if _leads_out(end)]
         if not ways or len(ways) != sum(bool(end.address or end.address6) for end in container.endpoints):
             continue  # a macvlan, or an internal network, may have a say
-        space = namespace_of(container, processes, namespaces)
-        if space is None:
-            continue  # NSP001's question
-        if space.missing:
-            yield Unknown(container.name, f"network namespaces: {space.missing}")
-            continue
-        yield from _default(container, ways, space, containers, links)
+        if ways[0].missing:
+            yield unknown(ways[0])
+        else:
+            yield from _default(container, ways, containers, links)
     if not containers.running:
         yield NotApplicable("no container runs")
 
 
-def _default(
-    container: Container, ways: list[tuple[Network, Endpoint]], space: Namespace, containers: Containers, links: Links
-) -> Iterator[Finding]:
+def _leads_out(end: End) -> bool:
+    """Whether a network may give a container its default route."""
+    isolated = end.network.internal or end.network.option("gateway_mode_ipv4") == "isolated"
+    return bool(end.endpoint.address and end.endpoint.gateway) and not isolated
+
+
+def _default(container: Container, ways: list[End], containers: Containers, links: Links) -> Iterator[Finding]:
+    space = ways[0].space
     wide = [route for route in space.routes if route.version == 4 and _is_wide(route)]  # noqa: PLR2004 - IPv4
     entered = ("nsenter", "-t", str(container.pid), "-n", "ip", "route")
-    inner = [(network, end, inside_of(end, space)) for network, end in ways]
-    if not all(link is not None and link.up and end.address in bare(link) for _, end, link in inner):
+    seats = [(end.network, end.endpoint, end.link) for end in ways if end.link is not None]
+    if len(seats) < len(ways) or not all(link.up and end.address in link.bare for _, end, link in seats):
         return  # NET012 and NET013 say so
-    network, end, link = inner[0]
-    if link is None:
-        return
+    network, end, link = seats[0]
     put = Command((*entered, "replace", "default", "via", end.gateway, "dev", link.name))
     if not wide:
         listed = ", ".join(route.dst for route in space.routes if route.table == "main") or "none"
@@ -113,15 +105,15 @@ def _default(
             ),
         )
         return
-    first = min(wide, key=lambda route: route.metric)
-    if first.dst != "default" or first.table != "main" or not first.gateway:
+    first = wide[0]
+    if len(wide) > 1 or first.dst != "default" or first.table != "main" or not first.gateway:
         return
-    seat = next(((net, stop, dev) for net, stop, dev in inner if dev is not None and dev.name == first.dev), None)
-    if seat is None or first.gateway in {stop.gateway for _, stop, _ in inner} or len(wide) > 1:
+    seat = next((one for one in seats if one[2].name == first.dev), None)
+    if seat is None or first.gateway in {stop.gateway for _, stop, _ in seats}:
         return
-    if _held(first.gateway, seat[0], containers, links):
+    network, end, _ = seat
+    if _held(first.gateway, network, containers, links):
         return
-    network, end, link = seat[0], seat[1], seat[2]
     yield _routeless(
         container,
         network,
@@ -147,7 +139,7 @@ def _held(address: str, network: Network, containers: Containers, links: Links) 
     if any(address in pool.others for pool in network.pools):
         return True
     bridge = links.by_name.get(network.bridge)
-    if bridge is None or address in bare(bridge) or containers.unsettled or not containers.complete:
+    if bridge is None or address in bridge.bare or containers.unsettled or not containers.complete:
         return True
     if any(link.master == network.bridge and link.kind != "veth" for link in links.all):
         return True  # a card or a tap: more than containers are on this bridge
@@ -268,8 +260,7 @@ def packets_too_large(
     links: Links,
     routes: Routes,
     containers: Containers,
-    namespaces: Namespaces,
-    processes: Processes,
+    ends: Ends,
     options: Options,
     config: ConfigFile,
     clamps: Clamps | None,
@@ -299,8 +290,7 @@ def packets_too_large(
     if not networks.all:
         yield NotApplicable("no bridge network here")
         return
-    for container in containers.running:
-        yield from _narrow_ends(container, networks, links, namespaces, processes)
+    yield from _narrow_ends(ends, links)
     uplinks = [(name, _mtu(name, routes, links)) for name in routes.uplinks if name in links.by_name]
     own = {network.bridge for network in networks.all}
     smallest = min(((mtu, name) for name, mtu in uplinks if name not in own and mtu), default=None)
@@ -371,18 +361,12 @@ def _too_wide(
     )
 
 
-def _narrow_ends(
-    container: Container, networks: Networks, links: Links, namespaces: Namespaces, processes: Processes
-) -> Iterator[Finding]:
+def _narrow_ends(ends: Ends, links: Links) -> Iterator[Finding]:
     """Compare the two ends of each link: what is larger than the host's end takes is dropped there, and nobody is told."""
-    space = namespace_of(container, processes, namespaces)
-    if space is None or space.missing:
-        return
-    for end in container.endpoints:
-        network = networks.by_id(end.network_id)
-        inside = inside_of(end, space) if network is not None else None
+    for end in ends.all:
+        container, network, inside = end.container, end.network, end.link
         outside = links.by_index.get(inside.peer) if inside is not None and inside.kind == "veth" else None
-        if network is None or inside is None or outside is None or outside.master != network.bridge:
+        if inside is None or outside is None or outside.master != network.bridge:
             continue
         if inside.mtu <= outside.mtu:
             continue

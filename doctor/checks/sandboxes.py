@@ -50,9 +50,7 @@ def sandbox_file_leaked(
         yield NotApplicable(f"no sandbox in {sandboxes.folder}")
         return
     owned = {one.sandbox: one for one in containers.all if one.sandbox}
-    lived_in = {
-        process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") for process in processes.by_pid.values()
-    }
+    lived_in = {process.net for process in processes.by_pid.values()}
     collected = daemon.pid != 0 and (0, 0) < daemon.generation < COLLECTS
     busy = bool(containers.unsettled) or not containers.complete
     for file in sandboxes.all:
@@ -134,7 +132,7 @@ def sandbox_of_another_namespace(sandboxes: Sandboxes, containers: Containers, p
     for one in judged:
         file = files[one.sandbox]
         process = processes.by_pid.get(one.pid)
-        space = process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") if process else ""
+        space = process.net if process is not None else ""
         if process is None or process.container != one.id or not space or not file.inode or file.inode == space:
             continue
         yield Finding(

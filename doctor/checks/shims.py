@@ -235,7 +235,7 @@ def _unknown_to_docker(identity: str, shim: Process, processes: Processes, sandb
         Command((*ctr, "tasks", "delete", "--force", identity)),
         Command((*ctr, "containers", "delete", identity)),
     ]
-    spaces = {one.namespaces.get("net", "").removeprefix("net:[").rstrip("]") for one in inside}
+    spaces = {one.net for one in inside}
     for file in sandboxes.all if sandboxes else ():
         if file.inode and file.inode in spaces:
             steps += [Command(("umount", file.path)), Command(("rm", file.path))]

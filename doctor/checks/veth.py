@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_interface
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from doctor.facts.containers import Container, Containers, Endpoint
-from doctor.facts.links import Link, Links, Namespace, Namespaces
-from doctor.facts.networks import Network, Networks
-from doctor.facts.processes import Processes
+from doctor.facts.ends import End, Ends
+from doctor.facts.links import Link, Links, interface
 from doctor.model import (
     Citation,
     Command,
@@ -27,11 +26,14 @@ from doctor.model import (
 )
 from doctor.registry import check
 
+if TYPE_CHECKING:
+    from ipaddress import IPv4Interface, IPv6Interface
+
+    from doctor.facts.networks import Network
+
 
 @check("NET012", Severity.ERROR)
-def veth_off_the_bridge(
-    containers: Containers, networks: Networks, links: Links, namespaces: Namespaces, processes: Processes
-) -> Iterator[Yield]:
+def veth_off_the_bridge(containers: Containers, ends: Ends, links: Links) -> Iterator[Yield]:
     """A container's link does not lead to the bridge of its network.
 
     ## What it is
@@ -54,55 +56,21 @@ def veth_off_the_bridge(
     ## References
     veth(4), ip-link(8), moby libnetwork/drivers/bridge/bridge_linux.go CreateEndpoint
     """
-    seen = False
-    for container in containers.running:
-        if container.network_mode in {"host", "none"} or container.network_mode.startswith("container:"):
-            continue
-        process = processes.by_pid.get(container.pid)
-        if process is None:
-            continue  # NSP001's question
-        space = namespace_of(container, processes, namespaces)
-        for end in container.endpoints:
-            network = networks.by_id(end.network_id)
-            if network is None or not (end.address or end.address6):
-                continue
-            seen = True
-            if not process.namespaces.get("net") or space is None or space.missing:
-                why = space.missing if space else "its process cannot be looked into"
-                yield Unknown(container.name, f"network namespaces: {why}")
-                break
-            found = _judge(container, end, network, space, links)
-            if found is not None:
-                yield found
-    if not seen and not containers.running:
+    for end in ends.all:
+        found = unknown(end) if end.missing else _judge(end, links)
+        if found is not None:
+            yield found
+    if not containers.running:
         yield NotApplicable("no container runs")
 
 
-def namespace_of(container: Container, processes: Processes, namespaces: Namespaces) -> Namespace | None:
-    """Give the network namespace of a running container; None where its process is gone or may not be looked into."""
-    process = processes.by_pid.get(container.pid)
-    inode = process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") if process else ""
-    return namespaces.by_inode.get(inode)
+def unknown(end: End) -> Unknown:
+    """Say that a container's namespace is not known."""
+    return Unknown(end.container.name, f"network namespaces: {end.missing}")
 
 
-def inside_of(end: Endpoint, space: Namespace) -> Link | None:
-    """Give the container's own end: a veth with its address or its MAC, else any link with the address.
-
-    A container may move its address to a bridge of its own (virtual machines do); the veth keeps the MAC.
-    """
-    addressed = [link for link in space.links if end.address and end.address in bare(link)]
-    same_mac = [link for link in space.links if end.mac and link.mac == end.mac and link.name != "lo"]
-    every = [*addressed, *same_mac]
-    return next((link for link in every if link.kind == "veth"), every[0] if every else None)
-
-
-def bare(link: Link) -> set[str]:
-    """Give the addresses of a link without their prefix lengths."""
-    return {held.partition("/")[0] for held in link.addresses}
-
-
-def _judge(container: Container, end: Endpoint, network: Network, space: Namespace, links: Links) -> Finding | None:
-    inside = inside_of(end, space)
+def _judge(its: End, links: Links) -> Finding | None:
+    container, end, network, space, inside = its.container, its.endpoint, its.network, its.space, its.link
     bridge = links.by_name.get(network.bridge)
     if inside is None:
         links_there = ", ".join(link.name for link in space.links) or "none"
@@ -180,10 +148,6 @@ def _judge(container: Container, end: Endpoint, network: Network, space: Namespa
     return None
 
 
-def _cite_space(space: Namespace, container: Container, there: str) -> Citation:
-    return Citation(f"netns/{space.inode}/links", 0, f"links: {there}", f"links of {container.name}")
-
-
 def _restart(container: Container) -> Remedy:
     return Remedy(
         "restart the container: Docker makes the link anew",
@@ -221,9 +185,7 @@ def _finding(
 
 
 @check("NET013", Severity.ERROR)
-def address_not_in_container(
-    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
-) -> Iterator[Yield]:
+def address_not_in_container(containers: Containers, ends: Ends) -> Iterator[Yield]:
     """A container does not hold the address that the engine gave it.
 
     ## What it is
@@ -246,36 +208,24 @@ def address_not_in_container(
     ## References
     ip-address(8), moby libnetwork/osl/interface_linux.go
     """
-    for container, end, network, space, inside in _ends(containers, networks, namespaces, processes):
-        if space.missing:
-            yield Unknown(container.name, f"network namespaces: {space.missing}")
+    for end in ends.all:
+        address, inside = end.endpoint.address, end.link
+        if not address:
             continue
-        if inside is None or inside.kind != "veth" or not inside.up or inside.master or not end.prefix:
+        if end.missing:
+            yield unknown(end)
+        if inside is None or inside.kind != "veth" or not inside.up or inside.master:
             continue  # NET012's question, or a bridge of the container's own has the address
-        if any(end.address in bare(link) for link in space.links):
-            continue
-        yield _moved(container, end, network, space, inside)
+        wanted = interface(f"{address}/{end.endpoint.prefix}") if end.endpoint.prefix else None
+        if wanted is not None and not any(address in link.bare for link in end.space.links):
+            yield _moved(end, wanted, inside)
     if not containers.running:
         yield NotApplicable("no container runs")
 
 
-def _ends(
-    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
-) -> Iterator[tuple[Container, Endpoint, Network, Namespace, Link | None]]:
-    """Give each endpoint with an address of IPv4 whose namespace is known, with the link that it has there."""
-    for container in containers.running:
-        space = namespace_of(container, processes, namespaces)
-        if space is None or container.network_mode == "host" or container.network_mode.startswith("container:"):
-            continue
-        for end in container.endpoints:
-            network = networks.by_id(end.network_id)
-            if network is not None and end.address:
-                yield container, end, network, space, inside_of(end, space)
-
-
-def _moved(container: Container, end: Endpoint, network: Network, space: Namespace, inside: Link) -> Finding:
-    wanted = ip_interface(f"{end.address}/{end.prefix}")
-    others = [held for held in inside.addresses if ":" not in held and ip_interface(held).ip in wanted.network]
+def _moved(its: End, wanted: IPv4Interface | IPv6Interface, inside: Link) -> Finding:
+    container, end, network, space = its.container, its.endpoint, its.network, its.space
+    others = [held for held in inside.addresses if (one := interface(held)) is not None and one.ip in wanted.network]
     enter = ("nsenter", "-t", str(container.pid), "-n", "ip")
     # Without promote_secondaries the first address takes the others along: it goes before ours comes.
     steps = [Command((*enter, "address", "del", held, "dev", inside.name)) for held in others]
@@ -309,9 +259,7 @@ def _moved(container: Container, end: Endpoint, network: Network, space: Namespa
 
 
 @check("NET056", Severity.ERROR, explains=("NET013",))
-def same_address_twice(
-    containers: Containers, networks: Networks, namespaces: Namespaces, processes: Processes
-) -> Iterator[Yield]:
+def same_address_twice(containers: Containers, ends: Ends) -> Iterator[Yield]:
     """Two containers of one network have the same address, or the same MAC.
 
     ## What it is
@@ -335,15 +283,15 @@ def same_address_twice(
     ip-address(8), https://github.com/moby/moby/issues/27404
     """
     seen: dict[tuple[str, str], tuple[Container, Endpoint, Link]] = {}
-    ends = []
-    for container, end, network, space, inside in _ends(containers, networks, namespaces, processes):
-        if space.missing:
-            yield Unknown(container.name, f"network namespaces: {space.missing}")
-        elif inside is not None and inside.kind == "veth" and not inside.master:
-            ends.append((container, end, network, inside))
-    owner = {(network.id, end.address): container for container, end, network, _ in ends}
-    for container, end, network, inside in ends:
-        for held in sorted(bare(inside)):
+    judged = []
+    for one in ends.all:
+        if one.endpoint.address and one.missing:
+            yield unknown(one)
+        elif one.endpoint.address and one.link is not None and one.link.kind == "veth" and not one.link.master:
+            judged.append((one.container, one.endpoint, one.network, one.link))
+    owner = {(network.id, end.address): container for container, end, network, _ in judged}
+    for container, end, network, inside in judged:
+        for held in sorted(inside.bare):
             other = owner.get((network.id, held))
             if other is not None and other.pid != container.pid:
                 yield _taken(container, other, network, inside, held)

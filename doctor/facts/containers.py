@@ -248,6 +248,11 @@ class Container(Struct, frozen=True):
         return Citation(self.cited.record, self.cited.line, excerpt, place or self.cited.place)
 
     @property
+    def own_network(self) -> bool:
+        """Whether it has a network namespace of its own, with links in it."""
+        return self.network_mode not in {"host", "none"} and not self.network_mode.startswith("container:")
+
+    @property
     def stays_down(self) -> bool:
         """Whether it stays down when the daemon restarts and stops it."""
         return self.policy not in {"always", "unless-stopped", "on-failure"} or self.auto_remove

@@ -157,6 +157,7 @@ def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networ
     bridges = tuple(_bridge(one) for one in sorted(networks.all, key=lambda one: (one.created, one.name)))
     by_id = {one.id: one for one in networks.all}
     running = sorted(containers.running, key=lambda one: (one.started, one.name))
+    named = {one.engine_name: one for one in running}
     return Site(
         iptables=_on(options, "iptables"),
         # Until 26 it was off, and needed the flag `experimental`.
@@ -168,7 +169,7 @@ def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networ
         mark=_mark(options.value("bridge-accept-fwmark")),
         bridges=bridges,
         endpoints=tuple(end for one in running for end in _endpoints(one, by_id, classic=daemon.generation < (28, 0))),
-        links=tuple(link for one in running for link in _links(one, by_id, containers)),
+        links=tuple(link for one in running for link in _links(one, by_id, named)),
     )
 
 
@@ -263,10 +264,9 @@ def _bindings(one: Container, *, classic: bool) -> list[Binding]:
     return [Binding(port.container, port.protocol, port.host, port.host_ip) for port in ports]
 
 
-def _links(one: Container, networks: dict[str, Network], containers: Containers) -> list[Link]:
+def _links(one: Container, networks: dict[str, Network], named: dict[str, Container]) -> list[Link]:
     """Give the legacy links of a container to others on the default bridge, where containers may not talk."""
     found = []
-    named = {other.engine_name: other for other in containers.running}
     for target, _ in one.asked.links:
         child = named.get(target)
         for end in one.endpoints:

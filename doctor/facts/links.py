@@ -6,6 +6,7 @@ Parses text in the shape of `ip -j -d addr` and `ip -j -d route show table all`,
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -76,6 +77,19 @@ class Link(Struct, frozen=True):
     learns: float
     cited: Citation
 
+    @property
+    def bare(self) -> set[str]:
+        """Its addresses without their prefix lengths."""
+        return {held.partition("/")[0] for held in self.addresses}
+
+
+def interface(text: str) -> IPv4Interface | IPv6Interface | None:
+    """Read an address, with or without its prefix length; None for what is none: a bundle may hold anything."""
+    try:
+        return ip_interface(text)
+    except ValueError:
+        return None
+
 
 class Route(Struct, frozen=True):
     """One route: `dst` is `default` or a prefix, `table` is `main` when not named.
@@ -136,10 +150,6 @@ class Namespace(Struct, frozen=True):
     links: tuple[Link, ...]
     routes: tuple[Route, ...]
     missing: str
-
-    def link(self, name: str) -> Link | None:
-        """Give the link of that name."""
-        return next((one for one in self.links if one.name == name), None)
 
 
 class Links(Struct, frozen=True):

@@ -134,13 +134,8 @@ def name_files(snapshot: Snapshot, containers: Containers) -> NameFiles:
     return NameFiles(
         _resolv(snapshot.get("files/etc/resolv.conf")),
         _resolv(snapshot.get("files/run/systemd/resolve/resolv.conf")),
-        {one.id: _names(snapshot, one) for one in containers.running if _has_own(one)},
+        {one.id: _names(snapshot, one) for one in containers.running if one.own_network},
     )
-
-
-def _has_own(container: Container) -> bool:
-    mode = container.network_mode
-    return mode not in {"host", "none"} and not mode.startswith("container:")
 
 
 def _names(snapshot: Snapshot, container: Container) -> Names:

@@ -106,10 +106,6 @@ class Networks(Struct, frozen=True):
 
     all: tuple[Network, ...]
 
-    def by_id(self, identity: str) -> Network | None:
-        """Give the network of that id."""
-        return next((one for one in self.all if one.id == identity), None)
-
 
 @fact
 def networks(snapshot: Snapshot) -> Networks:

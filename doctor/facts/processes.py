@@ -51,6 +51,11 @@ class Process(Struct, frozen=True):
         """Give the argument behind a word of its command line; empty where there is none."""
         return dict(zip(self.argv, self.argv[1:], strict=False)).get(word, "")
 
+    @property
+    def net(self) -> str:
+        """The inode of its network namespace, empty where it may not be looked into."""
+        return self.namespaces.get("net", "").removeprefix("net:[").rstrip("]")
+
 
 class Processes(Struct, frozen=True):
     """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection.

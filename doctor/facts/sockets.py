@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
-from doctor.facts.containers import Container, Containers
+from doctor.facts.containers import Containers
 from doctor.facts.processes import Processes
 from doctor.model import Citation
 from doctor.registry import fact
@@ -94,7 +94,8 @@ def sockets(snapshot: Snapshot, containers: Containers, processes: Processes) ->
     space: dict[str, str] = {}
     by_inode: dict[str, tuple[Listener, ...]] = {}
     for one in containers.running:
-        inode = _inode(one, processes)
+        process = processes.by_pid.get(one.pid)
+        inode = process.net if process is not None else ""
         if not inode:
             unread[one.id] = "its process cannot be looked into"
             continue
@@ -109,11 +110,6 @@ def sockets(snapshot: Snapshot, containers: Containers, processes: Processes) ->
             by_inode[inode] = _read(held, f"{one.engine_name}: ")
         found[one.id] = by_inode[inode]
     return Sockets(_read(record, "") if not missing else (), missing, found, unread, space)
-
-
-def _inode(container: Container, processes: Processes) -> str:
-    process = processes.by_pid.get(container.pid)
-    return process.namespaces.get("net", "").removeprefix("net:[").rstrip("]") if process else ""
 
 
 def _read(record: Record, whose: str) -> tuple[Listener, ...]:

@@ -23,6 +23,7 @@ from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.embedded_dns import InnerRules
+from doctor.facts.ends import Ends
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.groups import DockerGroup
 from doctor.facts.kernellog import KernelLog
@@ -70,6 +71,7 @@ FACTS: dict[str, type] = {
     "dockergroup": DockerGroup,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
+    "ends": Ends,
     "drivers": Drivers,
     "images": Images,
     "layerdb": LayerDb,

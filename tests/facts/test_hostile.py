@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -138,6 +139,23 @@ def test_facts_raise_nothing_but_evidence_missing(host: tuple[str, list[Damage]]
         except EvidenceMissing as missing:
             reasons += [missing.area, missing.why]
     assert all(reasons), "what is missing has a name, and a reason"
+
+
+ADDRESSES = (b"10.7.0.2", b"10.7.0.1", b"172.17.0.1", b"198.51.100.2", b"198.51.100.1", b"10.7.0.0/24", b"0.0.0.0")
+"""Addresses of the base: of containers, bridges, the host, a nameserver, a network, a published port."""
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=bytes.decode)
+@pytest.mark.parametrize("other", [b"10.7.0.999", "«»".encode(), b"", b"fe80::1%eth0", b"1/2/3"], ids=repr)
+def test_an_address_that_is_none_stops_no_check(address: bytes, other: bytes) -> None:
+    """What stands in the place of an address, in any one record, is no address, or not where it belongs."""
+    base = BASES["healthy-28"]
+    for record in base.records.values():
+        if address not in record.data:
+            continue
+        changed = replace(record, data=record.data.replace(address, other))
+        facts = Facts(REGISTRY, replace(base, records=base.records | {record.name: changed}))
+        assert examine(facts, REGISTRY, REGISTRY.checks.values()).faults == (), record.name
 
 
 @QUICK
