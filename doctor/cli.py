@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from doctor.evidence import Evidence
     from doctor.model import Report
     from doctor.reports.text import Style
+    from doctor.rules import Wanted
 
 app = typer.Typer(
     add_completion=True,
@@ -192,7 +193,7 @@ def rules(
         raise UsageError("rules: one of --expected, --missing and --extra")
     registry = options.registry()
     snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
-    wanted = "missing" if missing else "extra" if extra else "expected"
+    wanted: Wanted = "missing" if missing else "extra" if extra else "expected"
     lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
     sys.stdout.write(lines)
     if said:

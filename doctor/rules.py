@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from doctor.engine.rules.compare import lacking, surplus, whole
 from doctor.examine import Facts
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from doctor.snapshot import Snapshot
 
 
-def rules(snapshot: Snapshot, registry: Registry, wanted: str, family: Family) -> tuple[str, str, int]:
-    """Give the rules (`expected`, `missing` or `extra`), a line for stderr, and the exit code.
+Wanted = Literal["expected", "missing", "extra"]
+"""Which rules: all that the engine writes, those that are gone, or those that are too many."""
+
+
+def rules(snapshot: Snapshot, registry: Registry, wanted: Wanted, family: Family) -> tuple[str, str, int]:
+    """Give the rules, a line for stderr, and the exit code.
 
     0 when nothing is missing or extra, 1 when something is, 3 when evidence is: then nothing is printed but why.
     """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from doctor.checks.published_ports import leading
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon, DaemonLog
@@ -282,7 +283,7 @@ def _beyond(users: list[Container]) -> tuple[Effect, ...]:
     names = tuple(one.name for one in users)
     if not names:
         return (Effect("a container started on this network reaches nothing beyond it"),)
-    ports = tuple(f"{port.host} -> {one.name}" for one in users for port in one.ports if ":" not in port.host_ip)
+    ports = leading(users, 4)
     many = f"{len(names)} containers would reach nothing beyond their network" if len(names) > 1 else ""
     first = Effect(many, names) if many else Effect(f"{names[0]} would reach nothing beyond its network")
     return (first, Effect("published ports do not reach their container:", ports)) if ports else (first,)

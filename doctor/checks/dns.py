@@ -9,6 +9,7 @@ from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.embedded_dns import InnerRules, Inside
 from doctor.facts.name_files import DEFAULTS, EMBEDDED, STUB, NameFiles, Names
+from doctor.facts.repairs import restart
 from doctor.facts.sockets import Listener, Sockets
 from doctor.model import (
     Citation,
@@ -253,12 +254,7 @@ def _default_servers(container: Container, names: Names, files: NameFiles) -> Fi
         message=f"resolv.conf of {container.name} names {', '.join(names.resolv.servers)}, which dockerd takes for want of"
         f" others; this host's names {host}",
         evidence=(names.resolv.cited, files.source.cited),
-        remedy=Remedy(
-            "restart the container: dockerd writes the file from the host's anew",
-            (Command(("docker", "restart", container.engine_name)),),
-            risk="disruptive",
-            stops=(container.name,),
-        )
+        remedy=restart(container, "dockerd writes the file from the host's anew")
         if now
         else Remedy(
             "first a server that containers reach",
@@ -354,12 +350,7 @@ def _cut_off(container: Container, rules: Inside, ports: dict[str, int], space: 
         )
     else:
         what = "dockerd listens there no more"
-        remedy = Remedy(
-            "restart the container: dockerd makes sockets and rules anew",
-            (Command(("docker", "restart", container.engine_name)),),
-            risk="disruptive",
-            stops=(container.name,),
-        )
+        remedy = restart(container, "dockerd makes sockets and rules anew")
     return Finding(
         subject=container.name,
         title=f"{container.name} is cut off from Docker's DNS",

@@ -11,10 +11,12 @@ from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.daemon import Daemon
 from doctor.facts.proxies import Proxies, Proxy
+from doctor.facts.repairs import restart
 from doctor.facts.sockets import Sockets
 from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Unknown, Yield
 from doctor.registry import check
 
+_ANEW = "dockerd makes its proxies anew"
 YOUNG = 1.0
 """Seconds: a proxy that started later may belong to a container that came and went between the lists."""
 
@@ -181,17 +183,8 @@ def _stale(proxy: Proxy, owner: Container) -> Finding:
         title=f"the docker-proxy of {owner.name} leads to {proxy.container_ip}, where nobody is",
         message=f"docker-proxy (pid {proxy.pid}) leads port {proxy.host} to {proxy.container_ip}; {owner.name} has {now}",
         evidence=(proxy.cited, owner.cited),
-        remedy=_restart(owner),
+        remedy=restart(owner, _ANEW),
         hits=(Effect(f"from this host, 127.0.0.1:{proxy.host} does not reach {owner.name}"),),
-    )
-
-
-def _restart(container: Container) -> Remedy:
-    return Remedy(
-        "restart the container: dockerd makes its proxies anew",
-        (Command(("docker", "restart", container.engine_name)),),
-        risk="disruptive",
-        stops=(container.name,),
     )
 
 
@@ -205,7 +198,7 @@ def _missing(container: Container, ports: list[Port], daemon: Daemon) -> Finding
             Citation("proc/processes", daemon.line, f"no docker-proxy for {names}", "processes"),
             container.cited,
         ),
-        remedy=_restart(container),
+        remedy=restart(container, _ANEW),
         hits=(
             Effect(f"on this host, 127.0.0.1:{ports[0].host} is refused; so is its own address from other networks"),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.checks.bridges import attached
+from doctor.checks.published_ports import leading
 from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules
 from doctor.facts.config import Options
@@ -247,7 +248,7 @@ def _masquerades(tables: Tables) -> bool:
 
 
 def _works(options: Options, containers: Containers, flushed: list[str]) -> tuple[Effect, ...]:
-    ports = tuple(dict.fromkeys(f"{port.host} -> {one.name}" for one in containers.running for port in one.ports))
+    ports = leading(containers.running)
     if not ports or "nat" not in flushed or not options.on("userland-proxy"):
         return ()
     return (Effect("published ports still answer, through docker-proxy; every client seems to be the bridge:", ports),)
@@ -360,7 +361,7 @@ def _jump_hits(
     drops = forward is not None and forward.policy == "DROP"
     outward = [one.name for network in networks.all if not network.internal for one in attached(network, containers)]
     many = tuple(dict.fromkeys(outward))
-    ports = tuple(dict.fromkeys(f"{port.host} -> {one.name}" for one in containers.running for port in one.ports))
+    ports = leading(containers.running, outside=True)
     hits = []
     if "DOCKER-FORWARD" in names and drops:
         hits.append(Effect("containers would reach nothing outside (policy DROP of FORWARD):", many))
@@ -453,21 +454,13 @@ def nat_jump_missing(rules: EngineRules, containers: Containers, lifecycle: Life
         chain = its.tables.chain("nat", "DOCKER")
         if not gone or chain is None or its.lacks("nat"):
             continue
-        colon = its.family == "ip6"
-        ports = tuple(
-            dict.fromkeys(
-                f"{port.host} -> {one.name}"
-                for one in containers.running
-                for port in one.ports
-                if (":" in port.host_ip) == colon
-            )
-        )
+        ports = leading(containers.running, 6 if its.family == "ip6" else 4)
         proxy = rules.proxy
         where = " and ".join(gone)
         yield Finding(
             subject=where if its.family == "ip" else f"{where} of ip6tables",
             title=f"{where} of table nat {'do' if len(gone) > 1 else 'does'} not lead to Docker's published ports",
-            message=f"{its.place}: table nat has chain DOCKER with {len(chain.rules)} rules,"
+            message=f"{its.program}-save: table nat has chain DOCKER with {len(chain.rules)} rules,"
             f" and no jump to it in {where}",
             evidence=(chain.cited,),
             remedy=Remedy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.checks.bridges import attached
+from doctor.checks.published_ports import leading
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
@@ -79,17 +80,18 @@ def forwarding_off(
     if not outward:
         yield NotApplicable("no network here that leads outside")
         return
-    users = list({one.id: one for network in outward for one in attached(network, containers)}.values())
+    used = {network.id: attached(network, containers) for network in outward}
+    users = list({one.id: one for several in used.values() for one in several}.values())
     if sysctls.value("ipv4/ip_forward") == "0":
         yield _host_wide(sysctls, users, options, daemon, firewall, lifecycle)
     else:
-        bridges = [network.bridge for network in outward if attached(network, containers)]
+        bridges = [network.bridge for network in outward if used[network.id]]
         uplinks = [name for name in routes.uplinks if name in links.by_name and name not in bridges]
         for name in [*bridges, *uplinks]:
             held = sysctls.values.get(f"ipv4/conf/{name}/forwarding")
             if held is not None and held.value == "0":
                 yield _one_interface(name, held.cited, sysctls, users, uplink=name in uplinks)
-    with_v6 = [network for network in outward if network.ipv6 and attached(network, containers)]
+    with_v6 = [network for network in outward if network.ipv6 and used[network.id]]
     held6 = sysctls.values.get("ipv6/conf/all/forwarding")
     if with_v6 and held6 is not None and held6.value == "0":
         yield Finding(
@@ -108,20 +110,8 @@ def forwarding_off(
         )
 
 
-def _published(users: list[Container]) -> tuple[str, ...]:
-    """Give the ports that are open to the outside, as `8080 -> web1`."""
-    return tuple(
-        dict.fromkeys(
-            f"{port.host} -> {one.name}"
-            for one in users
-            for port in one.ports
-            if ":" not in port.host_ip and not port.host_ip.startswith("127.")
-        )
-    )
-
-
 def _hits(users: list[Container]) -> tuple[Effect, ...]:
-    ports = _published(users)
+    ports = leading(users, 4, outside=True)
     names = tuple(one.name for one in users)
     hits = []
     if ports:
@@ -178,7 +168,7 @@ def _host_wide(
         severity=Severity.ERROR if users else Severity.WARNING,
         hits=_hits(users),
         works=(
-            *((Effect("these ports from this host"),) if _published(users) else ()),
+            *((Effect("these ports from this host"),) if leading(users, 4, outside=True) else ()),
             *((Effect("containers of one network among themselves"),) if len(users) > 1 else ()),
         ),
         excluded=_excluded(users, firewall),

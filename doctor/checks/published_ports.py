@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from doctor.facts.clock import Clock
@@ -11,6 +11,7 @@ from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.daemon import Daemon
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.links import Links, Routes
+from doctor.facts.name_files import EMBEDDED
 from doctor.facts.proxies import Proxies
 from doctor.facts.sockets import Listener, Sockets
 from doctor.facts.sysctls import Sysctls
@@ -50,6 +51,22 @@ def spelled(port: Port) -> str:
     if ":" in port.host_ip and address:
         address = f"[{port.host_ip}]:"
     return f"{address}{port.host}" + ("" if port.protocol == "tcp" else f"/{port.protocol}")
+
+
+def leading(users: Iterable[Container], version: int = 0, *, outside: bool = False) -> tuple[str, ...]:
+    """Name the published ports of containers, `8080 -> web1`, each once: of one version of IP, or of both (0).
+
+    `outside` leaves out those that only this host reaches.
+    """
+    return tuple(
+        dict.fromkeys(
+            f"{port.host} -> {one.name}"
+            for one in users
+            for port in one.ports
+            if version in {0, 6 if ":" in port.host_ip else 4}
+            and not (outside and (port.host_ip.startswith("127.") or port.host_ip == "::1"))
+        )
+    )
 
 
 @check(
@@ -167,16 +184,19 @@ def _listener(port: Port, sockets: Sockets) -> Listener | None:
     )
 
 
-def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tuple[Command | Note, ...]) -> Finding:
+def _error(container: Container) -> Citation:
+    """Cite why a container's last start failed, without what wraps the reason."""
     said = container.asked.error
-    error = Citation(
-        container.cited.record, 1, said.rpartition("): ")[2] or said, f"State.Error of {container.engine_name}"
-    )
+    reason = said.rpartition("): ")[2] or said
+    return Citation(container.cited.record, 1, reason, f"State.Error of {container.engine_name}")
+
+
+def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tuple[Command | Note, ...]) -> Finding:
     return Finding(
         subject=f"{container.name}:{spelled(port)}",
         title=f"{container.name} does not start: port {spelled(port)} is taken",
         message=f"{container.name} wants port {spelled(port)}, and {who}",
-        evidence=(error, fact),
+        evidence=(_error(container), fact),
         remedy=Remedy("decide who keeps the port", tuple(steps)),
         hits=(Effect(f"{container.name} is down, and stays down"),),
         excluded=(Excluded("NET059", f"the address is one of this host's: {port.host_ip or 'any'}"),),
@@ -290,8 +310,7 @@ def _not_here(container: Container, port: Port, links: Links, *, failed: bool) -
     )
     where = ", ".join(has) or "no address"
     if failed:
-        said = container.asked.error.rpartition("): ")[2] or container.asked.error
-        fact = Citation(container.cited.record, 1, said, f"State.Error of {container.engine_name}")
+        fact = _error(container)
         hit = f"{container.name} is down, and stays down"
     else:
         excerpt = f"{spelled(port)} -> {port.container}"
@@ -412,7 +431,7 @@ def _wrong_address(container: Container, port: Port, near: list[Listener], targe
 
 
 def _idle(container: Container, port: Port, others: list[int], listeners: tuple[Listener, ...]) -> Finding:
-    tcp = sorted({one.port for one in listeners if one.protocol == "tcp" and one.address != "127.0.0.11"})
+    tcp = sorted({one.port for one in listeners if one.protocol == "tcp" and one.address != EMBEDDED})
     there = ", ".join(map(str, tcp)) or "no port"
     record = listeners[0].cited.record if listeners else container.cited.record
     words = Citation(record, 0, f"listens on {there}", f"listeners of {container.engine_name}")

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from doctor.checks.bridges import attached
 from doctor.checks.overlaps import ip, lost
+from doctor.checks.published_ports import leading
 from doctor.checks.veth import unknown
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Container, Containers
@@ -154,7 +155,7 @@ def _routeless(
     evidence: tuple[Citation, ...],
     remedy: Remedy,
 ) -> Finding:
-    ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
+    ports = leading([container], 4)
     return Finding(
         subject=container.name,
         scope=network.name,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from doctor.checks.published_ports import leading
 from doctor.facts.containers import Container, Containers, Endpoint
 from doctor.facts.ends import End, Ends
 from doctor.facts.links import Link, Links, interface
+from doctor.facts.repairs import restart
 from doctor.model import (
     Citation,
     Command,
@@ -84,7 +86,7 @@ def _judge(its: End, links: Links) -> Finding | None:
                 Citation(f"netns/{space.inode}/links", 0, f"links: {links_there}", f"links of {container.name}"),
                 container.cited,
             ),
-            _restart(container),
+            restart(container, "Docker makes the link anew"),
         )
     outside = links.by_index.get(inside.peer)
     if inside.kind != "veth" or outside is None or outside.kind != "veth":
@@ -96,7 +98,7 @@ def _judge(its: End, links: Links) -> Finding | None:
             f"the host's end of {container.name}'s link is gone",
             f"{inside.name} of {container.name} leads to link {inside.peer} of the host, which is not there",
             (inside.cited, container.cited),
-            _restart(container),
+            restart(container, "Docker makes the link anew"),
         )
     if bridge is None or outside.master != network.bridge:
         now = f"is a port of {outside.master}" if outside.master else "is a port of no bridge"
@@ -148,15 +150,6 @@ def _judge(its: End, links: Links) -> Finding | None:
     return None
 
 
-def _restart(container: Container) -> Remedy:
-    return Remedy(
-        "restart the container: Docker makes the link anew",
-        (Command(("docker", "restart", container.engine_name)),),
-        risk="disruptive",
-        stops=(container.name,),
-    )
-
-
 def _finding(
     container: Container,
     network: Network,
@@ -167,7 +160,7 @@ def _finding(
     bridge: Link | None = None,
 ) -> Finding:
     well = bridge is not None and bridge.up
-    ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
+    ports = leading([container], 4)
     return Finding(
         subject=f"{container.name}:{network.name}",
         scope=network.name,
@@ -236,7 +229,7 @@ def _moved(its: End, wanted: IPv4Interface | IPv6Interface, inside: Link) -> Fin
     if end.gateway and not elsewhere:
         steps.append(Command((*enter, "route", "replace", "default", "via", end.gateway, "dev", inside.name)))
     has = ", ".join(held for held in inside.addresses if not held.startswith("fe80:")) or "no address"
-    ports = tuple(f"{port.host} -> {container.name}" for port in container.ports if ":" not in port.host_ip)
+    ports = leading([container], 4)
     return Finding(
         subject=f"{container.name}:{network.name}",
         scope=network.name,

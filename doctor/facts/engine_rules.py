@@ -44,11 +44,6 @@ class FamilyRules(Struct, frozen=True):
         family = " --ipv6" if self.family == "ip6" else ""
         return Command(("sh", "-c", f"doctor rules --missing{family} | {self.program}-restore --noflush"))
 
-    @property
-    def place(self) -> str:
-        """What to call the evidence."""
-        return f"{self.program}-save"
-
 
 class EngineRules(Struct, frozen=True):
     """The families that the engine writes rules of.

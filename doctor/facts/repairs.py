@@ -1,4 +1,4 @@
-"""Cures of a damaged image store, as data: what several checks print alike."""
+"""Cures that several checks print alike, as data: of a damaged image store, and the restart of a container."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 MANY = 5
 """Findings of one check on one host from which on they are told as one: they have one cause."""
+
+
+def restart(container: Container, heals: str) -> Remedy:
+    """Make the cure that is a restart of one container, and say what heals in it."""
+    return Remedy(
+        f"restart the container: {heals}",
+        (Command(("docker", "restart", container.engine_name)),),
+        risk="disruptive",
+        stops=(container.name,),
+    )
 
 
 def new_name(identity: str) -> str:

@@ -77,7 +77,6 @@ class Sockets(Struct, frozen=True):
     containers: dict[str, tuple[Listener, ...]]
     unread: dict[str, str]
     space: dict[str, str]
-    record: str = "netns/host/listeners"
 
 
 @fact

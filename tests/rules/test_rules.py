@@ -18,7 +18,9 @@ from doctor.rules import rules
 from tests.cases import casefile
 
 if TYPE_CHECKING:
+    from doctor.engine.rules import Dialect, Family
     from doctor.engine.rules.compare import Chains
+    from doctor.rules import Wanted
 
 FACTS = Path(__file__).parent.parent / "facts" / "engine_rules"
 SHOP = Site(
@@ -57,9 +59,9 @@ def there(expected: Ruleset) -> dict[tuple[str, str], tuple[str, ...]]:
 
 @pytest.mark.parametrize("one", DIALECTS, ids=lambda one: one.name)
 @pytest.mark.parametrize("family", ["ip", "ip6"])
-def test_nothing_differs_from_itself(one: object, family: str) -> None:
+def test_nothing_differs_from_itself(one: Dialect, family: Family) -> None:
     """A firewall as the engine leaves it lacks nothing, and the text of it all makes it out of nothing."""
-    expected = one.write(SHOP, family)  # type: ignore[attr-defined]
+    expected = one.write(SHOP, family)
     held = there(expected)
     links = frozenset(bridge.name for bridge in SHOP.bridges)
     assert compare(expected, held, links) == Difference((), (), ())
@@ -222,9 +224,9 @@ REGISTRY = load(plugins=False)
         ("engine-29-networks", "missing", "ip", 0, "# Docker 29.7.2", "never compared"),
     ],
 )
-def test_the_command(name: str, wanted: str, family: str, code: int, starts: str, said: str) -> None:
+def test_the_command(name: str, wanted: Wanted, family: Family, code: int, starts: str, said: str) -> None:
     """Exit 0 when nothing lacks, 1 when something does, 3 when nobody knows; what is printed loads as it is."""
-    text, heard, left = rules(casefile.snapshot(FACTS / f"{name}.toml"), REGISTRY, wanted, family)  # type: ignore[arg-type]
+    text, heard, left = rules(casefile.snapshot(FACTS / f"{name}.toml"), REGISTRY, wanted, family)
     assert left == code
     assert text.startswith(starts)
     assert bool(text) == bool(starts)
