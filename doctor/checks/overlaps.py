@@ -275,7 +275,7 @@ def subnet_of_another_route(
     ## Looks like
     NET007 (another bridge), NET054 (a rule chooses another table), NET010 (no route at all)
     ## Limits
-    A wider route beside a Docker network is how hosts are, and is silent.
+    A wider route beside a Docker network is how hosts are, and is silent; a wider link is not.
     ## References
     ip-route(8), https://github.com/moby/moby/issues/46615
     """

@@ -209,8 +209,10 @@ def address_not_in_container(containers: Containers, ends: Ends) -> Iterator[Yie
             yield unknown(end)
         if inside is None or inside.kind != "veth" or not inside.up or inside.master:
             continue  # NET012's question, or a bridge of the container's own has the address
-        wanted = interface(f"{address}/{end.endpoint.prefix}") if end.endpoint.prefix else None
-        if wanted is not None and not any(address in link.bare for link in end.space.links):
+        if not end.endpoint.prefix or any(address in link.bare for link in end.space.links):
+            continue
+        wanted = interface(f"{address}/{end.endpoint.prefix}")
+        if wanted is not None:
             yield _moved(end, wanted, inside)
     if not containers.running:
         yield NotApplicable("no container runs")

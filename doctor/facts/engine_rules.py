@@ -11,6 +11,7 @@ from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.containers import Endpoint as Place
 from doctor.facts.daemon import Daemon
+from doctor.facts.links import Links
 from doctor.facts.networks import Network, Networks
 from doctor.facts.rules import Firewall, Tables
 from doctor.model import Command
@@ -83,6 +84,7 @@ def engine_rules(
     firewall: Firewall,
     networks: Networks,
     containers: Containers,
+    links: Links | None,
 ) -> EngineRules:
     """Write the rules as the engine would, and compare."""
     if not daemon.pid:
@@ -97,7 +99,7 @@ def engine_rules(
         return EngineRules("29 nftables", live=False, off="the firewall back end is nftables", families=())
     if not containers.complete:
         raise EvidenceMissing("API", "a container could not be inspected")
-    sight = _site(snapshot, daemon, options, networks, containers)
+    sight = _site(snapshot, daemon, options, networks, containers, links)
     choice: tuple[tuple[Family, bool], ...] = (("ip", sight.iptables), ("ip6", sight.ip6tables))
     on = {family: _backend(firewall, family, found.chains, places.iptables) for family, wanted in choice if wanted}
     families = [_compared(sight, family, tables, found, places) for family, tables in on.items()]
@@ -145,7 +147,14 @@ def _backend(firewall: Firewall, family: str, chains: tuple[tuple[str, str], ...
     return tables
 
 
-def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networks, containers: Containers) -> Site:
+def _site(
+    snapshot: Snapshot,
+    daemon: Daemon,
+    options: Options,
+    networks: Networks,
+    containers: Containers,
+    links: Links | None,
+) -> Site:
     environment = snapshot.get("engine/environ")
     names = {one.partition("=")[0] for one in environment.text.replace("\0", "\n").split("\n")}
     v6 = options.origin("ip6tables")
@@ -162,6 +171,8 @@ def _site(snapshot: Snapshot, daemon: Daemon, options: Options, networks: Networ
         direct=_on(options, "allow-direct-routing"),
         raw="DOCKER_INSECURE_NO_IPTABLES_RAW" not in names,
         mark=_mark(options.value("bridge-accept-fwmark")),
+        # The engine asks for /usr/bin/wslinfo too, which nothing but WSL has, as this link.
+        mirrored=links is not None and "loopback0" in links.by_name,
         bridges=bridges,
         endpoints=tuple(end for one in running for end in _endpoints(one, by_id, classic=daemon.generation < (28, 0))),
         links=tuple(link for one in running for link in _links(one, by_id, named)),

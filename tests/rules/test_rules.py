@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from doctor.engine.rules import DIALECTS, Bridge, Endpoint, Link, Ruleset, Site, Written, dialect
-from doctor.engine.rules.compare import Difference, compare, lacking, surplus, whole
+from doctor.engine.rules.compare import Difference, Missing, compare, lacking, surplus, whole
+from doctor.examine import Facts
+from doctor.facts.engine_rules import EngineRules
 from doctor.registry import load
 from doctor.rules import rules
 from tests.cases import casefile
@@ -209,6 +212,19 @@ def test_what_a_live_29_saved_is_what_is_written(path: Path) -> None:
 
 
 REGISTRY = load(plugins=False)
+
+
+def test_mirrored_networking_of_wsl_is_seen() -> None:
+    """The link loopback0 is there in that mode only, and the engine then writes a rule more."""
+    snapshot = casefile.base("healthy-28")
+    links = snapshot.get("netns/host/links")
+    more = replace(links, data=links.data.replace(b"[\n", b'[\n{"ifindex":77,"ifname":"loopback0"},\n', 1))
+    rules: EngineRules = Facts(REGISTRY, replace(snapshot, records=snapshot.records | {links.name: more})).get(
+        EngineRules
+    )
+    its = rules.of("ip")
+    assert its is not None
+    assert its.difference.missing == (Missing("nat", "DOCKER", 3, "-d 127.0.0.0/8 -i loopback0 -j RETURN"),)
 
 
 @pytest.mark.parametrize(
