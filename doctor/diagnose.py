@@ -1,8 +1,8 @@
 """From findings to causes: which finding explains which, in what order to read them, and in what order to cure.
 
-A check declares the codes that its finding explains. A finding that another one explains is a consequence, no cause;
-one cause may explain many findings, and two that explain each other are two causes. None explains what is graver
-than itself, or what concerns another network. Pure: report in, report out.
+A check declares the codes that its finding explains, and a finding may name the codes that would explain it. What
+another one explains is a consequence, no cause; one cause may explain many findings, and two that explain each other are
+two causes. None explains what is graver than itself, or what concerns another network. Pure: report in, report out.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def diagnose(findings: tuple[Reported, ...], registry: Registry) -> tuple[Diagno
 
     def explains(cause: Reported, other: Reported) -> bool:
         """Whether one finding explains another: it may, it is as grave, it is about the same, and not the reverse."""
-        return (
-            other.code in reach[cause.code]
-            and cause.code not in reach[other.code]
-            and cause.severity.rank >= other.severity.rank
-            and (not cause.scope or not other.scope or cause.scope == other.scope)
-        )
+        if cause.severity.rank < other.severity.rank or cause.code in reach[other.code]:
+            return False
+        if cause.code in other.because:
+            return True
+        same = not cause.scope or not other.scope or cause.scope == other.scope
+        return other.code in reach[cause.code] and same
 
     roots = [one for one in judged if not any(explains(other, one) for other in judged)]
     causes = [_cause(root, tuple(one for one in judged if explains(root, one)), registry) for root in roots]

@@ -139,6 +139,7 @@ def _report(check: Check, one: Finding) -> Reported:
         excluded=one.excluded,
         since=one.since,
         scope=one.scope,
+        because=one.because,
     )
 
 

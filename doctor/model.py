@@ -162,6 +162,8 @@ class Finding(Struct, frozen=True):
     since: Since | None = None
     scope: str = ""
     """What it is about (a network), where a finding explains others of the same scope only; empty: of any."""
+    because: tuple[str, ...] = ()
+    """Codes of which any finding would be the cause of this one: an engine's error says what stood in the way."""
 
 
 class Unknown(Struct, frozen=True):
@@ -210,6 +212,7 @@ class Reported(Struct, frozen=True):
     excluded: tuple[Excluded, ...]
     since: Since | None
     scope: str = ""
+    because: tuple[str, ...] = ()
     ignored: str = ""
     """The reason an `--ignore` gave; an ignored finding is listed, and counts for nothing."""
 

@@ -48,10 +48,18 @@ KILLED, NOT_RUNNABLE, NOT_FOUND = 137, 126, 127
 CRASHES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 139: "SIGSEGV"}
 """Exit codes of a process that a fault of its own ended: 128 and the signal's number."""
 
-_NETWORK = ("networking", "external connectivity", "port is already allocated", "network ", "endpoint")
-"""Words of a start that failed at the container's network."""
-_LAYERS = re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file")
-"""Words of a start that failed at the container's layers; that a path leads through overlay2 says nothing."""
+_STOOD_IN_THE_WAY = (
+    (
+        re.compile("networking|external connectivity|port is already allocated|network |endpoint"),
+        ("DMN022", "NET009", "NET021", "NET030", "NET037", "NET038", "NET059"),
+    ),
+    (
+        re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file"),
+        ("LAY001", "LAY002", "LAY003", "LAY004", "LAY006", "LAY008", "LAY024", "LAY032"),
+    ),
+    (re.compile("runc|runtime"), ("DMN021",)),
+)
+"""Words of a start that failed, and the codes of what they complain about: the finding of such a code is the cause."""
 
 _EXEC = re.compile(r'exec: "([^"]*)": (.*?)(?:: unknown)?$')
 
@@ -106,8 +114,8 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
     CTR005 (its program cannot be run), CTR002 (it runs, and fails its health check)
     ## Limits
     Exited (137) alone is no finding: docker stop leaves it too. An end more than a day ago
-    is a note. The output of containers is not read. A start that failed at the network or at
-    the layers is told by the checks of those.
+    is a note. The output of containers is not read. Where a start failed at a port, a network or
+    a layer, and a check of those says why, that is the cause.
     ## References
     docker-run(1) exit status, moby restartmanager, signal(7), proc_pid_oom_score(5)
     """
@@ -134,8 +142,6 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
 def _ended(one: Container, now: float) -> Iterator[Finding]:
     recent = now - one.finished < RECENT
     if one.asked.error and one.status != "dead" and not _names_program(one):
-        if any(words in one.asked.error for words in _NETWORK) or _LAYERS.search(one.asked.error):
-            return  # a check of networks, ports or layers names what stands in the way
         yield _not_started(one)
     elif one.oom_killed and one.exit_code == KILLED:
         yield _killed(one, recent=recent)
@@ -249,6 +255,7 @@ def _gave_up(one: Container, *, recent: bool) -> Finding:
 
 
 def _not_started(one: Container) -> Finding:
+    because = [codes for words, codes in _STOOD_IN_THE_WAY if words.search(one.asked.error)]
     wanted = one.policy != "no" or one.started > 0
     return Finding(
         subject=one.name,
@@ -261,6 +268,7 @@ def _not_started(one: Container) -> Finding:
         ),
         severity=Severity.ERROR if wanted else Severity.WARNING,
         hits=(Effect(f"{one.name} is down"), *_ports(one)),
+        because=tuple(code for codes in because for code in codes),
     )
 
 

@@ -97,6 +97,8 @@ class Expect(Struct, frozen=True, forbid_unknown_fields=True):
     explains: tuple[str, ...] = ()
     unsettled: tuple[str, ...] | None = None
     silent: tuple[str, ...] | Literal["all others"] = ()
+    beside: tuple[str, ...] = ()
+    """Other codes that fire, too, and rightly: `all others` are those that are neither this case's nor of these."""
     broken: str = ""
     """What in doctor is wrong that this case cannot hold yet; as soon as it holds, this line has to go."""
 

@@ -63,6 +63,8 @@ def test_case(path: Path, request: pytest.FixtureRequest) -> None:
         assert report.unsettled == wanted.unsettled
     quiet = {one.code for one in report.outcomes if one.outcome is not Result.FAIL}
     others = {one.code for one in report.findings if one.severity is not Severity.INFO} - {case.code}
+    assert others >= set(wanted.beside)
+    others -= set(wanted.beside)
     loud = (others if wanted.silent == "all others" else set(wanted.silent)) - quiet
     assert not loud, [f"{one.code}: {one.message}" for one in report.findings if one.code in loud]
 
