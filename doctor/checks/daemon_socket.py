@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doctor.facts.config import Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
-from doctor.facts.groups import DockerGroup
 from doctor.facts.lifecycle import Lifecycle
-from doctor.facts.nextstart import NextStart
-from doctor.facts.paths import Paths, Seen
 from doctor.model import (
     Citation,
     Command,
@@ -190,99 +186,3 @@ def _brief(text: str) -> str:
         if found:
             text = rest
     return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004 - a title is one line
-
-
-WORLD = 0o006
-"""Permission bits of everybody: who may write to the socket is root on this host."""
-
-
-@check(
-    "DMN017",
-    Severity.ERROR,
-    explains=("DMN016",),
-    says=(
-        "permission denied while trying to connect to the Docker daemon socket",
-        "permission denied while trying to connect to the docker API at PATH",
-    ),
-)
-def socket_rights(
-    daemon: Daemon, places: Places, paths: Paths, options: Options, group: DockerGroup | None, start: NextStart
-) -> Iterator[Yield]:
-    """The socket of dockerd is open to everybody, closed to its group, or no socket.
-
-    ## What it is
-    Who may write to the socket is root on this host: a container can mount anything. It is
-    to be root's and the group docker's, mode 0660.
-    ## What you see
-    Mode 0666: any user and any process on the host can do everything. A directory in its
-    place: "can't create unix socket: is a directory". Another group: "permission denied".
-    ## By hand
-    stat -c '%U:%G %a %F' /run/docker.sock
-    getent group docker
-    ## Cure
-    chmod and chgrp: nothing stops, connections that are open stay. A directory, which a
-    container with -v made while dockerd was down, has to go; then start dockerd.
-    ## Looks like
-    DMN016 (the socket is gone, or nobody answers on it)
-    ## Limits
-    The first socket of dockerd is looked at. A mode of 0600 is taken for a wish; rootless
-    sockets are their user's. ACLs are not read.
-    ## References
-    dockerd(8), unix(7), moby daemon/listeners/group_unix.go
-    """
-    if not daemon.address.startswith("unix://") or daemon.rootless:
-        yield NotApplicable("dockerd is rootless" if daemon.rootless else f"it listens on {daemon.address}")
-        return
-    path = daemon.socket
-    seen = paths.get(path)
-    if seen is None or seen.hidden:
-        yield Unknown(path, f"files: {path}: {seen.why}" if seen else f"files: {path} was not looked at")
-    elif seen.type == "d" and places.present:
-        yield Finding(
-            subject=path,
-            title=f"a directory stands in the place of the socket {path}",
-            message=f"{path} is a directory: dockerd cannot make its socket",
-            evidence=(seen.cited, *start.words("unix socket")),
-            remedy=start.cure(Command(("rmdir", path)), what="remove the directory")
-            if not daemon.pid
-            else start.restart("remove the directory, then let dockerd make its socket", Command(("rmdir", path))),
-            severity=Severity.ERROR,
-            hits=start.hits if not daemon.pid else (Effect("every docker command fails"),),
-        )
-    elif seen.type == "s" and daemon.pid:
-        yield from _rights(path, seen, options, group)
-
-
-def _rights(path: str, seen: Seen, options: Options, group: DockerGroup | None) -> Iterator[Finding | Unknown]:
-    if seen.mode & 0o002:
-        yield Finding(
-            subject=path,
-            title=f"everybody may write to {path}: mode {seen.mode:04o}",
-            message=f"{path} has mode {seen.mode:04o}: any user and any process of this host can become root by it",
-            evidence=(seen.cited,),
-            remedy=Remedy("close it", (Command(("chmod", f"{seen.mode & ~WORLD:04o}", path)),), lasts="until-boot"),
-            hits=(Effect("every user and every process of this host is as good as root"),),
-            works=(Effect("connections that are open stay"),),
-        )
-    wanted = options.origin("group")
-    if seen.uid != 0 or (wanted is not None and wanted.value not in {"", "docker"}):
-        return
-    if group is None:
-        yield Unknown(f"{path}:group", "files: /etc/group was not read")
-    elif group.members and group.gid >= 0 and seen.gid != group.gid:
-        members = ", ".join(group.members)
-        yield Finding(
-            subject=f"{path}:group",
-            title=f"{path} is not the group docker's",
-            message=f"{path} is group {seen.gid}'s, docker is {group.gid}: its members ({members}) may not use it",
-            evidence=(seen.cited, group.cited),
-            remedy=Remedy(
-                "give it to the group",
-                (Command(("chgrp", "docker", path)), Command(("chmod", "0660", path))),
-                lasts="until-boot",
-                notes=("dockerd does so when it starts, if the group is there by then",),
-            ),
-            severity=Severity.WARNING,
-            hits=(Effect("docker says permission denied to", group.members),),
-            works=(Effect("root can use it"),),
-        )
