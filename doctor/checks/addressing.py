@@ -6,23 +6,21 @@ from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv4Network, ip_network
 
 from doctor.checks.bridges import attached
-from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Containers, Endpoint
-from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.daemon import Daemon
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, interface
 from doctor.facts.networks import Network, Networks, Pool
+from doctor.facts.nextstart import NextStart
 from doctor.model import (
-    Citation,
     Command,
-    EditKey,
     Effect,
     Finding,
     NotApplicable,
     Note,
     Remedy,
     Severity,
-    Step,
     Unknown,
     Yield,
 )
@@ -66,44 +64,9 @@ def _refused(text: str, generation: tuple[int, int]) -> tuple[str, str]:
     return "", ""
 
 
-def _mending(origin: Origin, config: ConfigFile, key: str, value: str | None, daemon: Daemon) -> Step:
-    """Give the step that sets or removes a key; an option of the command line is for a person to change."""
-    if origin.cited.record == "engine/daemon.json":
-        return EditKey(config.path, f"/{key}", None if value is None else f'"{value}"')
-    told = f"set it to {value}" if value is not None else "take it away"
-    return Note(f"{told} where dockerd is given {origin.text}: {origin.where if daemon.pid else origin.cited.place}")
-
-
-def _started(daemon: Daemon, lifecycle: Lifecycle, step: Step, summary: str) -> Remedy:
-    """Mend; start dockerd where it is down."""
-    if daemon.pid:
-        return Remedy(summary, (step,), notes=("do not restart Docker before that",))
-    return lifecycle.starting(f"{summary}, then start dockerd", (step, *lifecycle.start))
-
-
-def _down_or_later(daemon: Daemon) -> tuple[Severity, tuple[Effect, ...], tuple[Effect, ...]]:
-    if daemon.pid:
-        return (
-            Severity.WARNING,
-            (Effect("the next start of dockerd fails: at the latest after the next boot or upgrade"),),
-            (Effect("dockerd runs on with what it read when it started"),),
-        )
-    return Severity.ERROR, (Effect("dockerd does not start: no docker command works"),), ()
-
-
-def _last_words(log: DaemonLog, *words: str) -> tuple[Citation, ...]:
-    fatal = log.fatal
-    return (fatal.cited,) if fatal and any(word in fatal.text for word in words) else ()
-
-
 @check("NET001", Severity.ERROR, explains=("DMN016",), blocks_start=True)
 def bip_refused(
-    options: Options,
-    config: ConfigFile,
-    daemon: Daemon,
-    log: DaemonLog,
-    lifecycle: Lifecycle,
-    links: Links | None,
+    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, links: Links | None
 ) -> Iterator[Yield]:
     """The address for docker0 (bip) is one that dockerd refuses.
 
@@ -133,7 +96,6 @@ def bip_refused(
     text = _text("bip", options, config)
     if origin is None or not text:
         return
-    severity, hits, works = _down_or_later(daemon)
     bridge = options.origin("bridge") if options.known("bridge") else None
     if bridge is not None and bridge.value:
         there = bridge.value == "none" or links is None or bridge.value in links.by_name
@@ -142,26 +104,27 @@ def bip_refused(
             subject="bip",
             title="bip and bridge are both set",
             message=f"bip is {text} ({origin.where}) and bridge is {bridge.value} ({bridge.where}): dockerd takes one",
-            evidence=tuple(dict.fromkeys((origin.cited, bridge.cited, *_last_words(log, "mutually exclusive")))),
-            remedy=_started(daemon, lifecycle, _mending(other, config, key, None, daemon), f"take {key} away"),
-            severity=severity,
-            hits=hits,
-            works=works,
+            evidence=tuple(dict.fromkeys((origin.cited, bridge.cited, *start.words("mutually exclusive")))),
+            remedy=start.cure(config.change(key, other), what=f"take {key} away"),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
         )
         return
     why, meant = _refused(text, daemon.generation)
     if why:
         words = ("failed to allocate gateway", "invalid CIDR address", "no IPv4 address configured", "address pool")
-        step = _mending(origin, config, "bip", meant or None, daemon)
         yield Finding(
             subject="bip",
             title=f"bip {text} {why}",
             message=f"{origin.where}: bip {text} {why}: dockerd refuses to start with it",
-            evidence=(origin.cited, *_last_words(log, *words)),
-            remedy=_started(daemon, lifecycle, step, f"set bip to {meant}" if meant else "take bip away"),
-            severity=severity,
-            hits=hits,
-            works=works,
+            evidence=(origin.cited, *start.words(*words)),
+            remedy=start.cure(
+                config.change("bip", origin, meant), what=f"set bip to {meant}" if meant else "take bip away"
+            ),
+            severity=start.severity,
+            hits=start.hits,
+            works=start.works,
         )
 
 
@@ -301,7 +264,7 @@ def fixed_cidr_outside(
     evidence = [origin.cited, *([source.cited] if source else [])]
     if network is not None:
         evidence.append(network.cited)
-    step = _mending(origin, config, "fixed-cidr", None, daemon)
+    step = config.change("fixed-cidr", origin)
     yield Finding(
         subject="fixed-cidr",
         scope="bridge",

@@ -10,16 +10,16 @@ from msgspec.structs import replace
 from doctor.checks.published_ports import leading
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
-from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.daemon import Daemon
 from doctor.facts.ends import Ends
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Link, Links, interface
 from doctor.facts.networks import Network, Networks
+from doctor.facts.nextstart import NextStart
 from doctor.facts.processes import Processes
 from doctor.model import (
     Citation,
     Command,
-    EditKey,
     Effect,
     Excluded,
     Finding,
@@ -434,9 +434,7 @@ def _blocked(network: Network, held: list[Link]) -> Finding:
 
 
 @check("NET017", Severity.ERROR, explains=("DMN013", "DMN016"), blocks_start=True)
-def icc_off_without_rules(
-    options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, lifecycle: Lifecycle
-) -> Iterator[Yield]:
+def icc_off_without_rules(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """Containers shall not reach each other (icc), and dockerd may write no rules that see to it.
 
     ## What it is
@@ -467,43 +465,36 @@ def icc_off_without_rules(
     v6 = options.on("ipv6") and daemon.generation != (0, 0)
     for key in ("iptables", *(("ip6tables",) if v6 else ())):
         origin = options.origin(key)
-        if origin is None or options.on(key):
-            continue
-        refuses = key == "iptables" or daemon.generation >= (27, 0)
-        yield _unenforced(key, (icc, origin), refuses, config, daemon, log, lifecycle)
-        return
+        if origin is not None and not options.on(key):
+            refuses = key == "iptables" or daemon.generation >= (27, 0)
+            yield _refused(key, icc, origin, config, start) if refuses else _unenforced(key, icc, origin, config)
+            return
 
 
-def _unenforced(
-    key: str,
-    origins: tuple[Origin, Origin],
-    refuses: bool,  # noqa: FBT001 - which of two texts
-    config: ConfigFile,
-    daemon: Daemon,
-    log: DaemonLog,
-    lifecycle: Lifecycle,
-) -> Finding:
-    icc, rules = origins
-    in_file = rules.cited.record == icc.cited.record == "engine/daemon.json"
-    step: Step = EditKey(config.path, f"/{key}", None) if in_file else Note(f"take {rules.text} or {icc.text} away")
-    fatal = log.fatal
-    words = (fatal.cited,) if fatal and "--icc=false" in fatal.text else ()
-    down = refuses and not daemon.pid
-    summary = f"let dockerd write the rules of {key}"
-    if down:
-        remedy = lifecycle.starting(f"{summary}, then start dockerd", (step, *lifecycle.start))
-    else:
-        remedy = Remedy(summary, (step,), notes=("it counts from the next start of dockerd on",))
-    hits = "dockerd does not start: no docker command works" if down else "the next start of dockerd fails"
-    if not refuses:
-        hits = "containers of the default network reach each other over IPv6, although icc is false"
+def _refused(key: str, icc: Origin, rules: Origin, config: ConfigFile, start: NextStart) -> Finding:
     return Finding(
         subject="icc",
-        title=f"icc is false, and so is {key}: " + ("dockerd refuses to start" if refuses else "nothing enforces it"),
+        title=f"icc is false, and so is {key}: dockerd refuses to start",
         message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
-        evidence=tuple(dict.fromkeys((icc.cited, rules.cited, *words))),
-        remedy=remedy,
-        severity=Severity.ERROR if down else Severity.WARNING,
-        hits=(Effect(hits),),
-        works=(Effect("dockerd runs on with what it read when it started"),) if refuses and not down else (),
+        evidence=tuple(dict.fromkeys((icc.cited, rules.cited, *start.words("--icc=false")))),
+        remedy=start.cure(config.change(key, rules), what=f"let dockerd write the rules of {key}"),
+        severity=start.severity,
+        hits=start.hits,
+        works=start.works,
+    )
+
+
+def _unenforced(key: str, icc: Origin, rules: Origin, config: ConfigFile) -> Finding:
+    return Finding(
+        subject="icc",
+        title=f"icc is false, and so is {key}: nothing enforces it",
+        message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
+        evidence=tuple(dict.fromkeys((icc.cited, rules.cited))),
+        remedy=Remedy(
+            f"let dockerd write the rules of {key}",
+            (config.change(key, rules),),
+            notes=("it counts from the next start of dockerd on",),
+        ),
+        severity=Severity.WARNING,
+        hits=(Effect("containers of the default network reach each other over IPv6, although icc is false"),),
     )
