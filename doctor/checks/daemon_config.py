@@ -21,7 +21,7 @@ from doctor.engine.options import (
     Type,
     standing,
 )
-from doctor.facts.config import ConfigFile, SyntaxFault, check_text
+from doctor.facts.config import ConfigFile, DaemonJson, SyntaxFault, check_text
 from doctor.facts.daemon import Daemon
 from doctor.facts.nextstart import NextStart
 from doctor.model import (
@@ -76,7 +76,7 @@ _MEMBERS: dict[str, Type] = {
         "invalid character ... after object key",
     ),
 )
-def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+def daemon_json_unreadable(config: DaemonJson, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """The daemon cannot read daemon.json: it is no JSON, or a value has the wrong type.
 
     ## What it is
@@ -99,9 +99,6 @@ def daemon_json_unreadable(config: ConfigFile, daemon: Daemon, start: NextStart)
     ## References
     dockerd(8), moby daemon/config/config.go getConflictFreeConfiguration, RFC 8259
     """
-    if config.unread:
-        yield Unknown(config.path, config.unread)
-        return
     if not config.exists:
         yield NotApplicable(f"there is no {config.path}")
         return
@@ -255,7 +252,7 @@ def _candidates(lines: list[str], wrong: SyntaxFault) -> Iterator[tuple[int, str
 
 
 @check("DMN002", Severity.ERROR, explains=("DMN016",), blocks_start=True)
-def daemon_json_unknown_key(config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+def daemon_json_unknown_key(config: DaemonJson, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """daemon.json has a key that is no option of this Docker: it refuses to start, or takes no notice.
 
     ## What it is
@@ -278,9 +275,6 @@ def daemon_json_unknown_key(config: ConfigFile, daemon: Daemon, start: NextStart
     ## References
     dockerd(8), moby daemon/config/config.go findConfigurationConflicts, moby issue 28216
     """
-    if config.unread:
-        yield Unknown(config.path, config.unread)
-        return
     if not config.data:
         yield NotApplicable(f"{config.path} sets nothing")
         return

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from msgspec import structs
 
 from doctor.engine.options import (
-    LOG_FORMATS,
     MERGED,
     OPTIONS,
     RELOADED,
     Type,
+    format_known,
     level_known,
+    runtime_known,
 )
-from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.facts.config import ConfigFile, DaemonJson, Options, Origin
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.networks import Networks
@@ -40,7 +41,7 @@ from doctor.registry import check
 
 @check("DMN003", Severity.ERROR, explains=("DMN016",), blocks_start=True)
 def option_in_file_and_flag(
-    options: Options, config: ConfigFile, daemon: Daemon, log: DaemonLog, start: NextStart
+    options: Options, config: DaemonJson, daemon: Daemon, log: DaemonLog, start: NextStart
 ) -> Iterator[Yield]:
     r"""An option stands both in daemon.json and on dockerd's command line.
 
@@ -64,9 +65,6 @@ def option_in_file_and_flag(
     ## References
     dockerd(8), moby daemon/config/config.go findConfigurationConflicts, moby issue 25471
     """
-    if config.unread:
-        yield Unknown(config.path, config.unread)
-        return
     if not config.exists or not options.file:
         yield NotApplicable(f"{config.path} sets nothing")
         return
@@ -128,7 +126,7 @@ _OF_THE_BRIDGE = {
 @check("DMN013", Severity.WARNING)
 def daemon_json_not_in_force(
     options: Options,
-    config: ConfigFile,
+    config: DaemonJson,
     daemon: Daemon,
     networks: Networks | None,
     log: DaemonLog,
@@ -156,9 +154,6 @@ def daemon_json_not_in_force(
     ## References
     dockerd(8), moby daemon/reload.go, moby cmd/dockerd/daemon.go reloadConfig
     """
-    if config.unread:
-        yield Unknown(config.path, config.unread)
-        return
     if not daemon.pid or not config.exists:
         yield NotApplicable("dockerd does not run" if not daemon.pid else f"there is no {config.path}")
         return
@@ -171,7 +166,7 @@ def daemon_json_not_in_force(
     differ = [
         (key, running[key])
         for key in sorted({*options.file, *_ALWAYS})
-        if key in running and _differs(key, options, running[key])
+        if key in running and _differs(key, options, config, running[key])
     ]
     if differ:
         yield _stale(differ, options, config, daemon, log, lifecycle)
@@ -189,27 +184,26 @@ def _of_the_bridge(networks: Networks | None) -> dict[str, Origin]:
     return found
 
 
-def _differs(key: str, options: Options, now: Origin) -> bool:
+def _differs(key: str, options: Options, config: ConfigFile, now: Origin) -> bool:
     """Whether what a start would take is something else than what is in force; secrets that were taken out are not compared."""
     option = OPTIONS.get(key)
     told = options.value(key)
     if option is None or option.type not in _COMPARED or key in _NOT_COMPARED or "\u00ab" in told + now.value:
         return False
-    if _refused(key, told, options):
+    if _refused(key, told, options, config):
         return False  # of what no start takes, another check says so
     if option.type == "list":
         return _entries(told) != _entries(now.value)
     return told.lower() != now.value.lower()
 
 
-def _refused(key: str, told: str, options: Options) -> bool:
+def _refused(key: str, told: str, options: Options, config: ConfigFile) -> bool:
     if key == "log-level":
         return not level_known(told, options.release)
     if key == "log-format":
-        return told not in {"", *LOG_FORMATS}
-    if key == "default-runtime" and "runtimes" in options.file:
-        return told != "runc" and "." not in told and f'"{told}"' not in options.file["runtimes"].value
-    return key == "default-runtime" and told != "runc" and "." not in told
+        return not format_known(told)
+    configured = {*config.runtimes, *options.runtimes}
+    return key == "default-runtime" and not runtime_known(told, configured, options.release)
 
 
 def _entries(text: str) -> set[str]:

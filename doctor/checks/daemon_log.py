@@ -56,15 +56,6 @@ def human(size: int) -> str:
     return f"{size} bytes"
 
 
-def log_options(options: Options, config: ConfigFile) -> dict[str, str]:
-    """Give the log options that new containers get: the flags', else the file's."""
-    if "log-opts" in options.flags:
-        pairs = (one.value.partition("=") for one in options.flags["log-opts"])
-        return {name: value for name, _, value in pairs}
-    held = (config.data or {}).get("log-opts")
-    return {name: value for name, value in held.items() if isinstance(value, str)} if isinstance(held, dict) else {}
-
-
 @check("DMN006", Severity.WARNING)
 def log_level_left(
     options: Options, config: ConfigFile, daemon: Daemon, clock: Clock, lifecycle: Lifecycle
@@ -238,7 +229,7 @@ def json_logs_unbounded(
     if not options.known("log-opts"):
         yield Unknown("log-opts", options.unread)
         return
-    told = log_options(options, config)
+    told = options.log_options
     if told.get("max-size"):
         return
     held = _unlimited(logs, containers)
@@ -292,9 +283,7 @@ def _default(options: Options, config: ConfigFile) -> Citation:
         "failed to set log opts",
     ),
 )
-def log_options_invalid(
-    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, lifecycle: Lifecycle
-) -> Iterator[Yield]:
+def log_options_invalid(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """log-opts has an option that the log driver does not know, or a value that it does not take.
 
     ## What it is
@@ -320,26 +309,25 @@ def log_options_invalid(
     if not options.known("log-opts"):
         yield Unknown("log-opts", options.unread)
         return
-    told = log_options(options, config)
+    told = options.log_options
     origin = options.origin("log-opts")
     driver = options.value("log-driver")
     if not told or origin is None or driver not in LOG_OPTIONS:
         yield NotApplicable("no log options" if not told else f"options of the driver {driver} are not known here")
         return
     refused = _refused(driver, told)
+    in_file = origin.source == "daemon.json"
+    if refused and daemon.pid and not in_file:
+        return  # the dockerd that runs has accepted its flags
+    applied = bool(daemon.pid) and not (in_file and config.newer_than(daemon))
     for name, said in (refused or _unusable(driver, told)).items():
         line = config.line_of(name) or config.line_of("log-opts")
-        cited = config.cite(line) if origin.source == "daemon.json" else origin.cited
-        rest = {key: value for key, value in told.items() if key != name}
+        cited = config.cite(line) if in_file else origin.cited
         edit: Step = (
-            EditKey(config.path, "/log-opts", json.dumps(rest, ensure_ascii=False) if rest else None)
-            if origin.source == "daemon.json"
+            config.member("log-opts", name)
+            if in_file
             else Note(f"take {name} out of what starts dockerd ({origin.where})")
         )
-        if origin.source != "daemon.json" and daemon.pid and refused:
-            return  # the dockerd that runs has accepted its flags
-        at_start = bool(refused) or not daemon.pid
-        applied = daemon.pid and (origin.source != "daemon.json" or config.mtime <= daemon.started)
         yield Finding(
             subject=f"log-opts:{name}",
             title=f"log option {name} of {driver}: {said}",
@@ -347,10 +335,8 @@ def log_options_invalid(
             + ("dockerd refuses to start" if refused else "no container starts with it"),
             evidence=(cited, *start.words("log opts")),
             remedy=start.cure(edit, what=f"take {name} out")
-            if at_start
-            else lifecycle.remedy(f"take {name} out, then restart dockerd", edit)
-            if applied
-            else Remedy(f"take {name} out", (edit,)),
+            if refused
+            else start.mend(f"take {name} out", edit, in_force=applied),
             severity=start.severity if refused else Severity.ERROR if applied else Severity.WARNING,
             hits=start.hits
             if refused

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from msgspec import Struct
 
-from doctor.engine.options import LOG_FORMATS, LOG_LEVELS, OPTIONS, Release, level_known
-from doctor.facts.config import ConfigFile, Options, Origin
+from doctor.engine.options import LOG_LEVELS, OPTIONS, Release, format_known, level_known, runtime_known
+from doctor.facts.config import ConfigFile, DaemonJson, Options, Origin
 from doctor.facts.daemon import Daemon
 from doctor.facts.nextstart import NextStart
 from doctor.facts.paths import Paths, Seen
 from doctor.model import (
     Citation,
     Command,
-    EditKey,
     Effect,
     Excluded,
     Finding,
@@ -30,8 +28,6 @@ from doctor.registry import check
 
 NOT_KNOWN: Release = (0, 0)
 FORMAT_SINCE: Release = OPTIONS["log-format"].since
-SHIMS_SINCE: Release = (23, 0)
-"""The first release in which a runtime may be a shim of containerd, by its type."""
 PROXY_CHECKED: Release = (25, 0)
 """The first release that looks at userland-proxy-path when it starts; earlier ones fail when a port is published."""
 
@@ -63,7 +59,7 @@ def _told(options: Options, key: str, daemon: Daemon) -> Origin | None:
         "not a valid logrus Level",
     ),
 )
-def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+def log_level_unknown(options: Options, config: DaemonJson, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """log-level is none of the levels that dockerd knows.
 
     ## What it is
@@ -86,9 +82,6 @@ def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, star
     ## References
     dockerd(8), moby daemon/config/config.go Validate, containerd log package SetLevel
     """
-    if config.unread:
-        yield Unknown("log-level", config.unread)
-        return
     origin = _told(options, "log-level", daemon)
     if origin is None:
         return
@@ -113,7 +106,7 @@ def log_level_unknown(options: Options, config: ConfigFile, daemon: Daemon, star
 
 
 @check("DMN007", Severity.ERROR, explains=("DMN016",), blocks_start=True)
-def log_format_unknown(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
+def log_format_unknown(options: Options, config: DaemonJson, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
     """log-format is neither text nor json.
 
     ## What it is
@@ -136,14 +129,11 @@ def log_format_unknown(options: Options, config: ConfigFile, daemon: Daemon, sta
     ## References
     dockerd(8), moby daemon/config/config.go Validate
     """
-    if config.unread:
-        yield Unknown("log-format", config.unread)
-        return
     if NOT_KNOWN < daemon.generation < FORMAT_SINCE:
         yield NotApplicable(f"Docker {daemon.version} has no log-format")
         return
     origin = _told(options, "log-format", daemon)
-    if origin is None or origin.value in {"", *LOG_FORMATS}:
+    if origin is None or format_known(origin.value):
         return
     near = "json" if "js" in origin.value.lower() else "text"
     yield Finding(
@@ -184,7 +174,7 @@ class _Wrong(Struct, frozen=True):
     ),
 )
 def runtime_missing(
-    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
+    options: Options, config: DaemonJson, daemon: Daemon, start: NextStart, paths: Paths | None
 ) -> Iterator[Yield]:
     """The default runtime is not configured, or the program of a runtime is not there.
 
@@ -208,55 +198,40 @@ def runtime_missing(
     ## References
     dockerd(8), moby daemon/runtime_unix.go setupRuntimes, containerd runtime/v2/shim
     """
-    if config.unread:
-        yield Unknown("runtimes", config.unread)
-        return
-    runtimes = (config.data or {}).get("runtimes")
-    held = {name: one for name, one in runtimes.items() if isinstance(one, dict)} if isinstance(runtimes, dict) else {}
+    held = config.runtimes
     origin = options.origin("default-runtime")
     if not held and origin is None:
         yield NotApplicable("no runtime but the default one is configured")
         return
-    flags = {one.value.partition("=")[0] for one in options.flags.get("runtimes", ())}
     for wrong in (
-        *_default_runtime(origin, held, flags, config, daemon),
-        *(one for name in held for one in _runtime(name, held, options, config, daemon)),
+        *_default_runtime(origin, options, config, daemon),
+        *(one for name in held for one in _runtime(name, options, config, daemon)),
     ):
         yield _runtime_finding(wrong, start)
-    looked = False
-    for name, one in held.items():
-        program = one.get("path")
-        if not isinstance(program, str) or not program or name == "runc":
+    programs = {name: one.get("path") for name, one in held.items() if name != "runc"}
+    for name, program in programs.items():
+        if not isinstance(program, str) or not program:
             continue
         if paths is None:
-            looked = True
-            continue
+            yield Unknown("runtimes", "files: what the configuration names was not looked at")
+            break
         seen = paths.program(program)
         if seen is not None and seen.hidden:
             yield Unknown(f"runtimes:{name}", f"files: {seen.path}: {seen.why}")
         elif seen is not None and not seen.runs:
             yield _no_program(name, program, seen, options, config, daemon)
-    if looked:
-        yield Unknown("runtimes", "files: what the configuration names was not looked at")
 
 
-def _default_runtime(
-    origin: Origin | None, held: dict[str, dict[str, object]], flags: set[str], config: ConfigFile, daemon: Daemon
-) -> Iterator[_Wrong]:
+def _default_runtime(origin: Origin | None, options: Options, config: ConfigFile, daemon: Daemon) -> Iterator[_Wrong]:
     if origin is None or (origin.source != "daemon.json" and daemon.pid):
         return
     name = origin.value
-    release = daemon.generation
-    # Any name with a point in it may be a shim's; of an unknown release it is taken for one.
-    shim = "." in name.lstrip(".") and "/" not in name and not name.startswith(".")
-    if shim and NOT_KNOWN < release < SHIMS_SINCE:
-        shim = name in {"io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
-    if name in {"", "runc"} or name in held or name in flags or shim:
+    if runtime_known(name, {*config.runtimes, *options.runtimes}, daemon.generation):
         return
     yield _Wrong(
         "default-runtime",
         f"default-runtime {name} is no runtime of this engine",
-        f"{origin.where} sets default-runtime to {name}, and runtimes has {', '.join(sorted(held)) or 'nothing'}:"
+        f"{origin.where} sets default-runtime to {name}, and runtimes has {', '.join(sorted(config.runtimes)) or 'nothing'}:"
         " dockerd refuses to start",
         refused=True,
         steps=(config.change("default-runtime", origin),),
@@ -264,12 +239,9 @@ def _default_runtime(
     )
 
 
-def _runtime(
-    name: str, held: dict[str, dict[str, object]], options: Options, config: ConfigFile, daemon: Daemon
-) -> Iterator[_Wrong]:
+def _runtime(name: str, options: Options, config: ConfigFile, daemon: Daemon) -> Iterator[_Wrong]:
     """Judge one of `runtimes` as dockerd does when it starts (26.1.5 and 28.5.2 refuse all three, 20.10.24 the first)."""
-    one = held[name]
-    rest = {other: value for other, value in held.items() if other != name}
+    one = config.runtimes[name]
     line = config.line_of(name)
     new = daemon.generation == NOT_KNOWN or daemon.generation >= (24, 0)
     if name == "runc":
@@ -280,7 +252,7 @@ def _runtime(
         what, said = "has neither a path nor a runtimeType", "either a runtimeType or a path must be configured"
     else:
         return
-    steps: tuple[Step, ...] = (EditKey(config.path, "/runtimes", json.dumps(rest) if rest else None),)
+    steps: tuple[Step, ...] = (config.member("runtimes", name),)
     default = options.origin("default-runtime")
     if default is not None and default.value == name and name != "runc":
         steps += (config.change("default-runtime", default),)
@@ -316,10 +288,8 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
     now = options.running.get("default-runtime")
     default = options.value("default-runtime") == name
     applied = bool(daemon.pid) and (now.value == name if now else not config.newer_than(daemon))
-    held = (config.data or {}).get("runtimes", {})
-    rest = json.dumps({other: value for other, value in held.items() if other != name})
     origin = options.origin("default-runtime")
-    steps: tuple[Step, ...] = (EditKey(config.path, "/runtimes", rest),)
+    steps: tuple[Step, ...] = (config.member("runtimes", name),)
     notes: tuple[str, ...] = (f"or install {program}: then nothing has to be changed",)
     summary = f"take runtime {name} out"
     if seen.type == "f":
@@ -356,7 +326,7 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
     ),
 )
 def userland_proxy_path(
-    options: Options, config: ConfigFile, daemon: Daemon, start: NextStart, paths: Paths | None
+    options: Options, config: DaemonJson, daemon: Daemon, start: NextStart, paths: Paths | None
 ) -> Iterator[Yield]:
     """userland-proxy-path leads to no program.
 
@@ -379,9 +349,6 @@ def userland_proxy_path(
     ## References
     dockerd(8), moby daemon/config/config_linux.go verifyUserlandProxyConfig
     """
-    if config.unread:
-        yield Unknown("userland-proxy-path", config.unread)
-        return
     origin = options.origin("userland-proxy-path")
     if origin is None or not origin.value or not options.on("userland-proxy"):
         yield NotApplicable("docker-proxy is looked up in PATH" if origin is None else "userland-proxy is off")
@@ -428,17 +395,13 @@ def _no_port_starts(
     start: NextStart,
 ) -> Finding:
     """Up to 24 dockerd starts all the same, and no container that publishes a port does."""
-    applied = daemon.pid and config.mtime <= daemon.started
+    applied = bool(daemon.pid) and not config.newer_than(daemon)
     return Finding(
         subject="userland-proxy-path",
         title=f"userland-proxy-path: {path} {said}",
         message=f"userland-proxy-path {path} {said}: no container with a published port starts",
         evidence=evidence,
-        remedy=start.restart("let docker-proxy be found in PATH, then restart dockerd", edit)
-        if applied
-        else start.cure(edit, what="let docker-proxy be found in PATH")
-        if not daemon.pid
-        else Remedy("let docker-proxy be found in PATH", (edit,)),
+        remedy=start.mend("let docker-proxy be found in PATH", edit, in_force=applied),
         severity=Severity.ERROR if applied else Severity.WARNING,
         hits=(
             Effect(

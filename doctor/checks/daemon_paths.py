@@ -80,9 +80,7 @@ def socket_rights(
             title=f"a directory stands in the place of the socket {path}",
             message=f"{path} is a directory: dockerd cannot make its socket",
             evidence=(seen.cited, *start.words("unix socket")),
-            remedy=start.cure(Command(("rmdir", path)), what="remove the directory")
-            if not daemon.pid
-            else start.restart("remove the directory, then let dockerd make its socket", Command(("rmdir", path))),
+            remedy=start.mend("remove the directory", Command(("rmdir", path)), in_force=bool(daemon.pid)),
             severity=Severity.ERROR,
             hits=start.hits if not daemon.pid else (Effect("every docker command fails"),),
         )
@@ -213,8 +211,8 @@ def data_root_unfit(
     ## References
     dockerd(8), moby daemon/daemon.go, mount(8)
     """
-    if config.unread and "data-root" not in options.flags:
-        yield Unknown("data-root", config.unread)
+    if not options.known("data-root"):
+        yield Unknown("data-root", options.unread)
         return
     origin = options.origin("data-root") or options.origin("graph")
     root = options.value("data-root") if "graph" not in options.file else options.value("graph")
@@ -250,6 +248,7 @@ def data_root_unfit(
 
 def _relative(root: str, origin: Origin | None, config: ConfigFile, daemon: Daemon, start: NextStart) -> Finding:
     where = origin.where if origin else config.path
+    later = config.newer_than(daemon)
     edit: Step = (
         EditKey(config.path, config.pointer("data-root"), None)
         if origin is not None and origin.source == "daemon.json"
@@ -260,10 +259,8 @@ def _relative(root: str, origin: Origin | None, config: ConfigFile, daemon: Daem
         title=f"data-root {root} is no absolute path",
         message=f"{where} sets data-root to {root}: dockerd takes it from where it was started, and no container starts",
         evidence=(origin.cited,) if origin else (),
-        remedy=start.cure(edit, what="go back to the default")
-        if not daemon.pid or config.mtime > daemon.started
-        else start.restart("go back to the default, then restart dockerd", edit),
-        severity=Severity.WARNING if daemon.pid and config.mtime > daemon.started else Severity.ERROR,
+        remedy=start.mend("go back to the default", edit, in_force=bool(daemon.pid) and not later),
+        severity=Severity.WARNING if later else Severity.ERROR,
         hits=(Effect("no container starts"),),
     )
 

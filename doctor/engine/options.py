@@ -9,9 +9,12 @@ own, is accepted without a word and sets nothing (`"registry-mirror"`: measured 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Type = Literal["bool", "string", "number", "list", "map"]
 Release = tuple[int, int]
@@ -285,6 +288,30 @@ def level_known(level: str, release: Release) -> bool:
     (True, False, True)
     """
     return level.lower() in {"", *LOG_LEVELS} or (level.lower() == "warning" and release < _WARNING_UNTIL)
+
+
+def format_known(name: str) -> bool:
+    """Whether a release that has log-format takes this one; they are in lower case."""
+    return name in {"", *LOG_FORMATS}
+
+
+SHIMS_SINCE: Release = (23, 0)
+"""The first release in which a runtime may be any shim of containerd, by its type."""
+
+
+def runtime_known(name: str, configured: Collection[str], release: Release) -> bool:
+    """Whether a release takes a default-runtime, where these are configured.
+
+    Any name with a point in it may be a shim's; of a release that is not known it is taken for one.
+
+    >>> runtime_known("io.containerd.kata.v2", (), (20, 10)), runtime_known("io.containerd.kata.v2", (), (26, 1))
+    (False, True)
+    """
+    if name in {"", "runc"} or name in configured:
+        return True
+    if (0, 0) < release < SHIMS_SINCE:
+        return name in {"io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+    return "." in name and "/" not in name and not name.startswith(".")
 
 
 _CHOSEN = ("env", "env-regex", "labels", "labels-regex")

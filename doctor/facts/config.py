@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, field
@@ -21,7 +21,10 @@ from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.unit import Unit, Units
 from doctor.model import Citation, EditKey, Moment, Note, Step
 from doctor.registry import fact
-from doctor.snapshot import Record, Snapshot
+from doctor.snapshot import EvidenceMissing, Record, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RECORD = "engine/daemon.json"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -63,6 +66,12 @@ class ConfigFile(Struct, frozen=True):
         return f"/{inside[0]}/{key}" if key not in data and inside else f"/{key}"
 
     @property
+    def runtimes(self) -> dict[str, dict[str, Any]]:
+        """What it configures of each runtime; what is no object is left out."""
+        held = (self.data or {}).get("runtimes")
+        return {name: one for name, one in held.items() if isinstance(one, dict)} if isinstance(held, dict) else {}
+
+    @property
     def written(self) -> Moment:
         """When it was written last."""
         return Moment(self.mtime, f"{self.path.rpartition('/')[2]} written", self.cite(0))
@@ -78,6 +87,11 @@ class ConfigFile(Struct, frozen=True):
         if value:
             return Note(f"in {origin.where}, make it --{key}={value}")
         return Note(f"take {origin.text} out of what starts dockerd ({origin.where})")
+
+    def member(self, key: str, name: str) -> EditKey:
+        """Give the step that takes one member out of an object; the key goes with the last of them."""
+        rest = {other: value for other, value in (self.data or {})[key].items() if other != name}
+        return EditKey(self.path, f"/{key}", json.dumps(rest, ensure_ascii=False) if rest else None)
 
     def cite(self, line: int) -> Citation:
         """Cite one line of the file, or the file as a whole with line 0."""
@@ -115,6 +129,8 @@ class Options(Struct, frozen=True):
     environment: dict[str, Origin] = {}
     running: dict[str, Origin] = {}
     release: Release = (0, 0)
+    log_options: dict[str, str] = {}
+    """The log options that new containers get: the flags', else the file's."""
 
     def value(self, key: str) -> str:
         """Give what a start would take, as text: the flag's, the file's, the environment's, the default; lists by commas."""
@@ -122,6 +138,11 @@ class Options(Struct, frozen=True):
         if origin is not None and origin.source == "flag":
             return ",".join(one.value for one in self.flags[key])
         return origin.value if origin is not None else default(key, self.release)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The names of the runtimes that the command line adds."""
+        return tuple(one.value.partition("=")[0] for one in self.flags.get("runtimes", ()))
 
     def known(self, key: str) -> bool:
         """Whether the value in force is known."""
@@ -228,7 +249,7 @@ def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
     if record.status == "absent":
         return ConfigFile(record.target, exists=False, text="", data=None, fault=None, mtime=0.0)
     if not record.readable:
-        unread = f"daemon.json: {record.target}: {record.why or record.status}"
+        unread = f"{record.target}: {record.why or record.status}"
         return ConfigFile(record.target, exists=True, text="", data=None, fault=None, mtime=0.0, unread=unread)
     old = (0, 0) < daemon.generation < (23, 0)
     text, wrong = (record.text, None) if old else _decoded(record.data)
@@ -244,6 +265,18 @@ def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
         fault=wrong,
         mtime=record.mtime,
     )
+
+
+class DaemonJson(ConfigFile, frozen=True):
+    """daemon.json where it could be read, or is not there: for checks that say nothing without it."""
+
+
+@fact
+def daemon_json(config: ConfigFile) -> DaemonJson:
+    """Raise EvidenceMissing for a file that is there and was not read."""
+    if config.unread:
+        raise EvidenceMissing("daemon.json", config.unread)
+    return DaemonJson(**msgspec.structs.asdict(config))
 
 
 def _as_text(value: Any) -> str:
@@ -269,11 +302,19 @@ def options(snapshot: Snapshot, config: ConfigFile, daemon: Daemon, log: DaemonL
         from_file,
         {key: tuple(held) for key, held in by_key.items()},
         whose,
-        config.unread,
+        f"daemon.json: {config.unread}" if config.unread else "",
         environment=_environment(snapshot, daemon),
         running=_reloaded(log, daemon) | _asked(snapshot),
         release=daemon.generation,
+        log_options=_log_options(by_key.get("log-opts", ()), config),
     )
+
+
+def _log_options(flags: Sequence[Origin], config: ConfigFile) -> dict[str, str]:
+    if flags:
+        return {name: value for name, _, value in (one.value.partition("=") for one in flags)}
+    held = (config.data or {}).get("log-opts")
+    return {name: value for name, value in held.items() if isinstance(value, str)} if isinstance(held, dict) else {}
 
 
 def _flattened(data: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class NextStart(Struct, frozen=True):
             )
         return self.lifecycle.starting(f"{what}, then start dockerd", (*edits, *self.lifecycle.start))
 
+    def mend(self, what: str, *edits: Step, in_force: bool) -> Remedy:
+        """Mend what dockerd itself starts with: restart it where it runs with that, start it where it is down."""
+        if in_force:
+            return self.restart(f"{what}, then restart dockerd", *edits)
+        return Remedy(what, edits) if self.running else self.cure(*edits, what=what)
+
     def restart(self, what: str, *steps: Step) -> Remedy:
         """Do the steps, then restart dockerd, with its price."""
         if self.lifecycle is None:

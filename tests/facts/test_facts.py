@@ -18,7 +18,7 @@ from doctor.facts.bootrules import BootRules
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
 from doctor.facts.clock import Clock
-from doctor.facts.config import ConfigFile, Options
+from doctor.facts.config import ConfigFile, DaemonJson, Options
 from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
@@ -68,6 +68,7 @@ FACTS: dict[str, type] = {
     "containerfiles": ContainerFiles,
     "containers": Containers,
     "daemon": Daemon,
+    "daemonjson": DaemonJson,
     "dockergroup": DockerGroup,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
