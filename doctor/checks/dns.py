@@ -461,7 +461,7 @@ def _other_hostname(container: Container, names: Names) -> Finding:
         message=f"/etc/hostname of {container.name} says {says}; its host name is {hostname}",
         evidence=(
             Citation(names.hostname_record, 1, says, f"{names.hostname_path}:1"),
-            Citation(container.cited.record, 1, f"Hostname {hostname}", f"container {container.engine_name}"),
+            container.cite(f"Hostname {hostname}"),
         ),
         remedy=Remedy("write it, in place", (Command(("tee", names.hostname_path), stdin=f"{hostname}\n"),)),
         hits=(Effect(f"programs in {container.name} that read /etc/hostname take it for another host"),),

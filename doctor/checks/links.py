@@ -222,9 +222,7 @@ def _target_gone(container: Container, target: str, alias: str) -> Finding:
         subject=f"{container.name}:{alias}",
         title=f"link {alias} of {container.name}: there is no container {target}",
         message=f"{container.name} was made with --link {target}:{alias}, and there is no container {target} any more",
-        evidence=(
-            Citation(container.cited.record, 1, f"/{target}:{alias}", f"HostConfig.Links of {container.engine_name}"),
-        ),
+        evidence=(container.cite(f"/{target}:{alias}", f"HostConfig.Links of {container.engine_name}"),),
         remedy=Remedy(
             "make the target or the container anew",
             (Note(f"make {target} anew, or {container.engine_name} on a network of the user, without --link"),),
@@ -241,12 +239,7 @@ def _target_down(container: Container, other: Container, alias: str) -> Finding:
         message=f"{container.name} was made with --link {other.engine_name}:{alias}, and {other.name} is {other.status}",
         evidence=(
             other.cited,
-            Citation(
-                container.cited.record,
-                1,
-                f"/{other.engine_name}:{alias}",
-                f"HostConfig.Links of {container.engine_name}",
-            ),
+            container.cite(f"/{other.engine_name}:{alias}", f"HostConfig.Links of {container.engine_name}"),
         ),
         remedy=Remedy("start it: dockerd writes its address anew", (Command(("docker", "start", other.engine_name)),)),
         severity=Severity.WARNING,

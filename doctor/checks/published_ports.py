@@ -121,56 +121,51 @@ def port_taken(
 
 
 def _kept_down(container: Container, containers: Containers, sockets: Sockets, proxies: Proxies) -> Iterator[Finding]:
-    wanted = {spelled(port): port for port in container.asked.ports}
-    for port in wanted.values():
-        holder = next(
-            (
-                (one, held)
-                for one in containers.running
-                for held in one.ports
-                if (held.host, held.protocol) == (port.host, port.protocol) and overlap(held.host_ip, port.host_ip)
-            ),
-            None,
-        )
-        if holder is not None:
-            other, held = holder
-            fact = Citation(
-                other.cited.record, 1, f"{spelled(held)} -> {held.container}", f"container {other.engine_name}"
-            )
-            yield _taken(
-                container,
-                port,
-                f"container {other.name} publishes it",
-                fact,
-                (Note(f"decide: stop {other.engine_name}, or make {container.engine_name} anew with another port"),),
-            )
-            continue
-        left = next(
-            (one for one in proxies.on(port.protocol, port.host) if overlap(one.host_ip, port.host_ip)),
-            None,
-        )
-        if left is not None:
-            fact = left.cited
-            yield _taken(
-                container,
-                port,
-                f"docker-proxy (pid {left.pid}) holds it for no container",
-                fact,
-                (Command(("kill", str(left.pid))), Command(("docker", "start", container.engine_name))),
-            )
-            continue
-        listener = _listener(port, sockets)
-        if listener is not None:
-            yield _taken(
-                container,
-                port,
-                f"a process of the host (uid {listener.uid}) listens on {listener.address}:{listener.port}",
-                listener.cited,
-                (
-                    Command(("ss", "-Hlnp", f"--{port.protocol}", f"sport = :{port.host}")),
-                    Note(f"decide: stop that process and start {container.engine_name}, or publish another port"),
-                ),
-            )
+    for port in {spelled(port): port for port in container.asked.ports}.values():
+        for held in (
+            _by_container(port, container, containers),
+            _by_proxy(port, container, proxies),
+            _by_process(port, container, sockets),
+        ):
+            if held is not None:
+                yield _taken(container, port, *held)
+                break
+
+
+_Holder = tuple[str, Citation, tuple[Command | Note, ...]]
+"""Who holds a port, where that can be read, and what to do about it."""
+
+
+def _by_container(port: Port, container: Container, containers: Containers) -> _Holder | None:
+    for other in containers.running:
+        for held in other.ports:
+            if (held.host, held.protocol) == (port.host, port.protocol) and overlap(held.host_ip, port.host_ip):
+                decide = f"decide: stop {other.engine_name}, or make {container.engine_name} anew with another port"
+                fact = other.cite(f"{spelled(held)} -> {held.container}")
+                return f"container {other.name} publishes it", fact, (Note(decide),)
+    return None
+
+
+def _by_proxy(port: Port, container: Container, proxies: Proxies) -> _Holder | None:
+    for proxy in proxies.on(port.protocol, port.host):
+        if overlap(proxy.host_ip, port.host_ip):
+            steps = (Command(("kill", str(proxy.pid))), Command(("docker", "start", container.engine_name)))
+            return f"docker-proxy (pid {proxy.pid}) holds it for no container", proxy.cited, steps
+    return None
+
+
+def _by_process(port: Port, container: Container, sockets: Sockets) -> _Holder | None:
+    listener = _listener(port, sockets)
+    if listener is None:
+        return None
+    decide = f"decide: stop that process and start {container.engine_name}, or publish another port"
+    who = f"a process of the host (uid {listener.uid}) listens on {listener.address}:{listener.port}"
+    return who, listener.cited, (_whose(port), Note(decide))
+
+
+def _whose(port: Port) -> Command:
+    """Ask whose socket it is."""
+    return Command(("ss", "-Hlnp", f"--{port.protocol}", f"sport = :{port.host}"))
 
 
 def _listener(port: Port, sockets: Sockets) -> Listener | None:
@@ -188,7 +183,7 @@ def _error(container: Container) -> Citation:
     """Cite why a container's last start failed, without what wraps the reason."""
     said = container.asked.error
     reason = said.rpartition("): ")[2] or said
-    return Citation(container.cited.record, 1, reason, f"State.Error of {container.engine_name}")
+    return container.cite(reason, f"State.Error of {container.engine_name}")
 
 
 def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tuple[Command | Note, ...]) -> Finding:
@@ -197,7 +192,7 @@ def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tu
         title=f"{container.name} does not start: port {spelled(port)} is taken",
         message=f"{container.name} wants port {spelled(port)}, and {who}",
         evidence=(_error(container), fact),
-        remedy=Remedy("decide who keeps the port", tuple(steps)),
+        remedy=Remedy("decide who keeps the port", steps),
         hits=(Effect(f"{container.name} is down, and stays down"),),
         excluded=(Excluded("NET059", f"the address is one of this host's: {port.host_ip or 'any'}"),),
     )
@@ -220,7 +215,7 @@ def _captured(container: Container, sockets: Sockets, proxies: Proxies) -> Itera
             remedy=Remedy(
                 "find that process and end it, then restart the container",
                 (
-                    Command(("ss", "-Hlnp", f"--{port.protocol}", f"sport = :{port.host}")),
+                    _whose(port),
                     Note(f"stop that process; then docker restart {container.engine_name} makes the docker-proxy anew"),
                 ),
             ),
@@ -314,7 +309,7 @@ def _not_here(container: Container, port: Port, links: Links, *, failed: bool) -
         hit = f"{container.name} is down, and stays down"
     else:
         excerpt = f"{spelled(port)} -> {port.container}"
-        fact = Citation(container.cited.record, 1, excerpt, f"container {container.engine_name}")
+        fact = container.cite(excerpt)
         hit = f"nobody reaches {container.name} by {spelled(port)}; once stopped, it would not start again"
     again = f"; then docker start {container.engine_name}" if failed else ""
     return Finding(
