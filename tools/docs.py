@@ -14,6 +14,7 @@ from typing import Any
 
 from doctor import help as pages
 from doctor import sources
+from doctor.amounts import sized
 from doctor.registry import AREAS, Check, load, sections
 from doctor.reports.json import schema
 
@@ -140,14 +141,10 @@ def evidence() -> str:
             continue
         seen.add(one.name)
         lines.append(
-            f"| {_HOW[one.kind]} | `{one.target}` | {one.area} | {_size(one.limit)}, {one.seconds:g} s"
+            f"| {_HOW[one.kind]} | `{one.target}` | {one.area} | {sized(one.limit)}, {one.seconds:g} s"
             f" | {', '.join(one.touches)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _size(count: int) -> str:
-    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB" if count >= 1 << 10 else f"{count} B"
 
 
 def main(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.amounts import plural
 from doctor.facts.cgroups import Cgroups, EngineInfo, Group, Hierarchies
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
@@ -244,7 +245,7 @@ def cgroup_path_wrong(cgroups: Cgroups, containers: Containers, processes: Proce
     for identity, found in leaked.items():
         yield Finding(
             subject=identity[:12],
-            title=f"{len(found)} control group{'s' if len(found) > 1 else ''} of {identity[:12]} left behind",
+            title=f"{plural(len(found), 'control group')} of {identity[:12]} left behind",
             message=f"{found[0][0]} bears the id of a container that does not run, and holds no process",
             evidence=tuple(cited for _, cited in found[:3]),
             remedy=Remedy("remove it", tuple(Command(("rmdir", path)) for path, _ in found)),
@@ -319,7 +320,6 @@ def _memory(one: Container, group: Group) -> Iterator[Finding]:
     kept = used - group.value("memory.inactive_file")
     if not limit or kept < NEAR * limit:
         return
-    more = limit * 2
     yield Finding(
         subject=f"{one.name}:memory",
         scope=one.scope,
@@ -328,7 +328,7 @@ def _memory(one: Container, group: Group) -> Iterator[Finding]:
         evidence=(group.figures["memory.current"].cited, group.figures["memory.max"].cited),
         remedy=Remedy(
             "give it more memory",
-            (_update(one, "--memory", str(more), "--memory-swap", str(more * 2)),),
+            (more_memory(one, limit),),
             undo=(_update(one, "--memory", str(limit), "--memory-swap", str(limit * 2)),),
         ),
         hits=(Effect(f"at the limit the kernel kills a process of {one.name}"),),
@@ -338,6 +338,11 @@ def _memory(one: Container, group: Group) -> Iterator[Finding]:
 
 def _update(one: Container, *words: str) -> Command:
     return Command(("docker", "update", *words, one.engine_name))
+
+
+def more_memory(one: Container, limit: int) -> Command:
+    """Give the step that doubles a limit of memory (bytes) while the container runs, with as much swap as before."""
+    return _update(one, "--memory", str(limit * 2), "--memory-swap", str(limit * 4))
 
 
 def _pids(one: Container, group: Group) -> Iterator[Finding]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from doctor.amounts import plural
+from doctor.checks.cgroups import more_memory
 from doctor.facts.cgroups import Cgroups
 from doctor.facts.clock import Clock
 from doctor.facts.containerfiles import ContainerFiles, Damaged
 from doctor.facts.containers import Container, Containers
-from doctor.facts.daemon import Daemon
 from doctor.facts.store import Images
 from doctor.model import (
     Citation,
@@ -76,6 +77,15 @@ def _ports(one: Container) -> tuple[Effect, ...]:
 
 def _ran(one: Container) -> str:
     return f"{max(one.finished - one.started, 0):.1f} s"
+
+
+def _again(one: Container) -> Command:
+    return Command(("docker", "start", one.engine_name))
+
+
+def _missed(one: Container) -> Severity:
+    """How grave it is that it could not be started: whether it is to run, or has run."""
+    return Severity.ERROR if one.policy != "no" or one.started > 0 else Severity.WARNING
 
 
 def _logs(one: Container) -> Command:
@@ -151,61 +161,74 @@ def _ended(one: Container, now: float) -> Iterator[Finding]:
         yield _crashed(one, recent=recent)
 
 
+def _down(
+    one: Container,
+    title: str,
+    message: str,
+    said: str,
+    remedy: Remedy,
+    *,
+    severity: Severity = Severity.ERROR,
+    hits: str = "is down",
+    dated: bool = False,
+    excluded: tuple[Excluded, ...] = (),
+    because: tuple[str, ...] = (),
+) -> Finding:
+    """Tell of a container that does not do its work; `said` is what the engine says of it, `dated` whether it ended."""
+    ended = Since(latest=Moment(one.finished, f"{one.name} ended"), exact=True) if dated and one.finished else None
+    return Finding(
+        subject=one.name,
+        scope=one.scope,
+        title=title,
+        message=message,
+        evidence=(one.cite(said),),
+        remedy=remedy,
+        severity=severity,
+        hits=(Effect(f"{one.name} {hits}"), *_ports(one)),
+        excluded=excluded,
+        because=because,
+        since=ended,
+    )
+
+
 def _loop(one: Container) -> Finding:
     code = f"exit {one.exit_code}" if one.status == "restarting" else "it has just started once more"
     why = "killed for memory" if one.oom_killed and one.exit_code == KILLED else code
     steps: tuple[Step, ...] = (_logs(one), Note("mend what its last lines name; it then comes up by itself"))
     if one.oom_killed and one.memory:
-        steps = (_more_memory(one),)
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"{one.name} restarts again and again",
-        message=f"{one.name} was restarted {one.restarts} times by its policy {one.policy}: {why}; its last run took"
-        f" {_ran(one)}",
-        evidence=(one.cite(f"RestartCount {one.restarts}, Status {one.status}, ExitCode {one.exit_code}"),),
-        remedy=Remedy(
-            "find out why it ends",
-            steps,
-            notes=(f"to end the loop meanwhile: docker stop {one.engine_name}",),
-        ),
-        hits=(Effect(f"{one.name} is down most of the time"), *_ports(one)),
+        steps = (more_memory(one, one.memory),)
+    return _down(
+        one,
+        f"{one.name} restarts again and again",
+        f"{one.name} was restarted {one.restarts} times by its policy {one.policy}: {why}; its last run took {_ran(one)}",
+        f"RestartCount {one.restarts}, Status {one.status}, ExitCode {one.exit_code}",
+        Remedy("find out why it ends", steps, notes=(f"to end the loop meanwhile: docker stop {one.engine_name}",)),
+        hits="is down most of the time",
     )
-
-
-def _more_memory(one: Container) -> Command:
-    size = one.memory * 2
-    return Command(("docker", "update", "--memory", str(size), "--memory-swap", str(size * 2), one.engine_name))
 
 
 def _killed(one: Container, *, recent: bool) -> Finding:
     limit = f"its limit is {one.memory:,} bytes" if one.memory else "it has no limit: the host itself ran out"
-    first: Step = _more_memory(one) if one.memory else Note("see what else takes the host's memory")
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"{one.name} was killed for memory",
-        message=f"the kernel killed the first process of {one.name} for memory after {_ran(one)}; {limit}",
-        evidence=(one.cite(f"OOMKilled true, ExitCode {one.exit_code}, Memory {one.memory}"),),
-        remedy=Remedy("give it more memory", (first, Command(("docker", "start", one.engine_name)))),
+    first: Step = more_memory(one, one.memory) if one.memory else Note("see what else takes the host's memory")
+    return _down(
+        one,
+        f"{one.name} was killed for memory",
+        f"the kernel killed the first process of {one.name} for memory after {_ran(one)}; {limit}",
+        f"OOMKilled true, ExitCode {one.exit_code}, Memory {one.memory}",
+        Remedy("give it more memory", (first, _again(one))),
         severity=Severity.ERROR if recent else Severity.INFO,
-        hits=(Effect(f"{one.name} is down"), *_ports(one)),
-        since=_since(one),
+        dated=True,
     )
-
-
-def _since(one: Container) -> Since | None:
-    return Since(latest=Moment(one.finished, f"{one.name} ended"), exact=True) if one.finished else None
 
 
 def _child_killed(one: Container, times: int, limit: int, cited: Citation) -> Finding:
     back = Command(("docker", "restart", one.engine_name))
-    first: tuple[Step, ...] = (_more_memory(one),) if one.memory else ()
+    first: tuple[Step, ...] = (more_memory(one, one.memory),) if one.memory else ()
     said = f"its limit is {limit:,} bytes" if limit else "it has no limit of its own"
     return Finding(
         subject=one.name,
         scope=one.scope,
-        title=f"{one.name} lost {times} process{'es' if times > 1 else ''} to the OOM killer, and runs on",
+        title=f"{one.name} lost {plural(times, 'process', 'processes')} to the OOM killer, and runs on",
         message=f"since {one.name} started, the kernel killed {times} of its processes for memory; {said}",
         evidence=(cited, one.cite(f"Memory {one.memory}, Pid {one.pid}")),
         remedy=Remedy(
@@ -222,53 +245,39 @@ def _child_killed(one: Container, times: int, limit: int, cited: Citation) -> Fi
 
 def _crashed(one: Container, *, recent: bool) -> Finding:
     signal = CRASHES[one.exit_code]
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"{one.name} crashed with {signal}",
-        message=f"the first process of {one.name} ended with exit code {one.exit_code} ({signal}) after {_ran(one)}",
-        evidence=(one.cite(f"ExitCode {one.exit_code}, OOMKilled {str(one.oom_killed).lower()}"),),
-        remedy=Remedy(
-            "see its last lines, start it again", (_logs(one), Command(("docker", "start", one.engine_name)))
-        ),
+    return _down(
+        one,
+        f"{one.name} crashed with {signal}",
+        f"the first process of {one.name} ended with exit code {one.exit_code} ({signal}) after {_ran(one)}",
+        f"ExitCode {one.exit_code}, OOMKilled {str(one.oom_killed).lower()}",
+        Remedy("see its last lines, start it again", (_logs(one), _again(one))),
         severity=Severity.WARNING if recent else Severity.INFO,
-        hits=(Effect(f"{one.name} is down"), *_ports(one)),
-        since=_since(one),
+        dated=True,
     )
 
 
 def _gave_up(one: Container, *, recent: bool) -> Finding:
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"{one.name} failed {one.restarts + 1} times, and is not tried again",
-        message=f"{one.name} ended with exit code {one.exit_code} {one.restarts + 1} times; its policy on-failure allows"
+    return _down(
+        one,
+        f"{one.name} failed {one.restarts + 1} times, and is not tried again",
+        f"{one.name} ended with exit code {one.exit_code} {one.restarts + 1} times; its policy on-failure allows"
         f" {one.retries} restarts",
-        evidence=(one.cite(f"RestartCount {one.restarts}, ExitCode {one.exit_code}"),),
-        remedy=Remedy(
-            "see its last lines, start it again", (_logs(one), Command(("docker", "start", one.engine_name)))
-        ),
+        f"RestartCount {one.restarts}, ExitCode {one.exit_code}",
+        Remedy("see its last lines, start it again", (_logs(one), _again(one))),
         severity=Severity.ERROR if recent else Severity.INFO,
-        hits=(Effect(f"{one.name} is down"), *_ports(one)),
-        since=_since(one),
+        dated=True,
     )
 
 
 def _not_started(one: Container) -> Finding:
-    because = [codes for words, codes in _STOOD_IN_THE_WAY if words.search(one.asked.error)]
-    wanted = one.policy != "no" or one.started > 0
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"{one.name} could not be started",
-        message=f"the last start of {one.name} failed: {one.asked.error}",
-        evidence=(one.cite(f'Error "{one.asked.error}"'),),
-        remedy=Remedy(
-            "start it again when what the error names is mended", (Command(("docker", "start", one.engine_name)),)
-        ),
-        severity=Severity.ERROR if wanted else Severity.WARNING,
-        hits=(Effect(f"{one.name} is down"), *_ports(one)),
-        because=tuple(code for codes in because for code in codes),
+    return _down(
+        one,
+        f"{one.name} could not be started",
+        f"the last start of {one.name} failed: {one.asked.error}",
+        f'Error "{one.asked.error}"',
+        Remedy("start it again when what the error names is mended", (_again(one),)),
+        severity=_missed(one),
+        because=tuple(code for words, codes in _STOOD_IN_THE_WAY if words.search(one.asked.error) for code in codes),
     )
 
 
@@ -335,7 +344,7 @@ def _failing_since(one: Container) -> Since | None:
 
 
 @check("CTR003", Severity.ERROR, blocks_start=True)
-def container_files_damaged(files: ContainerFiles, containers: Containers, daemon: Daemon) -> Iterator[Yield]:
+def container_files_damaged(files: ContainerFiles, containers: Containers) -> Iterator[Yield]:
     """A container's config.v2.json or hostconfig.json is damaged.
 
     ## What it is
@@ -348,11 +357,12 @@ def container_files_damaged(files: ContainerFiles, containers: Containers, daemo
     python3 -m json.tool /var/lib/docker/containers/ID/config.v2.json
     ## Cure
     Put the file back from a backup and restart Docker, or make the container anew from its
-    Compose file. One that dockerd still knows: docker update writes both files anew.
+    Compose file.
     ## Looks like
     DMN001 (it is daemon.json that does not parse)
     ## Limits
-    Of containers that dockerd lists and inspects the files are not read: it writes them anew.
+    Of containers that dockerd lists and inspects the files are not read: it has them in memory,
+    and docker update, for one, writes them anew.
     ## References
     moby container/container.go (FromDisk, toDisk), docker-container-update(1)
     """
@@ -365,29 +375,20 @@ def container_files_damaged(files: ContainerFiles, containers: Containers, daemo
     for file in files.damaged:
         if file.container in containers.unsettled_ids:
             continue
-        yield _damaged(file, by_id.get(file.container), known=daemon.answers and containers.source == "API")
+        yield _damaged(file, by_id.get(file.container))
 
 
-def _damaged(file: Damaged, one: Container | None, *, known: bool) -> Finding:
+def _damaged(file: Damaged, one: Container | None) -> Finding:
     name = one.name if one else file.container[:12]
-    lives = known and one is not None
-    if lives and one is not None:
-        policy = f"{one.policy}:{one.retries}" if one.retries else one.policy
-        steps: tuple[Step, ...] = (Command(("docker", "update", "--restart", policy, one.engine_name)),)
-    else:
-        steps = (Note(f"put {file.path} back from a backup, then start dockerd again"),)
+    member = file.path.rpartition("/")[2]
     return Finding(
-        subject=f"{name}:{file.path.rpartition('/')[2]}",
+        subject=f"{name}:{member}",
         scope=f"container {name}",
-        title=f"{file.path.rpartition('/')[2]} of {name} is damaged",
+        title=f"{member} of {name} is damaged",
         message=f"{file.path} {file.why}",
         evidence=(file.cited,),
-        remedy=Remedy("let dockerd write it anew" if lives else "put it back", steps),
-        severity=Severity.WARNING if lives else Severity.ERROR,
-        hits=(
-            Effect(f"{name} is gone for Docker with the next start of dockerd" if lives else f"Docker has no {name}"),
-        ),
-        works=(Effect(f"{name}, until dockerd starts again"),) if lives else (),
+        remedy=Remedy("put it back", (Note(f"put {file.path} back from a backup, then start dockerd again"),)),
+        hits=(Effect(f"Docker has no {name}"),),
     )
 
 
@@ -448,7 +449,7 @@ def container_stuck(containers: Containers, clock: Clock) -> Iterator[Yield]:
                 evidence=(one.cite("Status created"),),
                 remedy=Remedy(
                     "start it",
-                    (Command(("docker", "start", one.engine_name)),),
+                    (_again(one),),
                     notes=(f"or remove it: docker rm {one.engine_name}",),
                 ),
                 severity=Severity.INFO,
@@ -540,23 +541,17 @@ def _other_machine(one: Container, images: Images | None) -> str:
 
 
 def _wrong(one: Container, what: str, said: str, program: str, severity: Severity | None = None) -> Finding:
-    wanted = one.policy != "no" or one.started > 0
-    return Finding(
-        subject=one.name,
-        scope=one.scope,
-        title=f"the program of {one.name} cannot be run",
-        message=f"{one.name} ended with exit code {one.exit_code}: {what}",
-        evidence=(one.cite(said),),
-        remedy=Remedy(
+    told = Command(("docker", "inspect", "-f", "{{json .Path}} {{json .Args}} {{.Config.Image}}", one.engine_name))
+    return _down(
+        one,
+        f"the program of {one.name} cannot be run",
+        f"{one.name} ended with exit code {one.exit_code}: {what}",
+        said,
+        Remedy(
             "make it anew with a program that the image has",
-            (
-                Command(
-                    ("docker", "inspect", "-f", "{{json .Path}} {{json .Args}} {{.Config.Image}}", one.engine_name)
-                ),
-                Note(f"mend {program or 'its program'} in the image or name another, and make {one.name} anew"),
-            ),
+            (told, Note(f"mend {program or 'its program'} in the image or name another, and make {one.name} anew")),
         ),
-        severity=severity or (Severity.ERROR if wanted else Severity.WARNING),
-        hits=(Effect(f"{one.name} does not run"), *_ports(one)),
+        severity=severity or _missed(one),
+        hits="does not run",
         excluded=(Excluded("CTR001", "the kernel did not kill it for memory"),) if not one.oom_killed else (),
     )

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from doctor.amounts import sized
 from doctor.engine.options import LOG_OPTIONS, LOG_OPTIONS_OF_ALL
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options, Origin
@@ -46,14 +47,6 @@ _SIZE = re.compile(r"\d+(\.\d+)? ?([kmgtp](i?b)?|b)?", re.IGNORECASE)
 _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 _BOOLEANS = frozenset({*_TRUE, *_FALSE, "T", "F", "True", "False", "TRUE", "FALSE"})
-
-
-def human(size: int) -> str:
-    """Print a size for a person: `31 MB`, `2.1 GB`."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size // factor} {unit}"
-    return f"{size} bytes"
 
 
 @check("DMN006", Severity.WARNING)
@@ -247,12 +240,12 @@ def json_logs_unbounded(
     evidence = [origin.cited if origin else _default(options, config)]
     if space is not None and much:
         evidence += [_whole(space), *(log.cited for _, log in held[:3])]
-    sizes = tuple(f"{one.name} {human(log.size)}" for one, log in held if log.size * 100 >= total)
+    sizes = tuple(f"{one.name} {sized(log.size)}" for one, log in held if log.size * 100 >= total)
     yield Finding(
         subject="log-opts",
         title="logs of containers have no limit" + (f", and have {share} % of the disk" if much else ""),
         message="the log driver is json-file without max-size"
-        + (f": the logs of {len(held)} containers have {human(total)}, {share} % of the disk" if much else ""),
+        + (f": the logs of {len(held)} containers have {sized(total)}, {share} % of the disk" if much else ""),
         evidence=tuple(evidence),
         remedy=lifecycle.remedy(
             "limit them for new containers",
@@ -420,7 +413,7 @@ def json_log_large(containers: Containers, logs: Logs, space: Space | None) -> I
         share = f", {percent} % of the disk" if percent else ""
         yield Finding(
             subject=one.name,
-            title=f"the log of {one.name} has {human(log.size)}",
+            title=f"the log of {one.name} has {sized(log.size)}",
             message=f"the log of {one.name} has {log.size:,} bytes{share}, and "
             + (f"max-size is {limit}" if limit else "no limit"),
             evidence=(log.cited, *((_whole(space),) if space and share else ()), one.cited),
@@ -472,22 +465,22 @@ def log_deleted_while_open(containers: Containers, logs: Logs, daemon: Daemon) -
         held = logs.deleted.get(one.id)
         if held is None:
             continue
-        size = f", and still has {human(held.size)}" if held.size >= LARGE // 1024 else ""
+        still = f", and still has {sized(held.size)}" if held.size >= LARGE // 1024 else ""
         yield Finding(
             subject=one.name,
             title=f"the log of {one.name} was deleted while dockerd writes to it",
-            message=f"{held.path} was deleted; dockerd (pid {daemon.pid}) goes on writing to it{size}",
+            message=f"{held.path} was deleted; dockerd (pid {daemon.pid}) goes on writing to it{still}",
             evidence=(held.cited, one.cited),
             remedy=Remedy(
                 "let it open a new file",
                 (Command(("docker", "restart", one.engine_name)),),
                 risk="disruptive",
                 stops=(one.name,),
-                notes=(f"to free {human(held.size)} at once and stop nothing: truncate -s 0 {held.open_as}",),
+                notes=(f"to free {sized(held.size)} at once and stop nothing: truncate -s 0 {held.open_as}",),
             ),
             hits=(
                 Effect(f"docker logs {one.engine_name} fails, what it prints is lost"),
-                *((Effect("the disk fills, and no file shows by what"),) if size else ()),
+                *((Effect("the disk fills, and no file shows by what"),) if still else ()),
             ),
             works=(Effect(f"{one.name} runs, as it was started"),),
             excluded=(Excluded("DMN011", "there is no file of that name"),),

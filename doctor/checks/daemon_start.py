@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.daemon import Daemon, DaemonLog, LogLine
@@ -23,7 +23,6 @@ from doctor.model import (
     Moment,
     NotApplicable,
     Note,
-    Remedy,
     Severity,
     Since,
     Step,
@@ -228,35 +227,18 @@ _SIGNS = (
     _Sign(("panic: ", "fatal error: "), "it crashed", advice="keep its log for whoever must explain the crash"),
 )
 
-_OTHERS = (
-    "invalid character",
-    "cannot unmarshal",
-    "invalid JSON: unexpected",
-    ": EOF",
-    "don't match any configuration option",
-    "both as a flag and in the configuration file",
-    "ogging level",
-    "invalid log format",
-    "log opts",
-    "default runtime",
-    "runtime name",
-    "either a runtimeType",
-    "cannot configure both path",
-    "userland-proxy-path",
-    "networks have same bridge name",
-    "socket activation",
-    "pid file",
-    ".pid",
-    "full path to root",
-    "invalid CIDR address",
-    "mutually exclusive options",
-    "must be created manually",
-    "is not a bridge",
-    "--iptables=false with --icc=false",
-    "create unix socket",
-    "read-only file system",
-)
-"""Words that have a code of their own."""
+_QUOTING = ("don't match any configuration option", "both as a flag and in the configuration file")
+"""Reasons that quote keys and values, any of which may be one of these words: DMN002 and DMN003 tell them."""
+
+
+def _reason(daemon: Daemon, places: Places, log: DaemonLog) -> Generator[Unknown | NotApplicable, None, LogLine | None]:
+    """Give why the last start failed, None when it did not; say so where that cannot be judged."""
+    if daemon.pid or not places.present:
+        yield NotApplicable("dockerd runs" if daemon.pid else "there is no Docker engine on this machine")
+        return None
+    if not log.lines:
+        yield Unknown("dockerd", "the log of dockerd: nothing of it could be read")
+    return log.fatal
 
 
 @check("DMN032", Severity.ERROR, explains=("DMN016",), blocks_start=True)
@@ -285,15 +267,8 @@ def last_words(
     ## References
     moby daemon/daemon.go, daemon/config/config.go Validate, cmd/dockerd/daemon.go
     """
-    if daemon.pid or not places.present:
-        yield NotApplicable("dockerd runs" if daemon.pid else "there is no Docker engine on this machine")
-        return
-    fatal = log.fatal
-    if fatal is None:
-        if not log.lines:
-            yield Unknown("dockerd", "the log of dockerd: nothing of it could be read")
-        return
-    if any(words in fatal.text for words in _OTHERS):
+    fatal = yield from _reason(daemon, places, log)
+    if fatal is None or any(words in fatal.text for words in _QUOTING):
         return
     sign = next((one for one in _SIGNS if any(words in fatal.text for words in one.words)), None)
     if sign is None:
@@ -317,7 +292,9 @@ _SAME_BRIDGE = re.compile(r"network ([0-9a-f]{12})[0-9a-f]* \((\S+)\): networks 
 
 
 @check("DMN036", Severity.ERROR, explains=("DMN016",), blocks_start=True)
-def network_database_stale(daemon: Daemon, places: Places, log: DaemonLog, lifecycle: Lifecycle) -> Iterator[Yield]:
+def network_database_stale(
+    daemon: Daemon, places: Places, log: DaemonLog, lifecycle: Lifecycle, start: NextStart
+) -> Iterator[Yield]:
     """The network database has another network on the bridge docker0, and dockerd does not start.
 
     ## What it is
@@ -339,33 +316,23 @@ def network_database_stale(daemon: Daemon, places: Places, log: DaemonLog, lifec
     ## References
     moby issues 18113, 20312 and 49291, moby libnetwork/drivers/bridge
     """
-    if daemon.pid:
-        yield NotApplicable("dockerd runs")
-        return
-    fatal = log.fatal
-    if fatal is None:
-        if not log.lines:
-            yield Unknown("dockerd", "the log of dockerd: nothing of it could be read")
-        return
-    match = _SAME_BRIDGE.search(fatal.text)
-    if match is None:
+    fatal = yield from _reason(daemon, places, log)
+    match = _SAME_BRIDGE.search(fatal.text) if fatal else None
+    if fatal is None or match is None:
         return
     database = f"{places.data_root}/network/files/local-kv.db"
+    aside = Command(("mv", database, f"{database}.aside"))
     yield Finding(
         subject="network database",
         title=f"two networks on bridge {match[2]}: dockerd does not start",
         message=f"{database} still holds network {match[1]} on bridge {match[2]}: the default network conflicts with it",
         evidence=(fatal.cited,),
-        remedy=Remedy(
-            "move the network database aside, then start dockerd",
-            (Command(("mv", database, f"{database}.aside")), *lifecycle.start),
+        remedy=structs.replace(
+            lifecycle.starting("move the network database aside, then start dockerd", (aside, *lifecycle.start)),
             risk="destructive",
-            stops=lifecycle.stops,
-            stays_down=lifecycle.stays_down,
-            restarts="dockerd",
             notes=("networks of your own are lost: create them as before, then connect their containers",),
         ),
-        hits=(Effect("dockerd does not start: no docker command works"),),
+        hits=start.hits,
         works=(Effect("images, containers and volumes are there"),),
         excluded=(Excluded("DMN001", "the configuration was read"),),
         since=log.failed,
@@ -417,18 +384,15 @@ def no_socket_activation(
 
 
 def _masked_socket(cited: Citation, told: list[Origin], start: NextStart) -> Finding:
+    steps: tuple[Step, ...] = (Command(("systemctl", "unmask", "docker.socket")),)
+    if not start.running:  # systemd does not open a socket whose service runs
+        steps += (Command(("systemctl", "start", "docker.socket")),)
     return Finding(
         subject="docker.socket",
         title="docker.socket is masked, and dockerd wants its socket from it",
         message=f"{cited.place} is {cited.excerpt}: docker.socket is masked, and dockerd is started with fd://",
         evidence=(cited, *(one.cited for one in told)),
-        remedy=start.cure(
-            Command(("systemctl", "unmask", "docker.socket")),
-            Command(("systemctl", "start", "docker.socket")),
-            what="unmask it",
-        )
-        if not start.running
-        else Remedy("unmask it", (Command(("systemctl", "unmask", "docker.socket")),)),
+        remedy=start.cure(*steps, what="unmask it"),
         severity=start.severity,
         hits=start.hits,
         works=start.works,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.amounts import sized
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.daemon import Daemon
 from doctor.facts.lifecycle import Lifecycle
@@ -19,22 +20,13 @@ FULL = 32 << 20
 """Bytes below which nothing can be pulled or started: ext4 keeps 16 MiB back even from root."""
 
 
-def _bytes(number: int) -> str:
-    """Print a size: 512 MiB, 7.3 GiB.
-
-    >>> _bytes(7838315315)
-    '7.3 GiB'
-    """
-    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number >> 20} MiB"
-
-
 def _room(space: Space) -> Remedy:
     steps: list[Step] = []
     if space.untagged:
         steps.append(Command(("docker", "image", "prune", "-f")))
     steps.append(Note(f"see what takes the room: du -xh -d2 {space.path} | sort -h | tail"))
     return Remedy(
-        f"images without a name take {_bytes(space.untagged)}: remove them" if space.untagged else "make room",
+        f"images without a name take {sized(space.untagged)}: remove them" if space.untagged else "make room",
         tuple(steps),
         risk="destructive" if space.untagged else "safe",
         notes=("docker builder prune removes the build cache, docker system df says how large it is",),
@@ -71,13 +63,13 @@ def little_space_for_docker(space: Space) -> Iterator[Yield]:
         return
     if not full and (space.available >= TIGHT or share >= QUARTER) and (share >= LOW or space.available >= LOW_BYTES):
         return
-    left = _bytes(min(space.available, space.free))
+    left = sized(min(space.available, space.free))
     yield Finding(
         subject=space.path,
         title=f"the file system of {space.path} is full"
         if full
         else f"{left} are left on the file system of {space.path}",
-        message=f"{left} of {_bytes(space.size)} are left on the file system of {space.path} ({share:.0%})",
+        message=f"{left} of {sized(space.size)} are left on the file system of {space.path} ({share:.0%})",
         evidence=(space.cite(2, f"free {space.available:,}"), space.cite(1, f"size {space.size:,}")),
         remedy=_room(space),
         severity=Severity.ERROR if full else Severity.WARNING,

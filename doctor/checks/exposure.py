@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 
+from doctor.amounts import plural
 from doctor.checks.published_ports import spelled
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
@@ -26,6 +27,7 @@ from doctor.model import (
     Remedy,
     Severity,
     Step,
+    Unknown,
     Yield,
 )
 from doctor.places import in_run
@@ -78,22 +80,22 @@ def api_open(
     if not daemon.pid:
         yield NotApplicable("dockerd does not run")
         return
-    if not any("hosts" in where for where in (options.flags, options.file)):
-        return
     if options.on("tlsverify"):
         return
     for value, origin in _addresses(options):
         listener = _heard(value, sockets)
-        if value.startswith("tcp://") and (listener is not None or sockets.missing):
+        if listener is not None or sockets.missing:
             yield _open(value, origin, listener, options, config, lifecycle, firewall)
+    if not options.known("hosts"):
+        yield Unknown("hosts", options.unread)
 
 
 def _addresses(options: Options) -> list[tuple[str, Origin]]:
-    """Give each address that dockerd was told to listen on, and what told it."""
-    found = [(one.value, one) for one in options.flags.get("hosts", ())]
+    """Give each address of TCP that dockerd was told to listen on, and what told it last."""
+    found = {one.value: one for one in options.flags.get("hosts", ())}
     if "hosts" in options.file:
-        found += [(value, options.file["hosts"]) for value in options.file["hosts"].value.split(",")]
-    return list({value: (value, origin) for value, origin in found}.values())
+        found |= dict.fromkeys(options.file["hosts"].value.split(","), options.file["hosts"])
+    return [(value, origin) for value, origin in found.items() if value.startswith("tcp://")]
 
 
 def _place(value: str) -> tuple[str, int]:
@@ -209,8 +211,8 @@ def docker_group_is_root(group: DockerGroup) -> Iterator[Yield]:
     many = len(group.members) > 1
     yield Finding(
         subject="docker",
-        title=f"{', '.join(group.members)} can become root: member{'s' if many else ''} of group docker",
-        message=f"the group docker has {len(group.members)} member{'s' if many else ''}: {', '.join(group.members)}",
+        title=f"{', '.join(group.members)} can become root: {'members' if many else 'member'} of group docker",
+        message=f"the group docker has {plural(len(group.members), 'member')}: {', '.join(group.members)}",
         evidence=(group.cited,),
         remedy=Remedy(
             "take out who need not be root",

@@ -169,14 +169,7 @@ def _without(
             ),
             Citation(layers.record.name, 0, f"has no {missing[0][7:19]}...", "layerdb/sha256/"),
         ),
-        remedy=Remedy(
-            "let dockerd notice, then get the image again",
-            tuple(steps),
-            risk="disruptive" if lifecycle.stops else "safe",
-            stops=lifecycle.stops,
-            stays_down=lifecycle.stays_down,
-            restarts="dockerd",
-        ),
+        remedy=lifecycle.starting("let dockerd notice, then get the image again", tuple(steps)),
         hits=(
             Effect(
                 "dockerd has dropped the image:" if dropped else "dockerd drops the image when it starts:", image.shown
@@ -225,14 +218,10 @@ def name_of_image_leads_nowhere(
     if not images.names:
         yield NotApplicable("no image has a name")
         return
-    by_id: dict[str, list[str]] = {}
-    for name, identity in images.names.items():
-        if identity[7:] not in images.known:
-            by_id.setdefault(identity, []).append(name)
     if file.mtime >= images.began:
         return  # written while it was read: what it names may have come after the images were listed
     found = []
-    for identity in by_id:
+    for identity in dict.fromkeys(one for one in images.names.values() if one[7:] not in images.known):
         image = _image(images, identity)
         name = (image.names or image.digests)[0]
         found.append(
@@ -252,53 +241,25 @@ def name_of_image_leads_nowhere(
 def _no_names(images: Images, containers: Containers, daemon: Daemon, loaded: Loaded, lifecycle: Lifecycle) -> Finding:
     file = images.file
     state = f"is {images.fault}" if images.fault else "is not there"
-    known = sorted(name for names in (loaded.images or {}).values() for name in names if name != "<none>:<none>")
-    evidence = (Citation(file.name, 1 if file.data else 0, file.text[:60] or state, file.target),)
-    since = Since(latest=Moment(file.mtime, "the file was written last", evidence[0])) if file.mtime else None
+    cited = Citation(file.name, 1 if file.data else 0, file.text[:60] or state, file.target)
+    since = Since(latest=Moment(file.mtime, "the file was written last", cited)) if file.mtime else None
     if daemon.pid:
-        steps: tuple[Step, ...] = (Note("give any image one more name (docker tag): that writes all names anew"),)
-        if known:
-            steps = (Command(("docker", "tag", known[0], "doctor:names")), Command(("docker", "rmi", "doctor:names")))
-        return Finding(
-            subject="repositories.json",
-            title=f"the names of images are not on the disk: repositories.json {state.partition(':')[0]}",
-            message=f"{file.target} {state}; dockerd still knows {len(known)} names, and would not start again with this",
-            evidence=evidence,
-            remedy=Remedy("make dockerd write what it knows; nothing stops", steps),
-            severity=Severity.WARNING,
-            hits=(
-                Effect(
-                    "at its next start dockerd ends"
-                    if images.fault
-                    else "at its next start all images lose their names"
-                ),
-            ),
-            works=(Effect("dockerd goes on, with all names"),),
-            since=since,
-        )
-    told = {name: held for name, held in _PAIR.findall(file.text) if held[7:] in images.known}
-    for one in containers.all:
-        name = one.image if ":" in one.image.rpartition("/")[2] else f"{one.image}:latest"
-        if (
-            one.image
-            and "@" not in name
-            and one.image_id[7:] in images.known
-            and not one.image_id[7:].startswith(one.image)
-        ):
-            told.setdefault(name, one.image_id)
+        return _names_in_memory(images, loaded, state, cited, since)
+    told = _told(images, containers)
     text: dict[str, dict[str, str]] = {}
     for name, identity in sorted(told.items()):
         text.setdefault(name.rpartition(":")[0], {})[name] = identity
     first: list[Step] = [Command(("mv", file.target, f"{file.target}.was"))] if file.status != "absent" else []
     first.append(write(file.target, json.dumps({"Repositories": text}, separators=(",", ":"))))
-    start = lifecycle.starting("write back the names that are known, then start dockerd", (*first, *lifecycle.start))
     nameless = tuple(image.id[7:19] for image in images.all if image.id not in told.values())
     return Finding(
         subject="repositories.json",
         title=f"the names of images are lost: repositories.json {state.partition(':')[0]}",
         message=f"{file.target} {state}; {len(told)} names can be told from containers and from what is left of it",
-        evidence=evidence,
-        remedy=start,
+        evidence=(cited,),
+        remedy=lifecycle.starting(
+            "write back the names that are known, then start dockerd", (*first, *lifecycle.start)
+        ),
         hits=(
             Effect("dockerd does not start" if images.fault else "all images lose their names when dockerd starts"),
             *((Effect("no name is known for these images; docker tag gives one:", nameless),) if nameless else ()),
@@ -306,3 +267,35 @@ def _no_names(images: Images, containers: Containers, daemon: Daemon, loaded: Lo
         works=(Effect("the images are there, by their ids"),),
         since=since,
     )
+
+
+def _names_in_memory(images: Images, loaded: Loaded, state: str, cited: Citation, since: Since | None) -> Finding:
+    """While dockerd runs it knows all names, and writes them all when one more comes."""
+    known = sorted(name for names in (loaded.images or {}).values() for name in names if name != "<none>:<none>")
+    steps: tuple[Step, ...] = (Note("give any image one more name (docker tag): that writes all names anew"),)
+    if known:
+        steps = (Command(("docker", "tag", known[0], "doctor:names")), Command(("docker", "rmi", "doctor:names")))
+    bites = "dockerd ends" if images.fault else "all images lose their names"
+    return Finding(
+        subject="repositories.json",
+        title=f"the names of images are not on the disk: repositories.json {state.partition(':')[0]}",
+        message=f"{images.file.target} {state}; dockerd still knows {len(known)} names, and at its next start {bites}",
+        evidence=(cited,),
+        remedy=Remedy("make dockerd write what it knows; nothing stops", steps),
+        severity=Severity.WARNING,
+        hits=(Effect(f"at its next start {bites}"),),
+        works=(Effect("dockerd goes on, with all names"),),
+        since=since,
+    )
+
+
+def _told(images: Images, containers: Containers) -> dict[str, str]:
+    """Give names and image ids that what is left of the file tells, and containers that were made by a name."""
+    told = {name: held for name, held in _PAIR.findall(images.file.text) if held[7:] in images.known}
+    for one in containers.all:
+        identity = one.image_id[7:]
+        by_name = one.image and "@" not in one.image and not identity.startswith(one.image)
+        if by_name and identity in images.known:
+            name = one.image if ":" in one.image.rpartition("/")[2] else f"{one.image}:latest"
+            told.setdefault(name, one.image_id)
+    return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.amounts import plural
 from doctor.facts.cgroups import Inits, Signals
 from doctor.facts.clock import Clock
 from doctor.facts.containers import Container, Containers
@@ -239,7 +240,7 @@ def _unknown_to_docker(identity: str, shim: Process, processes: Processes, sandb
     for file in sandboxes.all if sandboxes else ():
         if file.inode and file.inode in spaces:
             steps += [Command(("umount", file.path)), Command(("rm", file.path))]
-    many = f"{len(inside)} processes run" if len(inside) != 1 else "1 process runs"
+    many = f"{plural(len(inside), 'process', 'processes')} {'runs' if len(inside) == 1 else 'run'}"
     return Finding(
         subject=identity[:12],
         title=f"container {identity[:12]} runs, and Docker does not know it",

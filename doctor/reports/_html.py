@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from doctor.amounts import plural
 from doctor.model import Command, Diagnosis, Moment, Note, Reported, Result, Severity
 from doctor.reports import text, words
 
@@ -123,19 +124,19 @@ def headline(report: Report) -> str:
     """Say in a few words what came of it. Nothing is called right that could not be looked at."""
     counts = report.counts
     if causes(report):
-        return words.plural(len(causes(report)), "cause")
+        return plural(len(causes(report)), "cause")
     if _found(report):
-        return words.plural(counts.errors or counts.warnings, "error" if counts.errors else "warning")
+        return plural(counts.errors or counts.warnings, "error" if counts.errors else "warning")
     if _undone(report):
-        return f"{_undone(report)} of {words.plural(counts.checks, 'check')} unknown"
-    return f"{words.plural(counts.ran, 'check')} found nothing wrong"
+        return f"{_undone(report)} of {plural(counts.checks, 'check')} unknown"
+    return f"{plural(counts.ran, 'check')} found nothing wrong"
 
 
 def title(report: Report) -> str:
     """Give the title of the page: the first cause, or the headline."""
     found = causes(report)
     said = shortened(one_line(found[0].title), _TITLE_WIDTH) if found else headline(report)
-    more = f" (and {words.plural(len(found) - 1, 'cause')} more)" if len(found) > 1 else ""
+    more = f" (and {plural(len(found) - 1, 'cause')} more)" if len(found) > 1 else ""
     return f"{said}{more} - {shortened(report.host.hostname, _TITLE_WIDTH)}"
 
 
@@ -143,24 +144,24 @@ def summary(report: Report) -> Iterator[str]:
     """Give the lines below the headline: the other counts, and the order of the cures."""
     counts = report.counts
     took = text.seconds(report.ms)
-    parts = [words.plural(counts.notes, "note")]
+    parts = [plural(counts.notes, "note")]
     parts += [
         f"{number} {word}" for number, word in ((counts.ignored, "ignored"), (counts.unknown, "unknown")) if number
     ]
     if counts.broken:
         parts.append(f"{counts.broken} broken by a fault of doctor")
     if report.unsettled:
-        parts.append(f"{words.plural(len(report.unsettled), 'container')} came or went, not judged")
+        parts.append(f"{plural(len(report.unsettled), 'container')} came or went, not judged")
     if not _found(report):
-        others = f"the other {words.plural(counts.ran, 'check')} found nothing wrong in {took}"
+        others = f"the other {plural(counts.ran, 'check')} found nothing wrong in {took}"
         done = others if _undone(report) else f"in {took}"
         idle = f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
         yield "; ".join([*([done] if counts.ran else ()), *([idle] if counts.not_applicable else ()), *parts])
         return
     if causes(report) or counts.errors:
-        parts.insert(0, words.plural(counts.warnings, "warning"))
+        parts.insert(0, plural(counts.warnings, "warning"))
     done = f"{counts.checks - _undone(report)} of " if _undone(report) else ""
-    yield f"{', '.join(parts)}; {done}{words.plural(counts.checks, 'check')} in {took}"
+    yield f"{', '.join(parts)}; {done}{plural(counts.checks, 'check')} in {took}"
     for each in causes(report):
         if each.cure_after:
             yield _order(each)
@@ -172,7 +173,7 @@ def _order(cause: Diagnosis) -> str:
     if remedy.restarts == "dockerd" and remedy.stops:
         return (
             f"Do not restart Docker before {first} {'is' if len(cause.cure_after) == 1 else 'are'} cured:"
-            f" {words.plural(len(remedy.stops), 'container')} would stop, and could fail to start again."
+            f" {plural(len(remedy.stops), 'container')} would stop, and could fail to start again."
         )
     why = {"dockerd": ", which restarts Docker", "host": ", which restarts the host"}.get(remedy.restarts or "", "")
     return f"Cure {first} before {cause.code}{why}."
@@ -383,8 +384,8 @@ def origin(report: Report, clock: Clock) -> Iterator[tuple[str, str]]:
     yield "time taken", text.seconds(report.ms)
     idle = f"{counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
     yield "checks", f"{counts.checks}: {counts.ran} ran, {counts.unknown} unknown, {idle}, {counts.broken} broken"
-    levels = (words.plural(counts.errors, "error"), words.plural(counts.warnings, "warning"))
-    notes = words.plural(counts.notes, "note")
+    levels = (plural(counts.errors, "error"), plural(counts.warnings, "warning"))
+    notes = plural(counts.notes, "note")
     yield "findings", f"{len(report.findings)}: {', '.join(levels)}, {notes}, {counts.ignored} ignored"
     yield "removed from the evidence", ", ".join(f"{one.count} {one.kind}" for one in report.removed) or "nothing"
 
@@ -400,7 +401,7 @@ def unknown_tables(report: Report) -> Iterator[Table]:
             (str(len(codes)), reason, tuple(codes))
             for reason, codes in sorted(reasons.items(), key=lambda item: -len(item[1]))
         ]
-        caption = f"{words.plural(report.counts.unknown, 'check')} could not be judged"
+        caption = f"{plural(report.counts.unknown, 'check')} could not be judged"
         yield Table("unknown", caption, ("checks", "why", "codes"), (("", rows),))
     if report.missing:
         rows = [(one.record, one.status, one.why, f"{one.ms:.1f}") for one in report.missing]

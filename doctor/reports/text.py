@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from msgspec import Struct
 
+from doctor.amounts import plural
 from doctor.model import Command, Diagnosis, Edit, EditKey, Effect, Report, Reported, Result, Severity
 from doctor.reports import words
 
@@ -66,7 +67,7 @@ def short(report: Report, out: TextIO, style: Style | None = None) -> None:
             lines.append(f"  cure ({cause.remedy.risk}) {words.safe(what)}")
     counts = report.counts
     lines.append(
-        f"{words.plural(counts.causes, 'cause')}, {words.plural(counts.warnings, 'warning')},"
+        f"{plural(counts.causes, 'cause')}, {plural(counts.warnings, 'warning')},"
         f" {counts.unknown} unknown of {counts.checks}; doctor {words.safe(report.doctor)}"
     )
     out.write("\n".join(lines) + "\n")
@@ -127,7 +128,7 @@ class _Text:
         yield from unknown
         if self.report.unsettled:
             several = len(self.report.unsettled) > 1
-            went = words.plural(len(self.report.unsettled), "container")
+            went = plural(len(self.report.unsettled), "container")
             yield f"unsettled: {went} came or went meanwhile and {'were' if several else 'was'} not judged"
         yield self._last()
         for fault in self.report.faults:
@@ -152,7 +153,7 @@ class _Text:
             if stops:
                 text += (
                     f" Do not restart Docker before {first} {'is' if len(later.cure_after) == 1 else 'are'} cured:"
-                    f" {words.plural(len(stops), 'container')} would stop,"
+                    f" {plural(len(stops), 'container')} would stop,"
                     " and could fail to start again."
                 )
             elif len(later.cure_after) == len(errors):
@@ -317,7 +318,7 @@ class _Text:
             return
         reasons = Counter(one.reason for one in unknown)
         total = self.report.counts.checks
-        yield f"unknown: {len(unknown)} of {words.plural(total, 'check')}"
+        yield f"unknown: {len(unknown)} of {plural(total, 'check')}"
         for reason, count in reasons.most_common():
             yield f"  {count:2}  {words.safe(reason)}"
             if self.style.verbose:
@@ -335,16 +336,16 @@ class _Text:
             ok = self._paint("ok", _GREEN)
             if counts.unknown:
                 return f"{ok}: the other {counts.ran} found nothing wrong in {took}"
-            line = f"{ok}: {words.plural(counts.ran, 'check')} found nothing wrong in {took}"
+            line = f"{ok}: {plural(counts.ran, 'check')} found nothing wrong in {took}"
             if counts.not_applicable:
                 line += f"; {counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"
             if counts.notes:
-                line += f"; {words.plural(counts.notes, 'note')} (-v)"
+                line += f"; {plural(counts.notes, 'note')} (-v)"
             if counts.ignored:
                 line += f"; {counts.ignored} ignored"
             return line
-        line = f"{words.plural(counts.causes, 'cause')}, {words.plural(counts.warnings, 'warning')}"
-        line += f", {words.plural(counts.notes, 'note')}"
+        line = f"{plural(counts.causes, 'cause')}, {plural(counts.warnings, 'warning')}"
+        line += f", {plural(counts.notes, 'note')}"
         if counts.ignored:
             line += f", {counts.ignored} ignored"
         if counts.unknown:

@@ -8,6 +8,7 @@ from time import gmtime, strftime, struct_time
 from typing import TYPE_CHECKING
 from unicodedata import category
 
+from doctor.amounts import plural
 from doctor.model import Command, Edit, EditKey, Note
 
 if TYPE_CHECKING:
@@ -35,15 +36,6 @@ def _visible(char: str) -> str:
         return char
     number = ord(char)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004 - planes of Unicode
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Say how many: `1 cause`, `2 causes`.
-
-    >>> plural(1, "cause"), plural(0, "cause")
-    ('1 cause', '0 causes')
-    """
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def shortened(names: Sequence[str], limit: int = NAMES) -> list[str]:
