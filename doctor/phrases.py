@@ -7,6 +7,7 @@ words: case, punctuation, quotes and the escapes of logs do not count, ids and a
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
@@ -191,8 +192,6 @@ def _stands(runs: tuple[tuple[str, ...], ...], given: list[str], where: Mapping[
 
 
 def _follows(at: int, ends: list[int]) -> bool:
-    from bisect import bisect_right
-
     before = bisect_right(ends, at)
     return before > 0 and at - ends[before - 1] <= GAP
 

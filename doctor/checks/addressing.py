@@ -299,6 +299,7 @@ def pool_exhausted(networks: Networks, containers: Containers) -> Iterator[Yield
     NET003 (a range outside of the subnet)
     ## Limits
     Addresses that the engine holds for nobody are not seen; a restart of it frees them.
+    IPv6, and pools of more than 1024 addresses, are not counted.
     ## References
     moby libnetwork/ipams/defaultipam
     """

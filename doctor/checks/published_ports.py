@@ -122,14 +122,13 @@ def port_taken(
 
 def _kept_down(container: Container, containers: Containers, sockets: Sockets, proxies: Proxies) -> Iterator[Finding]:
     for port in {spelled(port): port for port in container.asked.ports}.values():
-        for held in (
-            _by_container(port, container, containers),
-            _by_proxy(port, container, proxies),
-            _by_process(port, container, sockets),
-        ):
-            if held is not None:
-                yield _taken(container, port, *held)
-                break
+        held = (
+            _by_container(port, container, containers)
+            or _by_proxy(port, container, proxies)
+            or _by_process(port, container, sockets)
+        )
+        if held is not None:
+            yield _taken(container, port, *held)
 
 
 _Holder = tuple[str, Citation, tuple[Command | Note, ...]]

@@ -53,7 +53,7 @@ def default_route_lost(containers: Containers, ends: Ends, links: Links) -> Iter
     NET010 (the gateway is not on the bridge), NET034 (forwarding is off)
     ## Limits
     A route by a link that is not Docker's (a VPN's), or by another container, is taken to be
-    on purpose. Containers that are on internal networks only have none.
+    on purpose. Containers with an internal network, or one of another driver, are not judged.
     ## References
     ip-route(8), moby libnetwork/sandbox.go
     """
@@ -284,7 +284,8 @@ def packets_too_large(
     ## Looks like
     NET034 (nothing gets through at all), a slow server
     ## Limits
-    What lies beyond this host is not measured. The clamp helps TCP, not QUIC or other UDP.
+    What lies beyond this host is not measured. The clamp helps TCP, not QUIC or other UDP;
+    where the firewall has one for any link, uplinks are not judged.
     ## References
     ip-link(8), RFC 2923, https://github.com/moby/moby/issues/22028
     """

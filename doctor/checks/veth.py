@@ -53,8 +53,8 @@ def veth_off_the_bridge(containers: Containers, ends: Ends, links: Links) -> Ite
     ## Looks like
     NET009 (the whole bridge), NET010 (its address)
     ## Limits
-    Networks of other drivers than bridge, and containers that share another's namespace,
-    are judged where the namespace is. Who took the link off the bridge is not recorded.
+    Networks of other drivers than bridge are not judged; containers that share another's
+    namespace are judged with that one. Who took the link off the bridge is not recorded.
     ## References
     veth(4), ip-link(8), moby libnetwork/drivers/bridge/bridge_linux.go CreateEndpoint
     """
