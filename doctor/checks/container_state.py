@@ -51,8 +51,8 @@ CRASHES = {132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 139: "SI
 
 _STOOD_IN_THE_WAY = (
     (
-        re.compile("networking|external connectivity|port is already allocated|network |endpoint"),
-        ("DMN022", "NET009", "NET021", "NET030", "NET037", "NET038", "NET059"),
+        re.compile("networking|external connectivity|port is already allocated|network |endpoint|address pool"),
+        ("DMN022", "NET003", "NET009", "NET021", "NET030", "NET037", "NET038", "NET059"),
     ),
     (
         re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file"),

@@ -52,8 +52,8 @@ def docker_proxy_astray(
     ## Looks like
     NET037 (another process or container holds the port), NET058 (nobody listens inside)
     ## Limits
-    Left over is a warning until a container fails for it. With rootless dockerd, or while
-    containers come and go, not judged.
+    Left over is a warning until a container fails for it. One younger than a second, and all
+    with rootless dockerd or while containers come and go, are not judged.
     ## References
     moby cmd/docker-proxy, libnetwork/portmapper
     """

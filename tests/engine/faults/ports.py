@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from doctor.checks.docker_proxy import YOUNG
 from tests.engine.faults.table import Fault
 from tests.enginehost import HOST_IP, IMAGE
 
@@ -86,11 +87,15 @@ def _captured(host: EngineHost) -> None:
 
 
 def _left_over(host: EngineHost) -> None:
-    """A docker-proxy of nobody, as a crash leaves it; it tells whoever holds the other end of its third file."""
+    """A docker-proxy of nobody, as a crash leaves it; it tells whoever holds the other end of its third file.
+
+    A younger one may belong to a container that is just being started: doctor leaves it alone for a second.
+    """
     args = f"-proto tcp -host-ip 0.0.0.0 -host-port {PORT} -container-ip 172.17.0.99 -container-port 80"
     host.sh(f"setsid docker-proxy {args} >/dev/null 2>&1 </dev/null 3>/dev/null &")
     for _ in range(200):
         if host.sh("ss -Hltn").count(f":{PORT} "):
+            time.sleep(YOUNG)
             return
         time.sleep(0.01)
 
