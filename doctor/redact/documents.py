@@ -70,12 +70,16 @@ class Documents:
             if (span.start, span.end) == (start, end):
                 new = self.settings.known.token(canonical(json_unescape(literal), span), named.kind, strong=span.strong)
             elif b"\\" in literal:
-                new = json_escape(self.texts.text(json_unescape(literal), kind))
-            if new == literal:
-                edits += self.texts.edits(data, [named._replace(end=done)])
+                # What the string says decides: a pattern that only its escapes match (`password \npassword`) found nothing.
+                old = json_unescape(literal)
+                new = self.texts.text(old, kind)
+                new = literal if new == old else json_escape(new)
             else:
+                edits += self.texts.edits(data, [named._replace(end=done)])
+                continue
+            done = end
+            if new != literal:
                 edits.append(Edit(start, end, new))
-                done = end
         return apply(data, edits)
 
 

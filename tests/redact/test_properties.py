@@ -59,6 +59,7 @@ def test_shrapnel(text: str, how: str) -> None:
 
 
 @given(SECRETS, st.sampled_from(["A_PASSWORD", "API_TOKEN", "dbPassword", "SECRET_KEY", "my.secret"]), SHRAPNEL)
+@example("Ab1!xyz9", "A_PASSWORD", "ENV password \npassword")
 def test_a_secret_variable_goes_whatever_its_value(value: str, name: str, around: str) -> None:
     """By structure, no value of a secret name survives, however it is spelt or what stands around it."""
     document = {"Config": {"Env": [f"X={around}", f"{name}={value}", "PATH=/bin"], "Labels": {"a": around}}}
