@@ -103,6 +103,7 @@ def check(
     output: Annotated[list[str] | None, typer.Option("--output", "-o")] = None,
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     example: Annotated[str, typer.Option("--example")] = "",
+    probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False,  # noqa: FBT002
     colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
@@ -123,7 +124,7 @@ def check(
         sys.stdout.write(listing())
         raise typer.Exit(CLEAN)
     seconds = options.duration(deadline)
-    found = evidence.take(bundle, example, registry, seconds)
+    found = evidence.take(bundle, example, registry, seconds, probe=probe)
     snapshot = found.snapshot
     from doctor.assess import assess
 
@@ -163,6 +164,7 @@ def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least:
 def collect(
     output: Annotated[str, typer.Option("--output", "-o")] = "",
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
 ) -> None:
     """Collect evidence, redacted, into one file."""
     from doctor import evidence, options, writing
@@ -171,7 +173,7 @@ def collect(
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
     registry = options.registry()
-    found = evidence.take("", "", registry, seconds)
+    found = evidence.take("", "", registry, seconds, probe=probe)
     raise typer.Exit(writing.bundle(found.snapshot, output, found.leaks))
 
 

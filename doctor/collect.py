@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from doctor import __version__, sources
+from doctor.asking import questions
 from doctor.docker_api import ApiError, DockerApi
 from doctor.keeping import Keeper, shown, since
 from doctor.lanes import Job, Lane, current, wait
@@ -40,6 +41,8 @@ PING_SECONDS = 2.0
 BRACKET_SECONDS = 0.25
 """How long reading waits for the first list of containers: a daemon that hangs creates none meanwhile."""
 LAST_SECONDS = 1.0
+ASK_SECONDS = 2.0
+"""How long a nameserver has to answer; a resolver waits five (resolv.conf(5)), and a recursive one has this at hand."""
 
 
 class Collector:
@@ -62,6 +65,8 @@ class Collector:
         self.reading = until - min(LAST_SECONDS / 2, (until - self.began) / 5)
         """When everything but the last look has to be done."""
         self.progress: Callable[[int, float], None] | None = None
+        self.probe = False
+        """Whether nameservers are asked: the only thing that is ever sent."""
         self.lanes = {name: Lane(name, self._fault) for name in ("api", "files", "commands", "store", "survey")}
 
     # The course of a run
@@ -99,6 +104,12 @@ class Collector:
         for lane in (survey, api, files, commands, store):
             lane.start(self.wake)
         self._wait(first, self.reading)
+        if self.probe:
+            asking = Lane("asking", self._fault)
+            self.lanes["asking"] = asking
+            asking.add("probe/nameservers", "nameservers", ASK_SECONDS + 1.0, self._ask_nameservers)
+            asking.start(self.wake)
+            self._wait(("asking",), self.reading)
         last = Lane("last", self._fault)
         self.lanes["last"] = last
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
@@ -187,6 +198,23 @@ class Collector:
             pids = {line.split("/", 1)[0] for line in first.text.split("\n") if "/cmdline\t" in line}
             lines = self.host.tree("/proc", sorted(pids, key=int), ("stat",), 8 << 20)[0]
         self.kept.keep("proc/last", "tree", "/proc", lines.encode("utf-8", "surrogateescape"), "none", ms=since(start))
+
+    def _ask_nameservers(self) -> None:
+        """Have a process of its own ask every nameserver from where it is asked, all at the same time."""
+        wanted, more = questions(self.kept.records, self.places.argv)
+        seconds = min(ASK_SECONDS, self.reading - 0.3 - time.monotonic())
+        if seconds < ASK_SECONDS / 2:
+            why = f"{max(0.0, seconds):.1f} s of the deadline were left, too few to wait for answers"
+            self.kept.missing("probe/nameservers", "netns", "nameservers", "not-run", why)
+            return
+        done = self.host.ask(wanted, seconds)
+        status: Status = "failed" if done.status == "ok" and done.returncode else done.status
+        why = "" if status == "ok" else f"the process that asks them: {status}"
+        if status == "ok" and more:
+            status, why = "truncated", f"{more} more were not asked"
+        target = f"nameservers, {seconds:.1f} s"
+        ms = done.seconds * 1000
+        self.kept.keep("probe/nameservers", "netns", target, done.stdout, "text", status=status, why=why, ms=ms)
 
     def _await_list(self) -> None:
         """Read nothing before the first list of containers: what is made meanwhile would be in neither list."""
@@ -347,9 +375,13 @@ def collect(
     extra: Iterable[Source] = (),
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
+    probe: bool = False,
 ) -> Snapshot:
-    """Read all evidence of a host within `deadline` seconds. Changes nothing; raises nothing for what it finds."""
-    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress)[0]
+    """Read all evidence of a host within `deadline` seconds. Changes nothing; raises nothing for what it finds.
+
+    With `probe` the nameservers of the host and of its containers are asked one question each; else nothing is sent.
+    """
+    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress, probe=probe)[0]
 
 
 def gather(
@@ -359,6 +391,7 @@ def gather(
     extra: Iterable[Source] = (),
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
+    probe: bool = False,
 ) -> tuple[Snapshot, Redactor]:
     """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it."""
     began = time.monotonic()
@@ -366,6 +399,7 @@ def gather(
     found = places or find(host, here())
     run = Collector(host, found, extra, began + deadline)
     run.progress = progress
+    run.probe = probe
     # Lanes make many short system calls, each of which gives the interpreter away: a thread that parses meanwhile would
     # keep it for 5 ms each time (measured: a fifth of the whole run).
     interval = sys.getswitchinterval()

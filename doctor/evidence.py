@@ -32,8 +32,10 @@ class Evidence(NamedTuple):
         return leaks(artefact, self.redactor)
 
 
-def take(bundle: str, example: str, loaded: Registry, seconds: float) -> Evidence:
-    """Give what is to be judged. Raises UsageError."""
+def take(bundle: str, example: str, loaded: Registry, seconds: float, *, probe: bool = False) -> Evidence:
+    """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError."""
+    if probe and (bundle or example):
+        raise UsageError("check: --probe asks from this host, not from a bundle or an example")
     if bundle and example:
         raise UsageError("check: a bundle or an example, not both")
     if example:
@@ -60,7 +62,9 @@ def take(bundle: str, example: str, loaded: Registry, seconds: float) -> Evidenc
         raise typer.Exit(INCOMPLETE)
     # What remains of the deadline is for judging and writing.
     budget = max(0.2, seconds - min(0.5, seconds * 0.1))
-    snapshot, redactor = gather(host, deadline=budget, extra=loaded.sources, places=places, progress=_progress())
+    snapshot, redactor = gather(
+        host, deadline=budget, extra=loaded.sources, places=places, progress=_progress(), probe=probe
+    )
     return Evidence(snapshot, "", redactor)
 
 

@@ -10,14 +10,18 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from doctor.linux import spawn, syscalls, trees
 from doctor.linux.frames import MODULES
 
+if TYPE_CHECKING:
+    from doctor.linux.ask import Question
+
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _SURVEY = 128 << 20
+_ASKED = 1 << 18
 
 
 class NotRegularError(OSError):
@@ -65,6 +69,9 @@ class Host(Protocol):
 
     def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
         """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints."""
+
+    def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
+        """Ask nameservers, in a process of its own: the only call that sends anything. `linux.ask` says what it prints."""
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
@@ -173,6 +180,11 @@ class LocalHost:
         # What it may take itself is a little less: then it says what did not come back.
         argv = spawn.own("doctor.linux.survey", sandboxes, modules, f"{seconds - min(0.2, seconds / 5):.3f}")
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY)
+
+    def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
+        """See `Host.ask`."""
+        argv = spawn.own("doctor.linux.ask", f"{seconds:.3f}", *("\t".join(one) for one in questions))
+        return spawn.run(argv, deadline_seconds=seconds + 0.5, limit_bytes=_ASKED)
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""

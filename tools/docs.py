@@ -15,6 +15,7 @@ from typing import Any
 from doctor import help as pages
 from doctor import sources
 from doctor.amounts import sized
+from doctor.asking import MANY
 from doctor.registry import AREAS, Check, load, sections
 from doctor.reports.json import schema
 
@@ -121,6 +122,8 @@ Each with a bound on time and size; what is in braces is where this host's docke
 - of each network namespace, by netlink: links, addresses, routes, rules, neighbours, listening sockets; its firewall rules
   where it has any
 - the names and kinds of the sandboxes in `{{exec_root}}/netns`
+- with `--probe` only, and the only thing that is sent: one question to each nameserver of this host and of its running
+  containers, by UDP and by TCP, from the network namespace that asks it; {many} pairs of namespace and server at most, 2 s
 """
 
 
@@ -131,7 +134,7 @@ def evidence() -> str:
     lines = [
         NOTE.format("doctor/sources.py"),
         "# What is read\n",
-        _ALSO.format(list=sources.LIST, files=files, state=state),
+        _ALSO.format(many=MANY, list=sources.LIST, files=files, state=state),
         "| | what | for | at most | only where the kernel has |",
         "| --- | --- | --- | --- | --- |",
     ]

@@ -26,6 +26,7 @@ MODULES = (
     "kernel_log",
     "layerdb",
     "links",
+    "nameservers",
     "overlaps",
     "overlay_links",
     "published_ports",

@@ -33,6 +33,7 @@ STUB = "127.0.0.53"
 DEFAULTS = frozenset({"8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"})
 """Google's servers, which dockerd writes where the host names none that a container could reach."""
 
+_BEHIND = re.compile(r"^# ExtServers: \[([^\]\n]*)\]", re.MULTILINE)
 _SERVER = re.compile(r"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
 
 
@@ -58,6 +59,14 @@ class ResolvConf(Struct, frozen=True):
     def beyond(self) -> tuple[str, ...]:
         """Servers that are not the reader's own."""
         return tuple(one for one in self.servers if not is_loopback(one))
+
+    @property
+    def behind(self) -> tuple[tuple[str, bool], ...] | None:
+        """The servers that dockerd asks for it, and whether from the host's namespace; None where the file does not tell."""
+        told = _BEHIND.search(self.text)
+        if told is None:
+            return None
+        return tuple((word.removeprefix("host(").removesuffix(")"), "(" in word) for word in told[1].split())
 
     @property
     def cited(self) -> Citation:

@@ -40,6 +40,7 @@ def doctor(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
         (("check", "--example", "nothing"), "is none of forwarding-off"),
         (("check", "/nowhere/host.tar.gz"), "cannot read: no such file or directory"),
         (("check", "x.tar.gz", "--example", "forwarding-off"), "not both"),
+        (("check", "--probe", "--example", "forwarding-off"), "asks from this host, not from a bundle or an example"),
         (("collect",), "where to?"),
         (("explain", "NET03"), "no such check: NET03"),
     ],

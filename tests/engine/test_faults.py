@@ -103,9 +103,9 @@ def host(request: pytest.FixtureRequest, suite: str, pool: Pool) -> Iterator[Eng
         yield made
 
 
-def report(host: EngineHost) -> tuple[int, dict[str, Any]]:
+def report(host: EngineHost, options: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     """Run `doctor check` as a user would; exit code and the report."""
-    done = host.doctor("check", "--format", "json")
+    done = host.doctor("check", "--format", "json", *options)
     assert not done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -163,7 +163,7 @@ def carry_out(host: EngineHost, steps: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.code}-{fault.name}")
 def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
     """Broken: this code comes first and no other is a cause. Cured as printed: the probe is as before, doctor is clean."""
-    code, found = report(host)
+    code, found = report(host, fault.options)
     assert code == 0, found["diagnoses"]
     noted = set_up(found)
     healthy = fault.probe(host)
@@ -171,7 +171,7 @@ def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
     broken = fault.probe(host)
     assert broken != healthy, "the fault changed nothing"
 
-    code, found = report(host)
+    code, found = report(host, fault.options)
     named = [one["code"] for one in found["diagnoses"]]
     assert named == ([] if fault.level == "info" else [fault.code]), "a note is no cause, anything else is the only one"
     new = [one for one in found["findings"] if one["id"] not in noted]
@@ -201,7 +201,7 @@ def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
             break
         time.sleep(1)
     assert healed == healthy
-    code, found = report(host)
+    code, found = report(host, fault.options)
     assert code == 0
     set_up(found)
     assert fault.code not in {one["code"] for one in found["findings"] if one["id"] not in noted}

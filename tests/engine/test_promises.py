@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.faults import populate
-from tests.enginehost import IMAGE, EngineHost
+from tests.engine.nameserver import Nameserver
+from tests.enginehost import IMAGE, OUTSIDE_IP, EngineHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,3 +243,34 @@ def test_bundle_gives_the_same_report(host: EngineHost, tmp_path: Path) -> None:
         del one["host"]["digest"]  # two collections of one host: counters and times moved on
     for key in ("outcomes", "diagnoses", "host", "counts", "unsettled", "removed"):
         assert drop(live[key]) == drop(on_host[key]), key
+
+
+def test_only_probe_sends(host: EngineHost) -> None:
+    """Without --probe no packet for port 53 is made anywhere; with it one a server, protocol and asker, and all is well."""
+    Nameserver(host, "outside", OUTSIDE_IP)
+    host.docker("network", "create", "--internal", "inner")
+    host.docker("run", "-d", "--name", "in1", "--network", "inner", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "nonet", "--network", "none", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "shared", "--network", "container:web", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "hostnet", "--network", "host", IMAGE, "idle")
+    host.sh("iptables -t raw -A PREROUTING -p udp --dport 53; iptables -t raw -A OUTPUT -p udp --dport 53 ! -o lo")
+    count = "iptables -t raw -nvxL | awk '/dpt:53/ {sum += $1} END {print sum}'"
+    clean(host)
+    assert host.sh(count).strip() == "0"
+    done = host.doctor("check", "--probe", "--format", "json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found["diagnoses"]
+    outcome = next(one for one in found["outcomes"] if one["code"] == "NET064")
+    assert outcome["outcome"] == "pass", outcome
+    behind_engine = 0 if host.suite == "sid" else 2  # 28 asks for api and db from the host, which is asked anyway
+    assert int(host.sh(count)) == 1 + 2 + behind_engine  # this host; web and cron
+
+
+def test_probe_in_a_bundle(host: EngineHost) -> None:
+    """What nameservers answered is in a bundle of `collect --probe`, and judged there."""
+    server = Nameserver(host, "outside", OUTSIDE_IP)
+    server.now("silent")
+    host.run("doctor", "collect", "--probe", "-o", "/root/host.tar.gz")
+    server.now("answers")
+    done = host.doctor("check", "/root/host.tar.gz", "--format", "json")
+    assert [one["code"] for one in json.loads(done.stdout)["diagnoses"]] == ["NET064"]

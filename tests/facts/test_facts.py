@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from doctor.examine import Facts
+from doctor.facts.asked import Asked
 from doctor.facts.bootrules import BootRules
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
@@ -59,6 +60,7 @@ FILES = sorted(HERE.glob("*/*.toml"))
 REGISTRY = load(plugins=False)
 
 FACTS: dict[str, type] = {
+    "asked": Asked,
     "bootrules": BootRules,
     "chain_users": ChainUsers,
     "clamps": Clamps,

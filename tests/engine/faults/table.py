@@ -26,7 +26,8 @@ class Fault(NamedTuple):
     `also` are codes that may fire as consequences. `level` is the severity that the finding must have: with a warning or
     a note the exit code stays 0. `engines` are the suites that it can be made on, empty for all; `daemon_args` what its
     dockerd is started with. `setup` prepares the host, which is still healthy then (and clean but for notes). `heal`
-    does what a cure asks of a person, where it has a step that no machine can do; such a cure is not executed.
+    does what a cure asks of a person, where it has a step that no machine can do; such a cure is not executed. `options` are
+    what `doctor check` is given beside.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Fault(NamedTuple):
     engines: tuple[str, ...] = ()
     setup: Callable[[EngineHost], object] | None = None
     heal: Callable[[EngineHost], object] | None = None
+    options: tuple[str, ...] = ()
 
 
 def populate(host: EngineHost) -> None:

@@ -1,0 +1,101 @@
+"""Who is asked with --probe: only what a resolv.conf names, from where it is asked, and no more than the cap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from doctor.asking import LOOPBACK, MANY, questions
+from doctor.snapshot import Record
+from tests.cases import casefile
+
+A = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("base", "behind"),
+    [("healthy-20", "space"), ("healthy-26", "space"), ("healthy-28", "host")],
+)
+def test_healthy_host(base: str, behind: str) -> None:
+    """The host's server from the host and from web; dockerd from api and db, for their own addresses; who is behind it."""
+    records = dict(casefile.base(base).records)
+    records["api/ping"] = Record("api/ping", "api", "/_ping", data=b"OK")
+    found, more = questions(records, ("dockerd",))
+    assert more == 0
+    spaces = {"4026532500": "host", "4026532511": "web", "4026532522": "api", "4026532533": "db"}
+    said = {(spaces[one.inode], one.server, one.name) for one in found}
+    own = {("api", "127.0.0.11", "2.0.7.10.in-addr.arpa"), ("db", "127.0.0.11", "3.0.7.10.in-addr.arpa")}
+    plain = {("host", "198.51.100.1", LOOPBACK), ("web", "198.51.100.1", LOOPBACK)}
+    if behind == "space":
+        plain |= {("api", "198.51.100.1", LOOPBACK), ("db", "198.51.100.1", LOOPBACK)}
+    assert said == own | plain
+    assert len(found) == len(said)
+
+
+def host(servers: str, inspect: str = "", **more: str) -> dict[str, Record]:
+    """A host with one container, `A`, in namespace 7."""
+    texts: dict[str, str] = {
+        "files/etc/resolv.conf": "nameserver 192.0.2.1\n",
+        "netns/index": "1\tn\t0.000\thost\n7\tn\t0.000\t50\n",
+        "proc/processes": "50/ns/net\tl\t0.000\tnet:[7]\n",
+        "api/ping": "OK",
+        f"api/inspect/{A}": inspect
+        or '{"State":{"Pid":50},"Mounts":[],"NetworkSettings":{"Networks":{"n":{"NetworkID":"n1","IPAddress":"10.0.0.2"}}}}',
+        f"store/containers/{A}/resolv.conf": servers,
+        "api/networks": '[{"Id":"n1"}]',
+    }
+    return {name: Record(name, "file", name, data=text.encode()) for name, text in (texts | more).items()}
+
+
+def asked(records: dict[str, Record], *argv: str) -> list[tuple[str, str]]:
+    """Namespace and server of what is asked of containers."""
+    return [
+        (one.inode, one.server) for one in questions(records, argv)[0] if one.server != "192.0.2.1" or one.inode != "1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("servers", "change", "wanted"),
+    [
+        ("nameserver 192.0.2.9\n", {}, [("7", "192.0.2.9")]),
+        ("nameserver nonsense\nnameserver fe80::1%eth0\n", {}, [("7", "fe80::1%eth0")]),
+        ("nameserver 127.0.0.11\n", {}, [("7", "127.0.0.11"), ("7", "192.0.2.1")]),
+        (
+            "nameserver 127.0.0.11\n# ExtServers: [host(127.0.0.53) 192.0.2.3]\n",
+            {},
+            [("7", "127.0.0.11"), ("1", "127.0.0.53"), ("7", "192.0.2.3")],
+        ),
+        ("nameserver 127.0.0.11\n# ExtServers: [nonsense(]\n", {}, [("7", "127.0.0.11")]),
+        ("nameserver 127.0.0.11\n", {"api/networks": '[{"Id":"n1","Internal":true}]'}, [("7", "127.0.0.11")]),
+        ("nameserver 127.0.0.11\n", {"engine/daemon.json": '{"dns": ["192.0.2.7"]}'}, [("7", "127.0.0.11")]),
+        ("nameserver 192.0.2.9\n", {"netns/index": "7\tn\t0.000\thost\n"}, [("7", "192.0.2.1")]),
+        ("nameserver 192.0.2.9\n", {f"api/inspect/{A}": "no json"}, []),
+        ("nameserver 192.0.2.9\n", {f"api/inspect/{A}": '{"State":{"Pid":50},"NetworkSettings":{"Networks":{}}}'}, []),
+    ],
+)
+def test_what_a_container_asks(servers: str, change: dict[str, Any], wanted: list[tuple[str, str]]) -> None:
+    """Its own servers from its namespace; those behind dockerd from where dockerd asks; none where nobody is asked."""
+    assert asked(host(servers, **change)) == wanted
+
+
+def test_file_of_its_own_is_not_asked() -> None:
+    """A resolv.conf that is mounted is not the one that the engine wrote."""
+    ends = '{"Networks":{"n":{"IPAddress":"10.0.0.2"}}}'
+    mounts = '[{"Destination":"/etc/resolv.conf"}]'
+    held = f'{{"State":{{"Pid":50}},"Mounts":{mounts},"NetworkSettings":{ends}}}'
+    assert asked(host("nameserver 192.0.2.9\n", held)) == []
+
+
+def test_daemon_that_is_down_is_not_asked() -> None:
+    """Nobody would answer at 127.0.0.11: that is known."""
+    records = host("nameserver 127.0.0.11\n")
+    del records["api/ping"]
+    assert asked(records) == []
+
+
+def test_no_more_than_the_cap() -> None:
+    """What is beyond it is counted."""
+    servers = "".join(f"nameserver 192.0.2.{number}\n" for number in range(100))
+    found, more = questions(host(servers), ())
+    assert (len(found), more) == (MANY, 101 - MANY)
