@@ -18,7 +18,7 @@ Exit: 0 clean, 1 found, 2 usage, 3 incomplete, 4 a fault of doctor itself
 CHECK = """\
 Usage: doctor check [BUNDLE|-]            default: this host, read only
 What to look at   --only X  --skip X      codes, areas, names, NET020..NET026
-What to try       --probe                 ask each nameserver; else nothing is sent
+What to try       --probe                 also ask each nameserver (sends)
 What to accept    --ignore CODE[:SUBJECT]=REASON[,until=DATE]
                   --fail-on error|warning|info            default error
 Output            --format text|short|json|html           default text
@@ -32,7 +32,7 @@ Without Docker    --example NAME          list: --example list
 COLLECT = """\
 Usage: doctor collect -o FILE.tar.gz      evidence of this host, redacted
                   -o FILE                 mode 0600; - is standard output
-What to try       --probe                 ask each nameserver; else nothing is sent
+What to try       --probe                 also ask each nameserver (sends)
 Limits            --deadline 10s          whole run
 Secrets are removed before anything is written; what was removed is said.
 """
