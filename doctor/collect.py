@@ -85,6 +85,8 @@ class Collector:
         for source in early:
             files.add(source.name, self.files.target(source), source.seconds, self.files.read(source))
         files.add(sources.KERNEL_LOG.name, sources.KERNEL_LOG.target, 1.0, self.files.kernel_log)
+        if self.places.pid:
+            files.add("engine/open-files", f"/proc/{self.places.pid}/fd", 1.0, self.files.open_files)
         files.add("engine/paths", "paths of the configuration", 1.0, self.files.paths)
         survey.add("proc/processes", "/proc", self.reading - self.began, self._survey)
         for source in table:
@@ -294,6 +296,8 @@ class Collector:
         self.listed.set()
         for source in sources.API:
             api.add(source.name, source.target, source.seconds, self._api(source))
+        if self.places.binary:
+            api.add("engine/version", sources.VERSION.target, 2.0, self._version_else)
         api.add("api/inspect/", "/containers/ID/json", 5.0, self._inspect)
         api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
         for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
@@ -304,6 +308,12 @@ class Collector:
             self._get(source.name, source.target, source.seconds, source.scrub)
 
         return ask
+
+    def _version_else(self) -> None:
+        """Ask the program for its version where the daemon answers, and does not tell it."""
+        told = self.kept.records.get("api/version")
+        if told is None or told.status != "ok":
+            self._run_command(sources.VERSION)
 
     def _get(self, name: str, path: str, seconds: float, scrub: str = "text") -> bool:
         start = time.perf_counter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -22,6 +23,14 @@ SNAP_DATA = "/var/snap/docker/common/var-lib-docker"
 MAX_PATH = 4096
 MANY_PATHS = 64
 """Paths of one configuration that are looked at: a bound for a file that means ill."""
+PROGRAMS = ("runc", "containerd-shim-runc-v2", "docker-init", "docker-proxy")
+"""What dockerd and its containerd start beside what the configuration names."""
+USUAL_FOLDERS = (
+    *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"),
+    *("/usr/local/libexec/docker", "/usr/libexec/docker", "/usr/local/lib/docker", "/usr/lib/docker"),
+    "/opt/containerd/bin",
+)
+"""Where programs are looked for beside PATH: by dockerd (moby daemon/config/config_linux.go), and by containerd."""
 LOGS = (
     "/var/log/docker.log",
     "/var/log/dockerd.log",
@@ -47,6 +56,10 @@ class Places(Struct, frozen=True):
     """What `iptables` stands for here: `iptables-nft` or `iptables-legacy`; empty when there is none."""
     other: str = ""
     """Another engine that is here instead (podman, containerd), for the message when Docker is not."""
+    programs: dict[str, str] = {}
+    """Programs that dockerd starts, by name: where each is found, or would be; empty when nobody looked."""
+    searched: str = ""
+    """The PATH of the dockerd that runs; empty when it may not be read."""
     paths: tuple[str, ...] = ()
     """What the configuration names, to be looked at: socket, pid file, data root, programs. All absolute."""
 
@@ -101,6 +114,8 @@ def find(host: Host, environ: dict[str, str]) -> Places:
     usual = f"unix://{runtime}/docker.sock" if runtime else "unix:///run/docker.sock"
     address = _address(settings.get("hosts"), environ.get("DOCKER_HOST", ""), usual, running=bool(pid))
     exec_root = setting("exec-root")
+    searched = _search_path(host, pid)
+    programs = {name: _program(host, name, searched) for name in PROGRAMS}
     return Places(
         pid=pid,
         argv=argv,
@@ -114,7 +129,13 @@ def find(host: Host, environ: dict[str, str]) -> Places:
         looked=_looked(host, environ, address, data_root, binary, pid),
         iptables=_iptables(host),
         other=_other(host),
-        paths=(*_named(host, settings, address, setting("pidfile"), data_root), *_trusted(config_file, exec_root)),
+        programs=programs,
+        searched=searched,
+        paths=(
+            *_named(host, settings, address, setting("pidfile"), data_root),
+            *programs.values(),
+            *_trusted(config_file, exec_root),
+        ),
     )
 
 
@@ -257,6 +278,33 @@ def _in_path(host: Host, program: str) -> str:
         if _exists(host, f"{folder}/{program}"):
             return f"{folder}/{program}"
     return ""
+
+
+def _search_path(host: Host, pid: int) -> str:
+    """Read the PATH of a process, and nothing else of its environment."""
+    try:
+        held = host.read(f"/proc/{pid}/environ", 1 << 17)[0] if pid else b""
+    except OSError:
+        return ""
+    found = next((one for one in held.split(b"\0") if one.startswith(b"PATH=")), b"")
+    return found.removeprefix(b"PATH=").decode("utf-8", "replace")
+
+
+def _program(host: Host, name: str, searched: str) -> str:
+    """Find a program that dockerd starts: the first that may be run, else what stands in its place, else where it would be."""
+    there = ""
+    for folder in dict.fromkeys((*searched.split(":"), *USUAL_FOLDERS)):
+        path = f"{folder}/{name}"
+        if not folder.startswith("/") or len(path) > MAX_PATH:
+            continue
+        try:
+            about = host.stat(path)
+        except OSError:
+            continue
+        if stat.S_ISREG(about.st_mode) and about.st_mode & 0o111:
+            return path
+        there = there or path
+    return there or f"/usr/bin/{name}"
 
 
 def _looked(

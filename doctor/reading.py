@@ -223,6 +223,17 @@ class Reading:
                 continue  # it was closed meanwhile
         self.kept.keep("engine/deleted-logs", "tree", folder, "".join(lines).encode(), "none", ms=since(start))
 
+    def open_files(self) -> None:
+        """Count what dockerd holds open: at its limit it can take no connection, and start nothing."""
+        folder = f"/proc/{self.places.pid}/fd"
+        start = time.perf_counter()
+        try:
+            number = len(self.host.listdir(folder))
+        except OSError as error:
+            self.kept.failed("engine/open-files", "file", folder, error, since(start))
+            return
+        self.kept.keep("engine/open-files", "file", folder, f"{number}\n".encode(), "none", ms=since(start))
+
     def container_files(self) -> None:
         """Read what the engine wrote for the containers themselves: names and nameservers."""
         self._files_of_containers(sources.CONTAINER_FILES, lambda _: True)

@@ -58,7 +58,8 @@ _STOOD_IN_THE_WAY = (
         re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file"),
         ("LAY001", "LAY002", "LAY003", "LAY004", "LAY006", "LAY008", "LAY024", "LAY032"),
     ),
-    (re.compile("runc|runtime"), ("DMN021",)),
+    (re.compile("runc|runtime|docker-init|failed to start shim"), ("DMN021",)),
+    (re.compile("too many open files"), ("DMN016",)),
 )
 """Words of a start that failed, and the codes of what they complain about: the finding of such a code is the cause."""
 

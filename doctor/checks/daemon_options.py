@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from doctor.engine.options import LOG_LEVELS, OPTIONS, Release, format_known, level_known, runtime_known
 from doctor.facts.config import ConfigFile, DaemonJson, Options, Origin
+from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.nextstart import NextStart
 from doctor.facts.paths import Paths, Seen
@@ -18,12 +19,14 @@ from doctor.model import (
     Excluded,
     Finding,
     NotApplicable,
+    Note,
     Remedy,
     Severity,
     Step,
     Unknown,
     Yield,
 )
+from doctor.places import Places
 from doctor.registry import check
 
 NOT_KNOWN: Release = (0, 0)
@@ -149,6 +152,20 @@ def log_format_unknown(options: Options, config: DaemonJson, daemon: Daemon, sta
     )
 
 
+PACKAGES = {
+    "runc": "containerd.io of Docker, runc of Debian, Ubuntu and Fedora; nothing that runs stops",
+    "containerd-shim-runc-v2": "containerd.io of Docker, containerd of Debian and Ubuntu",
+    "docker-init": "docker-ce of Docker, docker.io of Debian and Ubuntu",
+    "docker-proxy": "docker-ce of Docker, docker.io of Debian and Ubuntu",
+}
+"""The packages that have the programs of an engine."""
+
+SHIM = "io.containerd.runc.v2"
+"""The shim by which runc is started, whatever the default runtime is called."""
+
+_NO_START = "no container starts, docker exec and health checks fail"
+
+
 class _Wrong(Struct, frozen=True):
     """What is wrong with a runtime. `refused`: dockerd does not start with it."""
 
@@ -171,37 +188,49 @@ class _Wrong(Struct, frozen=True):
         "unknown or invalid runtime name",
         "invalid runtime name",
         "fork/exec ... no such file or directory: unknown",
+        "exec: runc: executable file not found in $PATH",
+        "exec: docker-init: executable file not found in $PATH",
+        "failed to start shim: start failed: fork/exec ... containerd-shim-runc-v2: no such file or directory",
     ),
 )
 def runtime_missing(
-    options: Options, config: DaemonJson, daemon: Daemon, start: NextStart, paths: Paths | None
+    options: Options,
+    config: DaemonJson,
+    daemon: Daemon,
+    start: NextStart,
+    paths: Paths | None,
+    places: Places,
+    containers: Containers | None,
 ) -> Iterator[Yield]:
     """The default runtime is not configured, or the program of a runtime is not there.
 
     ## What it is
     `default-runtime` names runc, a key of `runtimes`, or from 23 on a shim of containerd
-    (io.containerd.NAME.v2). A runtime has a path, or from 23 on a runtimeType.
+    (io.containerd.NAME.v2). A runtime has a path, or from 23 on a runtimeType. Programs:
+    runc, containerd-shim-runc-v2, and docker-init for containers made with --init.
     ## What you see
-    "specified default runtime 'X' does not exist" and no dockerd; or dockerd runs and
-    no container starts: "fork/exec /X: no such file or directory", exit code 127.
+    "specified default runtime 'X' does not exist" and no dockerd; or dockerd runs and no
+    container starts: "fork/exec /X: no such file or directory", or "executable file not found".
     ## By hand
     docker info -f '{{.DefaultRuntime}} {{json .Runtimes}}'
-    ls -l /usr/bin/runc /usr/sbin/runc
+    type runc containerd-shim-runc-v2 docker-init
     ## Cure
     Set default-runtime to runc, which a reload takes: nothing stops. Or install the
-    program where the file says that it is.
+    program where the file says that it is; a program of Docker's own is in its package.
     ## Looks like
     DMN001 (a value of the wrong type); a container's own command that is missing (127 too)
     ## Limits
-    Whether the program works is not tried. A program without a path is looked for where
-    PATH usually leads. Containers that run go on.
+    Whether the program works is not tried. Programs are looked for in the PATH of dockerd
+    and in the usual folders, and only while it runs.
     ## References
     dockerd(8), moby daemon/runtime_unix.go setupRuntimes, containerd runtime/v2/shim
     """
     held = config.runtimes
     origin = options.origin("default-runtime")
-    if not held and origin is None:
-        yield NotApplicable("no runtime but the default one is configured")
+    if daemon.pid and places.programs:
+        yield from _programs(options, config, places, paths, containers)
+    elif not held and origin is None:
+        yield NotApplicable("no runtime but the default one is configured, and dockerd does not run")
         return
     for wrong in (
         *_default_runtime(origin, options, config, daemon),
@@ -220,6 +249,62 @@ def runtime_missing(
             yield Unknown(f"runtimes:{name}", f"files: {seen.path}: {seen.why}")
         elif seen is not None and not seen.runs:
             yield _no_program(name, program, seen, options, config, daemon)
+
+
+def _programs(
+    options: Options, config: ConfigFile, places: Places, paths: Paths | None, containers: Containers | None
+) -> Iterator[Yield]:
+    """Judge what dockerd and its containerd start beside what the configuration names."""
+    default = options.value("default-runtime")
+    path = config.runtimes.get(default, {}).get("path")
+    if default in {"", "runc", SHIM}:
+        yield from _gone("runc", _NO_START, Severity.ERROR, places, paths)
+    if default in {"", "runc", SHIM} or path:
+        yield from _gone("containerd-shim-runc-v2", "no container starts", Severity.ERROR, places, paths)
+    if options.value("init-path"):
+        return
+    users = tuple(one.name for one in containers.all if one.asked.init) if containers is not None else ()
+    severity = Severity.ERROR if users or options.on("init") else Severity.INFO
+    yield from _gone("docker-init", "no container with --init starts", severity, places, paths, users)
+
+
+def _gone(
+    name: str, said: str, severity: Severity, places: Places, paths: Paths | None, users: tuple[str, ...] = ()
+) -> Iterator[Finding | Unknown]:
+    """Find a program that dockerd does not find, or may not run."""
+    seen = paths.get(places.programs.get(name, "")) if paths is not None else None
+    if seen is None or seen.runs:
+        if seen is None:
+            yield Unknown(name, f"files: where {name} is was not looked at")
+        return
+    if seen.hidden or (seen.type == "-" and not places.searched):
+        yield Unknown(
+            name, f"files: {seen.path}: {seen.why}" if seen.hidden else "files: the PATH of dockerd was not read"
+        )
+        return
+    nowhere = seen.type == "-"
+    cited = (
+        Citation(
+            "engine/places", 0, f"PATH={places.searched}, and it is in none of them", f"/proc/{places.pid}/environ"
+        )
+        if nowhere
+        else seen.cited
+    )
+    yield Finding(
+        subject=f"program:{name}",
+        title=f"{name} {'is nowhere in the PATH of dockerd' if nowhere else seen.unfit}: {said}",
+        message=f"dockerd starts {name}, which "
+        + ("is in no folder of its PATH" if nowhere else f"{seen.unfit}: {seen.path}")
+        + f": {said}",
+        evidence=(cited,),
+        remedy=Remedy("make it runnable", (Command(("chmod", "0755", seen.path)),))
+        if seen.type == "f"
+        else Remedy("install it again", (Note(f"install the package that has {name} again: {PACKAGES[name]}"),)),
+        severity=severity,
+        hits=(Effect(said, users),),
+        works=(Effect("containers that run go on"),),
+        excluded=(Excluded("DMN016", "dockerd answers"),) if severity is Severity.ERROR else (),
+    )
 
 
 def _default_runtime(origin: Origin | None, options: Options, config: ConfigFile, daemon: Daemon) -> Iterator[_Wrong]:
@@ -323,12 +408,13 @@ def _no_program(name: str, program: str, seen: Seen, options: Options, config: C
     says=(
         "userland-proxy-path is not set",
         "exec: ... docker-proxy: executable file not found in $PATH",
+        "failed to start userland proxy ... docker-proxy: no such file or directory",
     ),
 )
 def userland_proxy_path(
-    options: Options, config: DaemonJson, daemon: Daemon, start: NextStart, paths: Paths | None
+    options: Options, config: DaemonJson, daemon: Daemon, start: NextStart, paths: Paths | None, places: Places
 ) -> Iterator[Yield]:
-    """userland-proxy-path leads to no program.
+    """userland-proxy-path leads to no program, or docker-proxy is nowhere.
 
     ## What it is
     With userland-proxy on, dockerd starts docker-proxy for each published port. A path of
@@ -341,17 +427,24 @@ def userland_proxy_path(
     ls -l $(which docker-proxy)
     ## Cure
     Take the key out, so that docker-proxy is found in PATH; or switch userland-proxy off.
+    Where it is nowhere: install the package that has it again.
     ## Looks like
     NET038 (docker-proxy is there and does not run)
     ## Limits
-    Without the key dockerd looks in PATH and in the libexec folders; that is not judged.
-    With userland-proxy off the path is not looked at, by dockerd or here.
+    Without the key it is looked for in the PATH of dockerd and the libexec folders, while
+    dockerd runs. With userland-proxy off nothing is looked at, by dockerd or here.
     ## References
     dockerd(8), moby daemon/config/config_linux.go verifyUserlandProxyConfig
     """
     origin = options.origin("userland-proxy-path")
-    if origin is None or not origin.value or not options.on("userland-proxy"):
-        yield NotApplicable("docker-proxy is looked up in PATH" if origin is None else "userland-proxy is off")
+    if not options.on("userland-proxy"):
+        yield NotApplicable("userland-proxy is off")
+        return
+    if origin is None or not origin.value:
+        if daemon.pid and places.programs:
+            yield from _gone("docker-proxy", "no container with a published port starts", Severity.ERROR, places, paths)
+        else:
+            yield NotApplicable("docker-proxy is looked up in PATH")
         return
     path = origin.value
     evidence: tuple[Citation, ...]

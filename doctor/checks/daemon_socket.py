@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.openfiles import USUAL, OpenFiles
+from doctor.facts.processes import Process, Processes
 from doctor.model import (
     Citation,
     Command,
@@ -42,34 +44,46 @@ STATES = {
         "error during connect: ... Is the docker daemon running?",
         "Cannot connect to the Docker daemon at PATH. Is the docker daemon running?",
         "failed to connect to the docker API at PATH",
+        "accept unix ... docker.sock: accept4: too many open files; retrying in",
+        "Failed to retrieve containerd version ... context canceled",
     ),
 )
 def daemon_does_not_answer(
-    daemon: Daemon, places: Places, containers: Containers, log: DaemonLog, lifecycle: Lifecycle
+    daemon: Daemon,
+    places: Places,
+    containers: Containers,
+    log: DaemonLog,
+    lifecycle: Lifecycle,
+    processes: Processes,
+    files: OpenFiles,
 ) -> Iterator[Yield]:
     """Dockerd does not run, or does not answer.
 
     ## What it is
-    A GET of /_ping is not answered within 2 seconds, or nothing listens on the socket.
-    Nothing else about the engine's own view can be known then.
+    A request of the API is not answered within 2 seconds, or nothing listens on the socket.
+    Where /_ping is answered and the rest is not, dockerd waits: for containerd, or a lock.
     ## What you see
-    Every docker command hangs, or says "Cannot connect to the Docker daemon ... Is the
-    docker daemon running?". Containers may run on.
+    Docker commands hang, or say "Cannot connect to the Docker daemon ... Is the docker
+    daemon running?". Containers may run on. "too many open files" in the log of dockerd.
     ## By hand
-    curl -m 2 --unix-socket /run/docker.sock http://docker/_ping
-    grep State: /proc/$(pidof dockerd)/status
+    curl -m 2 --unix-socket /run/docker.sock http://docker/info
+    grep State: /proc/$(pidof dockerd)/status /proc/$(pidof containerd)/status
     ## Cure
-    State T: `kill -CONT PID`. State S: `kill -USR1 PID` writes the goroutine stacks for
-    whoever must explain the hang and stops nothing; then restart, with its price. State D:
-    the disk first, a restart hangs too. Not running: read its last words, then start it.
+    State T, of dockerd or containerd: `kill -CONT PID`. At its limit of open files: prlimit
+    raises it. State S: `kill -USR1 PID` writes the goroutine stacks and stops nothing; then
+    restart, with its price. State D: the disk first, a restart hangs too.
     ## Looks like
     DMN001 and DMN003 (it cannot start)
     ## Limits
-    Without the right to open the socket this is unknown, not a finding.
+    Without the right to open the socket this is unknown, not a finding. A single request
+    that waits, of /info or /networks, is a slow host and no hang.
     ## References
-    moby api/server, proc(5), failures of start in the log of dockerd
+    moby api/server, proc(5), prlimit(1), failures of start in the log of dockerd
     """
     if daemon.answers:
+        yield from _stuck(daemon, processes, containers, lifecycle)
+        if files.near:
+            yield _few_files_left(daemon, files)
         return
     if not places.present:
         yield NotApplicable("there is no Docker engine on this machine")
@@ -83,7 +97,10 @@ def daemon_does_not_answer(
     if daemon.pid and daemon.answer in {"absent", "failed"}:
         yield _unreachable(daemon, containers, lifecycle)
     elif daemon.pid:
-        yield _hangs(daemon, containers, lifecycle)
+        if files.reached and daemon.state not in STATES:
+            yield _no_file_left(daemon, files, containers, lifecycle)
+        else:
+            yield _hangs(daemon, containers, lifecycle)
     elif daemon.answer in {"absent", "failed", "timeout"}:
         yield _dead(daemon, containers, log, lifecycle)
     else:
@@ -117,9 +134,99 @@ def _unreachable(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -
     )
 
 
+def _stuck(daemon: Daemon, processes: Processes, containers: Containers, lifecycle: Lifecycle) -> Iterator[Finding]:
+    """It answers a ping, and what needs containerd or the lock of a container waits in vain."""
+    waits = daemon.unanswered
+    containerd = processes.by_pid.get(daemon.containerd)
+    if waits and containerd is not None and containerd.state in {"T", "t"}:
+        yield _containerd_stopped(daemon, containerd, containers, lifecycle)
+    elif len(waits) > 1 or any(one.record.startswith(("api/inspect/", "api/containers")) for one in waits):
+        yield _hangs(daemon, containers, lifecycle)
+
+
+def _containerd_stopped(daemon: Daemon, containerd: Process, containers: Containers, lifecycle: Lifecycle) -> Finding:
+    state = f"State: {containerd.state} ({NAMES[containerd.state]})"
+    price = lifecycle.price()
+    return Finding(
+        subject="containerd",
+        title=f"dockerd waits for containerd: {STATES[containerd.state]}",
+        message=f"containerd (pid {containerd.pid}) is in state {containerd.state}, and dockerd waits for it:"
+        f" {daemon.unanswered[0].excerpt}",
+        evidence=(containerd.cite(state, "status"), *daemon.unanswered[:3]),
+        remedy=Remedy(
+            "let it go on",
+            (Command(("kill", "-CONT", str(containerd.pid))),),
+            notes=(f"do not restart Docker for this: {price}",) if price else (),
+        ),
+        hits=(Effect("no container starts or stops, docker exec, info and version hang; no restarts after a crash"),),
+        works=_works(containers),
+        excluded=(Excluded("", f"dockerd itself is in state {daemon.state}, and answers /_ping"),),
+    )
+
+
+def _no_file_left(daemon: Daemon, files: OpenFiles, containers: Containers, lifecycle: Lifecycle) -> Finding:
+    """It may open no more files: a connection is one."""
+    pid = str(daemon.pid)
+    known = f": {files.soft}" if files.soft >= 0 else ""
+    price = lifecycle.price()
+    return Finding(
+        subject="dockerd",
+        title=f"dockerd does not answer: it has as many files open as it may{known}",
+        message=f"dockerd (pid {pid}) does not answer: {daemon.why}; "
+        + (files.said.text if files.said else f"{files.held} of {files.soft} files are open"),
+        evidence=(Citation("api/ping", 0, daemon.why, daemon.socket), *_said(files), *files.cited),
+        remedy=_more_files(daemon, files, *((f"do not restart Docker for this: {price}",) if price else ())),
+        hits=(Effect("every docker command hangs; no health checks, no restarts after a crash"),),
+        works=_works(containers),
+        excluded=(Excluded("STO009", "no thread waits for disk"),)
+        if daemon.threads and "D" not in daemon.threads
+        else (),
+    )
+
+
+def _few_files_left(daemon: Daemon, files: OpenFiles) -> Finding:
+    """It answers, and what it starts (iptables, a shim) needs more files than are left."""
+    return Finding(
+        subject="open files",
+        title=f"dockerd has {files.held} of {files.soft} files open",
+        message=f"dockerd (pid {daemon.pid}) has {files.held} of {files.soft} files open"
+        + (f": {files.said.text}" if files.said else ""),
+        evidence=(*files.cited, *_said(files)),
+        remedy=_more_files(daemon, files),
+        severity=Severity.ERROR if files.said else Severity.WARNING,
+        hits=(
+            Effect("containers do not start: too many open files; soon no docker command is answered")
+            if files.said
+            else Effect("at the limit no container starts, and no docker command is answered"),
+        ),
+        works=(Effect("containers that run go on"),),
+    )
+
+
+def _said(files: OpenFiles) -> tuple[Citation, ...]:
+    return (files.said.cited,) if files.said else ()
+
+
+def _more_files(daemon: Daemon, files: OpenFiles, *notes: str) -> Remedy:
+    """Raise the limit of the process that runs: nothing stops (prlimit(1))."""
+    pid = str(daemon.pid)
+    where = {
+        "systemd": f"LimitNOFILE={USUAL} for docker.service: systemctl edit docker, and at the next restart it holds",
+        "init script": f"ulimit -n {USUAL} in /etc/default/docker, and at the next restart it holds",
+    }
+    return Remedy(
+        "raise the limit",
+        (Command(("prlimit", "--pid", pid, f"--nofile={files.room}:{max(files.room, files.hard)}")),),
+        lasts="until-boot",
+        for_good=(Note(where.get(daemon.supervisor, f"start dockerd with a limit of {USUAL} open files")),),
+        notes=(f"see what they are, or there will be no end: ls -l /proc/{pid}/fd", *notes),
+    )
+
+
 def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Finding:
     state = f"State: {daemon.state} ({NAMES.get(daemon.state, '?')})"
-    evidence = [Citation("api/ping", 0, daemon.why, daemon.socket), daemon.cite(state, "status")]
+    asked = daemon.unanswered[:3] or (Citation("api/ping", 0, daemon.why, daemon.socket),)
+    evidence = [*asked, daemon.cite(state, "status")]
     if daemon.threads:
         word = ", ".join(f"{daemon.threads.count(state)} in {state}" for state in sorted(set(daemon.threads)))
         whole = f"all {len(daemon.threads)} threads are in {daemon.state}"
@@ -149,11 +256,16 @@ def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Find
     excluded = (Excluded("STO009", "no thread waits for disk"),) if daemon.threads and state != "D" else ()
     return Finding(
         subject="dockerd",
-        title="dockerd does not answer" + (f": {known}" if known else ""),
-        message=f"dockerd (pid {pid}, state {daemon.state}) does not answer: {daemon.why}",
+        title=("dockerd hangs, though it answers /_ping" if daemon.answers else "dockerd does not answer")
+        + (f": {known}" if known else ""),
+        message=f"dockerd (pid {pid}, state {daemon.state}) does not answer: {asked[0].excerpt}",
         evidence=tuple(evidence),
         remedy=remedy,
-        hits=(Effect("every docker command hangs; no health checks, no restarts after a crash"),),
+        hits=(
+            Effect("docker commands hang: those that need what it waits for")
+            if daemon.answers
+            else Effect("every docker command hangs; no health checks, no restarts after a crash"),
+        ),
         works=_works(containers),
         excluded=excluded,
     )

@@ -98,6 +98,7 @@ class _HostConfig(Struct):
     Privileged: bool = False
     CapAdd: list[str] | None = None
     Runtime: str = ""
+    Init: bool | None = None
     LogConfig: _LogConfig = field(default_factory=_LogConfig)
     Memory: int = 0
     PidsLimit: int | None = None
@@ -165,7 +166,7 @@ class Port(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What a container was created with.
+    """What a container was created with. `init`: docker-init is its first process.
 
     `ports` are the published ports as asked for (no port: any; no address: all of them, or the network's default).
     `links` are (target, alias) of --link on the default bridge, by the engine's names; only the API tells them.
@@ -182,6 +183,7 @@ class Asked(Struct, frozen=True):
     runtime: str = ""
     error: str = ""
     log_options: dict[str, str] = {}
+    init: bool = False
 
     @property
     def own_kernel(self) -> bool:
@@ -450,6 +452,7 @@ def _asked(raw: _Inspect) -> Asked:
         runtime=held.Runtime,
         log_options=held.LogConfig.Config or {},
         error=raw.State.Error,
+        init=held.Init is True,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -15,13 +16,17 @@ from doctor.places import Places, in_run
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot, need
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Daemon(Struct, frozen=True):
     """dockerd. `pid` 0: it does not run.
 
     `answer` is what the API said to `_ping`: `ok`, `timeout`, `absent` (no socket), `denied`, `failed` (refused, or an
-    HTTP error); `why` is that in words. `supervisor` is who starts it: `systemd`, `init script`, `hand` (a person, or
-    something we do not know), or empty when there is neither a process nor a way to start one. `threads` are the states of
+    HTTP error); `why` is that in words. `unanswered` are the requests behind it that waited in vain. `supervisor` is who
+    starts it: `systemd`, `init script`, `hand` (a person, or something we do not know), or empty when there is neither a
+    process nor a way to start one. `threads` are the states of
     its threads.
     """
 
@@ -38,6 +43,7 @@ class Daemon(Struct, frozen=True):
     address: str
     supervisor: str
     containerd: int
+    unanswered: tuple[Citation, ...] = ()
 
     @property
     def generation(self) -> tuple[int, int]:
@@ -87,7 +93,8 @@ def daemon(snapshot: Snapshot, places: Places, processes: Processes) -> Daemon:
         running = processes.named("dockerd")
         process = running[0] if running and places.pid else None
     ping = snapshot.get("api/ping")
-    children = [one.pid for one in processes.named("containerd")]
+    engines = processes.named("containerd")
+    children = [one.pid for one in engines if process and one.parent == process.pid] or [one.pid for one in engines]
     return Daemon(
         pid=process.pid if process else 0,
         argv=(process.argv or places.argv) if process else (),
@@ -102,7 +109,22 @@ def daemon(snapshot: Snapshot, places: Places, processes: Processes) -> Daemon:
         address=places.address,
         supervisor=_supervisor(snapshot, process),
         containerd=children[0] if children else 0,
+        unanswered=tuple(_unanswered(snapshot)) if ping.status == "ok" else (),
     )
+
+
+_ASKED = ("api/containers", "api/version", "api/info", "api/networks")
+"""What dockerd answers from memory, and containerd at once: images and volumes may take their time on a slow disk."""
+
+_IN_VAIN = 1500.0
+"""Milliseconds from which on a request has waited in vain: towards the deadline some are given less."""
+
+
+def _unanswered(snapshot: Snapshot) -> Iterator[Citation]:
+    for name in (*_ASKED, *(one.name for one in snapshot.under("api/inspect/"))):
+        record = snapshot.get(name)
+        if record.status == "timeout" and record.ms >= _IN_VAIN:
+            yield Citation(name, 0, record.why, f"GET {record.target}")
 
 
 def _version(snapshot: Snapshot) -> str:

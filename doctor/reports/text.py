@@ -333,9 +333,12 @@ class _Text:
         counts = self.report.counts
         took = seconds(self.report.ms)
         if not counts.errors and not counts.warnings and not counts.broken:
-            ok = self._paint("ok", _GREEN)
             if counts.unknown:
-                return f"{ok}: the other {counts.ran} found nothing wrong in {took}"
+                # No `ok`: what could not be looked at may be what is broken, and the exit code says so too.
+                head = self._paint("incomplete", _YELLOW)
+                questions = plural(counts.unknown, "question")
+                return f"{head}: {questions} open; {plural(counts.ran, 'check')} found nothing wrong in {took}"
+            ok = self._paint("ok", _GREEN)
             line = f"{ok}: {plural(counts.ran, 'check')} found nothing wrong in {took}"
             if counts.not_applicable:
                 line += f"; {counts.not_applicable} {'does' if counts.not_applicable == 1 else 'do'} not apply"

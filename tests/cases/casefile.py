@@ -57,6 +57,7 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True):
     hex: str = ""
     why: str = ""
     errno: int = 0
+    ms: float = 0.0
     mtime: float | None = None
     sha256: str = ""
     same_as: str = ""
@@ -229,6 +230,7 @@ def _record(given: Given, held: Record | None) -> Record:
         data=bytes.fromhex(given.hex) if given.hex else given.text.encode(),
         why=given.why,
         errno=given.errno,
+        ms=given.ms,
         sha256=given.sha256 or (held.sha256 if held else ""),
         mtime=given.mtime if given.mtime is not None else (held.mtime if held else 0.0),
     )

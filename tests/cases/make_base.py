@@ -232,7 +232,7 @@ _INSPECT: dict[str, Any] = {
     "State": _STATE,
     "HostConfig": {
         **dict.fromkeys(("NetworkMode", "PortBindings", "RestartPolicy", "AutoRemove")),
-        **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime", "LogConfig")),
+        **dict.fromkeys(("Links", "Dns", "Privileged", "CapAdd", "Runtime", "LogConfig", "Init")),
         **dict.fromkeys(("Memory", "PidsLimit", "PidMode")),
     },
     "Config": dict.fromkeys(("Image", "Labels", "Hostname", "StopSignal", "StopTimeout")),
@@ -403,7 +403,7 @@ class Cutter:
     @staticmethod
     def _paths(text: str) -> str:
         """Give the group docker one number on every engine, and everything the time of the start."""
-        text = re.sub(r"\t[\d.]+\t(\d+ \d+ \d+) \d+\n", rf"\t{STARTED}.000\t\1 0\n", text)
+        text = re.sub(r"\t[\d.]+\t(\d+ \d+ \d+) \d+( link)?\n", rf"\t{STARTED}.000\t\1 0\2\n", text)
         return re.sub(r"(\t\d+ 0) [1-9]\d* ", r"\1 999 ", text)
 
     @staticmethod

@@ -37,6 +37,7 @@ from doctor.facts.mounts import Mounts
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
+from doctor.facts.openfiles import OpenFiles
 from doctor.facts.paths import Paths
 from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
@@ -93,6 +94,7 @@ FACTS: dict[str, type] = {
     "namespaces": Namespaces,
     "networks": Networks,
     "nextstart": NextStart,
+    "openfiles": OpenFiles,
     "options": Options,
     "overlay": Overlay,
     "owners": Owners,

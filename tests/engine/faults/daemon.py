@@ -35,6 +35,16 @@ def _broken_then_killed(host: EngineHost) -> None:
     _kill_daemon(host)
 
 
+def _hangs_on(host: EngineHost) -> object:
+    """Whether docker info hangs; one that goes on takes a moment."""
+    return host.run("timeout", "3", "docker", "info", check=False).returncode
+
+
+def _few_files(host: EngineHost) -> None:
+    """Let dockerd open no more: what it has open stays so, and a connection is one more."""
+    host.sh(f"prlimit --pid {host.dockerd_pid()} --nofile=10:")
+
+
 FAULTS = (
     Fault("DMN001", "trailing-comma", lambda h: _refused(h, '{\n  "experimental": true,\n}\n'), answers, ("DMN016",)),
     Fault("DMN001", "wrong-type", lambda h: _refused(h, '{\n  "experimental": "true"\n}\n'), answers, ("DMN016",)),
@@ -70,6 +80,8 @@ FAULTS = (
         daemon_args=("--log-level=info",),
     ),
     Fault("DMN016", "stopped-by-signal", lambda h: h.sh(f"kill -STOP {h.dockerd_pid()}"), answers),
+    Fault("DMN016", "containerd-stopped", lambda h: h.sh("kill -STOP $(pidof containerd)"), _hangs_on),
+    Fault("DMN016", "open-files", _few_files, answers),
     Fault("DMN016", "killed", _kill_daemon, answers),
     Fault("DMN016", "socket-removed", lambda h: h.sh("rm /run/docker.sock"), answers),
     Fault("DMN016", "stopped", lambda h: h.stop_dockerd(), answers),

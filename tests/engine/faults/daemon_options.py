@@ -45,6 +45,11 @@ def publishes(host: EngineHost) -> object:
     return host.run("docker", "run", "--rm", "-p", "8090:80", IMAGE, "true", check=False).returncode
 
 
+def publishes_any(host: EngineHost) -> object:
+    """Whether a container with a port of the engine's choice starts: 20.10 keeps the port of one that did not."""
+    return host.run("docker", "run", "--rm", "-p", "80", IMAGE, "true", check=False).returncode
+
+
 def starts_soon(host: EngineHost) -> object:
     """Whether a container starts; a reload takes a moment."""
     time.sleep(0.5)
@@ -86,6 +91,20 @@ def _runtime(host: EngineHost) -> None:
     reloads(host)
 
 
+def _aside(host: EngineHost, program: str) -> None:
+    """Take a program out of every folder of PATH, as an upgrade that broke off does."""
+    host.sh(f"P=$(readlink -f $(command -v {program})); echo $P >/root/{program}.was; mv $P /root/{program}.aside")
+
+
+def _back(host: EngineHost, program: str) -> None:
+    """Do what installing its package again does."""
+    host.sh(f"mv /root/{program}.aside $(cat /root/{program}.was)")
+
+
+def _no_right(host: EngineHost, program: str) -> None:
+    host.sh(f"chmod 0644 $(readlink -f $(command -v {program}))")
+
+
 FAULTS = (
     Fault("DMN002", "misspelt", lambda h: refused(h, registry_mirors=["https://mirror.example"]), answers, ("DMN016",)),
     Fault("DMN002", "log-option-at-the-top", lambda h: refused(h, max_file="3"), answers, ("DMN016",)),
@@ -112,6 +131,8 @@ FAULTS = (
     Fault("DMN013", "restart", lambda h: write(h, mtu=1400), in_force, level="warning"),
     Fault("DMN021", "no-such-default", lambda h: refused(h, default_runtime="fast"), answers, ("DMN016",)),
     Fault("DMN021", "not-installed", _runtime, starts_soon),
+    Fault("DMN021", "runc-gone", lambda h: _aside(h, "runc"), starts, heal=lambda h: _back(h, "runc")),
+    Fault("DMN021", "shim-not-executable", lambda h: _no_right(h, "containerd-shim-runc-v2"), starts),
     Fault(
         "DMN022",
         "relative",
@@ -121,4 +142,7 @@ FAULTS = (
         engines=("trixie", "sid"),
     ),
     Fault("DMN022", "not-there", _proxy, publishes, engines=("bookworm",)),
+    Fault(
+        "DMN022", "gone", lambda h: _aside(h, "docker-proxy"), publishes_any, heal=lambda h: _back(h, "docker-proxy")
+    ),
 )
