@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from doctor.facts.chain_users import ChainUsers
@@ -370,20 +371,18 @@ def layers_share_a_directory(overlay: Overlay, users: ChainUsers, lowers: Lowers
     if why:
         yield NotApplicable(why)
         return
-    by_cache: dict[str, list[Chain]] = {}
-    for chain in users.used.values():
-        if chain.cache_id:
-            by_cache.setdefault(chain.cache_id, []).append(chain)
-    for cache, several in by_cache.items():
-        if len(several) > 1:
+    caches = Counter(chain.cache_id for chain in users.used.values())
+    for cache, count in caches.items():
+        if cache and count > 1:
+            several = [chain for chain in users.used.values() if chain.cache_id == cache]
             yield _shared_cache(cache, several, overlay, lowers, users)
-    by_link: dict[str, list[str]] = {}
-    for layer in overlay.layers.values():
-        if layer.link and LINK.fullmatch(layer.link) and (users.owners.judged(layer.id) or users.owners.static):
-            by_link.setdefault(layer.link, []).append(layer.id)
-    for link, claims in by_link.items():
-        if len(claims) > 1:
-            yield _shared_link(link, claims, overlay, users.owners)
+    links = Counter(layer.link for layer in overlay.layers.values())
+    for link, count in links.items():
+        if link and count > 1 and LINK.fullmatch(link):
+            claims = [layer.id for layer in overlay.layers.values() if layer.link == link]
+            claims = [one for one in claims if users.owners.judged(one) or users.owners.static]
+            if len(claims) > 1:
+                yield _shared_link(link, claims, overlay, users.owners)
     yield from _unread(users)
 
 

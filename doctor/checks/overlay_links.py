@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
@@ -193,18 +194,13 @@ def short_link_missing(overlay: Overlay, owners: Owners, log: DaemonLog) -> Iter
 
 def _shared_links(overlay: Overlay, owners: Owners) -> dict[str, list[Layer]]:
     """Give the names that several layers claim, with these layers."""
-    held: dict[str, Layer] = {}
+    counted = Counter(layer.link for layer in overlay.layers.values())
+    claimed = {link for link, count in counted.items() if link and count > 1 and LINK.fullmatch(link)}
     found: dict[str, list[Layer]] = {}
-    for layer in overlay.layers.values():
-        if layer.link and layer.link in held:
-            found.setdefault(layer.link, [held[layer.link]]).append(layer)
-        elif layer.link:
-            held[layer.link] = layer
-    return {
-        link: several
-        for link, several in found.items()
-        if LINK.fullmatch(link) and sum(owners.judged(one.id) for one in several) > 1
-    }
+    for layer in overlay.layers.values() if claimed else ():
+        if layer.link in claimed:
+            found.setdefault(layer.link or "", []).append(layer)
+    return {link: several for link, several in found.items() if sum(owners.judged(one.id) for one in several) > 1}
 
 
 _ALL_LINKS = (

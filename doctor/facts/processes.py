@@ -14,9 +14,14 @@ import re
 from msgspec import Struct
 
 from doctor.facts.clock import TICKS, Clock
+from doctor.lines import unescape
 from doctor.model import Citation
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Snapshot, tree_entries
+from doctor.snapshot import EvidenceMissing, Snapshot
+
+_FIELDS = 4
+_START = 19
+"""Where the start stands in /proc/PID/stat, behind the command (proc_pid_stat(5), field 22)."""
 
 CONTAINER = re.compile(r"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 
@@ -77,10 +82,30 @@ class Processes(Struct, frozen=True):
 
 
 def _stat(text: str) -> tuple[str, str, int, int]:
-    """Give command, state, parent and start of a line of /proc/PID/stat; the command may hold spaces and brackets."""
-    name = text[text.find("(") + 1 : text.rfind(")")]
-    rest = text[text.rfind(")") + 2 :].split(" ")
-    return name, rest[0], int(rest[1]), int(rest[19])
+    """Give command, state, parent and start of an escaped /proc/PID/stat; the command may hold spaces and brackets."""
+    name = unescape(text[text.find("(") + 1 : text.rfind(")")])
+    rest = text[text.rfind(")") + 2 :].split(" ", _START + 1)
+    return name, rest[0], int(rest[1]), int(rest[_START])
+
+
+def _files(text: str) -> dict[int, dict[str, tuple[str, int]]]:
+    """Give content, still escaped, and line of each file and link of a scan, by pid and name; lines of a pid stand together."""
+    found: dict[int, dict[str, tuple[str, int]]] = {}
+    last = ""
+    files: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = line.split("\t")
+        if len(fields) != _FIELDS or fields[1] not in {"f", "l"}:
+            continue
+        path, _, _, content = fields
+        pid, _, name = path.partition("/")
+        if pid != last:
+            if not pid.isdecimal():
+                continue
+            last = pid
+            files = found.setdefault(int(pid), {})
+        files[name] = (content, number)
+    return found
 
 
 @fact
@@ -89,18 +114,14 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
     record = snapshot.get("proc/processes")
     if not record.readable:
         raise EvidenceMissing("processes", f"/proc: {record.why or record.status}")
-    raw: dict[int, dict[str, tuple[str, int]]] = {}
-    for entry in tree_entries(record):
-        pid, _, rest = entry.path.partition("/")
-        if pid.isdecimal() and entry.type in {"f", "l"}:
-            raw.setdefault(int(pid), {})[rest] = (entry.content, entry.line)
+    raw = _files(record.text)
     found: dict[int, Process] = {}
     for number, parts in raw.items():
         try:
             name, state, parent, start = _stat(parts["stat"][0])
         except (KeyError, ValueError, IndexError):
             continue
-        group = parts.get("cgroup", ("", 0))[0]
+        group = unescape(parts.get("cgroup", ("", 0))[0])
         owner = CONTAINER.search(group)
         tasks = [text for rest, (text, _) in parts.items() if rest.startswith("task/") and rest.endswith("/stat")]
         found[number] = Process(
@@ -110,7 +131,7 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             state=state,
             start=start,
             started=clock.booted + start / TICKS if clock.booted else 0.0,
-            argv=tuple(parts["cmdline"][0].split("\0")[:-1]) if "cmdline" in parts else (),
+            argv=tuple(unescape(parts["cmdline"][0]).split("\0")[:-1]) if "cmdline" in parts else (),
             container=owner[1] if owner else "",
             cgroup=group,
             namespaces={rest[3:]: text for rest, (text, _) in parts.items() if rest.startswith("ns/")},
@@ -127,14 +148,12 @@ def _again(snapshot: Snapshot, found: dict[int, Process]) -> tuple[frozenset[int
     if not record.readable:
         return frozenset(), frozenset()
     again = {}
-    for entry in tree_entries(record):
-        pid, _, rest = entry.path.partition("/")
-        if rest == "stat" and pid.isdecimal() and entry.type == "f":
-            try:
-                _, state, _, start = _stat(entry.content)
-            except (ValueError, IndexError):
-                continue
-            again[int(pid)] = (start, state)
+    for pid, files in _files(record.text).items():
+        try:
+            _, state, _, start = _stat(files["stat"][0])
+        except (KeyError, ValueError, IndexError):
+            continue
+        again[pid] = (start, state)
     return (
         frozenset(pid for pid, one in found.items() if one.argv and again.get(pid, (-1, ""))[0] != one.start),
         frozenset(pid for pid, one in found.items() if again.get(pid) == (one.start, one.state)),

@@ -11,6 +11,7 @@ module nf_tables where it is not there yet: whoever calls looks first.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct, error, pack
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ _VERDICTS = {-3: "-j", -4: "-g"}  # NFT_JUMP, NFT_GOTO
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 _DNAT_RANGE = Struct("=I4s12x4s12x2s2s")  # struct nf_nat_range2: flags, least and most address and port
 _SNAT_RANGE = Struct("=II4s4s2s2s")  # struct nf_nat_ipv4_multi_range_compat
+_MEMORY = 1024
+"""Chains and expressions that are remembered: those of 200 resolvers differ in their ports alone."""
 _ADDRESSES, _PORTS = 1, 2  # NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED
 
 
@@ -83,16 +86,11 @@ def _shown(chains: Iterable[bytes], rules: Iterable[bytes]) -> str:
     policies = {name: "ACCEPT" for name, _ in _HOOKS.values()}
     own = []
     for payload in chains:
-        about = values(payload, _HEAD.size)
-        name = _chain(about, table=1, name=3)
-        if _HOOK not in about:
+        name, policy = _declared(payload[_HEAD.size :])
+        if policy:
+            policies[name] = policy
+        else:
             own.append(name)
-            continue
-        hook = values(about[_HOOK])
-        known = _HOOKS.get(_number(hook[1])), _number(about.get(5, b"\0"))
-        if known[0] != (name, _number(hook[2], signed=True)) or known[1] not in {0, 1} or about.get(7) != b"nat\0":
-            raise _UnknownError
-        policies[name] = "ACCEPT" if known[1] else "DROP"
     said: dict[str, list[str]] = {name: [] for name in (*policies, *sorted(own))}
     for payload in rules:
         about = values(payload, _HEAD.size)
@@ -104,10 +102,31 @@ def _shown(chains: Iterable[bytes], rules: Iterable[bytes]) -> str:
     return "".join([*lines, *(rule for held in said.values() for rule in held), "COMMIT\n"])
 
 
+@lru_cache(_MEMORY)
+def _declared(attributes_of_chain: bytes) -> tuple[str, str]:
+    """Give name and policy of a chain; one that is no hook's has no policy."""
+    about = values(attributes_of_chain)
+    name = _chain(about, table=1, name=3)
+    if _HOOK not in about:
+        return name, ""
+    hook = values(about[_HOOK])
+    known = _HOOKS.get(_number(hook[1])), _number(about.get(5, b"\0"))
+    if known[0] != (name, _number(hook[2], signed=True)) or known[1] not in {0, 1} or about.get(7) != b"nat\0":
+        raise _UnknownError
+    return name, "ACCEPT" if known[1] else "DROP"
+
+
 def _chain(about: dict[int, bytes], table: int, name: int) -> str:
     if about.get(table) != b"nat\0" or name not in about:
         raise _UnknownError
     return string(about[name])
+
+
+@lru_cache(_MEMORY)
+def _expression(data: bytes) -> tuple[str, dict[int, bytes]]:
+    """Give kind and attributes of an expression, which nobody changes."""
+    element = values(data)
+    return string(element.get(1, b"")), values(element.get(2, b""))
 
 
 def _rule(expressions: bytes) -> str:
@@ -115,8 +134,7 @@ def _rule(expressions: bytes) -> str:
     asked: dict[str, str] = {}
     loaded = target = protocol = ""
     for _, start, end in attributes(expressions):
-        element = values(expressions[start:end])
-        kind, about = string(element.get(1, b"")), values(element.get(2, b""))
+        kind, about = _expression(expressions[start:end])
         if target:
             raise _UnknownError  # nothing follows a verdict
         if kind == "payload":
