@@ -12,7 +12,7 @@ def main() -> None:
 
         sys.stdout.write(f"doctor {__version__}\n")
         sys.exit(0)
-    from doctor.cli import run
+    from doctor.start import run
 
     run()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from doctor.exits import INCOMPLETE, UsageError
+from doctor.exits import INCOMPLETE, Left, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +57,7 @@ def take(bundle: str, example: str, loaded: Registry, seconds: float, *, probe: 
     places = find(host, here())
     if not places.present:
         sys.stderr.write(_nothing_here(places))
-        import typer
-
-        raise typer.Exit(INCOMPLETE)
+        raise Left(INCOMPLETE)
     # What remains of the deadline is for judging and writing.
     budget = max(0.2, seconds - min(0.5, seconds * 0.1))
     snapshot, redactor = gather(

@@ -11,3 +11,12 @@ When several hold: 2, then 1, 4, 3, 0. A broken check or missing evidence never 
 
 class UsageError(Exception):
     """What was asked for cannot be done: one line for the person who asked. Exit 2."""
+
+
+class Left(Exception):  # noqa: N818 - it is no error: all that can be said was said
+    """A command ends here, with this code."""
+
+    def __init__(self, code: int) -> None:
+        """Keep the code."""
+        super().__init__(code)
+        self.code = code

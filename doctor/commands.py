@@ -1,0 +1,128 @@
+"""What each command does, in order; its exit code. What takes time to import is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, USAGE, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from doctor.evidence import Evidence
+    from doctor.model import Report
+    from doctor.reports.text import Style
+    from doctor.rules import Wanted
+
+
+def check(
+    bundle: str = "",
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    fail_on: str = "error",
+    style: str = "",
+    output: Sequence[str] = (),
+    deadline: str = "10s",
+    example: str = "",
+    probe: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+    colour: str = "auto",
+) -> int:
+    """Check the whole host, or a bundle."""
+    began = time.perf_counter()
+    from doctor import evidence, options
+
+    severity = options.severity(fail_on)
+    wanted = options.formats(style, list(output))
+    ignores, expired = options.ignores(list(ignore))
+    registry, checks = options.selection(list(only), list(skip), ignores)
+    for line in expired:
+        sys.stderr.write(f"doctor: {line}\n")
+    if example == "list":
+        from doctor.examples import listing
+
+        sys.stdout.write(listing())
+        return CLEAN
+    found = evidence.take(bundle, example, registry, options.duration(deadline), probe=probe)
+    from doctor.assess import assess
+
+    report = assess(found.snapshot, registry, checks, ignores, began)
+    from doctor.reports.text import Style
+
+    shown = Style(
+        width=options.width(),
+        colour=options.colour(colour),
+        verbose=verbose,
+        quiet=quiet,
+        source=found.source,
+    )
+    return _deliver(report, shown, wanted, severity.rank, found)
+
+
+def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least: int, found: Evidence) -> int:
+    """Write every report asked for; give the exit code."""
+    from doctor import writing
+
+    failed = writing.reports(report, style, wanted, found.leaks)
+    damage = found.snapshot.damage
+    if damage:
+        sys.stderr.write(f"doctor: {damage}\n")
+    if failed:
+        return USAGE
+    if any(one.severity.rank >= least and not one.ignored for one in report.findings):
+        return FOUND
+    if report.counts.broken or report.faults:
+        return FAULT
+    if report.counts.unknown or damage or report.host.engine_state == "absent":
+        return INCOMPLETE
+    return CLEAN
+
+
+def collect(output: str = "", *, deadline: str = "10s", probe: bool = False) -> int:
+    """Collect evidence, redacted, into one file."""
+    from doctor import evidence, options, writing
+
+    if not output:
+        raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
+    seconds = options.duration(deadline)
+    found = evidence.take("", "", options.registry(), seconds, probe=probe)
+    return writing.bundle(found.snapshot, output, found.leaks)
+
+
+def rules(
+    bundle: str = "",
+    *,
+    expected: bool = False,
+    missing: bool = False,
+    extra: bool = False,
+    ipv6: bool = False,
+    deadline: str = "10s",
+    example: str = "",
+) -> int:
+    """Print the firewall rules that Docker would write here."""
+    from doctor import evidence, options
+    from doctor.rules import rules as text
+
+    if expected + missing + extra > 1:
+        raise UsageError("rules: one of --expected, --missing and --extra")
+    registry = options.registry()
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
+    wanted: Wanted = "missing" if missing else "extra" if extra else "expected"
+    lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
+    sys.stdout.write(lines)
+    if said:
+        sys.stderr.write(f"doctor: {said}\n")
+    return code
+
+
+def explain(subject: Sequence[str] = ()) -> int:
+    """Print the page of a code, the list of an area, or what an error message means, offline."""
+    from doctor.explain import explain as text
+
+    sys.stdout.write(text(" ".join(subject)))
+    return CLEAN
