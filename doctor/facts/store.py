@@ -27,7 +27,7 @@ from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Record, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 LINK = re.compile(r"[A-Z2-7]{26}")
 """What a short link is called: 26 characters of base 32."""
@@ -41,34 +41,28 @@ _REMAPPED = re.compile(r"/\d+\.\d+$")
 _FIELDS = 4
 
 
-_Members = dict[str, tuple[str, str, str]]
-"""What is in a directory: member → type, content, time."""
-
-
-def _directories(text: str) -> Iterator[tuple[str, _Members]]:
-    """Read a tree, directory by directory: 3,000 at once would cost more to hold than to read. Its lines stand together."""
+def _table(text: str) -> dict[str, dict[str, tuple[str, str, str]]]:
+    """Read a tree of directories: name → member → type, content, time. Lines of one directory stand together."""
+    found: dict[str, dict[str, tuple[str, str, str]]] = {}
     escaped = "\\" in text
     last = None
-    members: _Members = {}
+    members: dict[str, tuple[str, str, str]] = {}
     for line in text.split("\n"):
-        fields = line.split("\t")
-        if len(fields) != _FIELDS:
+        parts = line.split("\t")
+        if len(parts) != _FIELDS:
             continue
-        path, kind, when, content = fields
+        path, kind, when, content = parts
         if escaped:
             path, content = unescape(path), unescape(content)
         name, _, member = path.partition("/")
         if name != last:
-            if last is not None:
-                yield last, members
             last = name
-            members = {}
+            members = found.setdefault(name, {})
         members[member] = (kind, content, when)
-    if last is not None:
-        yield last, members
+    return found
 
 
-def _file(members: _Members, name: str) -> str | None:
+def _file(members: dict[str, tuple[str, str, str]], name: str) -> str | None:
     """Give the text of a member, None when it is not there; of what is no file nothing is left but that it is there."""
     held = members.get(name)
     if held is None or held[0] == "-":
@@ -76,13 +70,13 @@ def _file(members: _Members, name: str) -> str | None:
     return held[1] if held[0] == "f" else ""
 
 
-def _unread(text: str) -> dict[str, str]:
+def _unread(table: dict[str, dict[str, tuple[str, str, str]]], text: str) -> dict[str, str]:
     """Give the directories of which something could not be read, and why."""
     if "\t!\t" not in text:
         return {}
     return {
         name: f"{name[:12]}/{member}: {content}"
-        for name, members in _directories(text)
+        for name, members in table.items()
         for member, (kind, content, _) in members.items()
         if kind == "!"
     }
@@ -189,9 +183,10 @@ def overlay(snapshot: Snapshot) -> Overlay:
         held = short if record.readable else record  # of half a list nobody can say what is missing
         raise EvidenceMissing("store", f"{held.target}: {held.why or held.status}")
     text = record.text
+    table = _table(text)
     nothing = ("-", "", "0")
     layers = {}
-    for identity, members in _directories(text):
+    for identity, members in table.items():
         layers[identity] = Layer(
             identity,
             _file(members, "link"),
@@ -207,7 +202,7 @@ def overlay(snapshot: Snapshot) -> Overlay:
             links[parts[0]] = parts[3] if parts[1] == "l" else ""
     last = snapshot.get("store/overlay2-last")
     remaining = _names(last) if last.readable else None
-    return Overlay(record.target, layers, links, remaining, "", _unread(text), record, short)
+    return Overlay(record.target, layers, links, remaining, "", _unread(table, text), record, short)
 
 
 def _when(written: str) -> float:
@@ -277,9 +272,10 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
         if one.status not in {"ok", "absent"} and not (one is mounts_record and one.status == "not-run"):
             raise EvidenceMissing("store", f"{one.target}: {one.why or one.status}")
     text = record.text
+    table = _table(text)
     chains = {}
     removing = []
-    for name, members in _directories(text):
+    for name, members in table.items():
         if "-" in name:
             removing.append(_stripped(_file(members, "cache-id")) or "")
             continue
@@ -298,10 +294,10 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
             _stripped(_file(members, "init-id")),
             _stripped(_file(members, "parent")),
         )
-        for name, members in _directories(mounts_record.text)
+        for name, members in _table(mounts_record.text).items()
     }
     root = record.target.removesuffix("/sha256")
-    unread = {f"sha256:{name}": why for name, why in _unread(text).items()}
+    unread = {f"sha256:{name}": why for name, why in _unread(table, text).items()}
     return LayerDb(root, chains, mounts, frozenset(removing), unread, record, mounts_record)
 
 
