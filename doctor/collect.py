@@ -88,6 +88,8 @@ class Collector:
         if self.places.pid:
             files.add("engine/open-files", f"/proc/{self.places.pid}/fd", 1.0, self.files.open_files)
         files.add("engine/paths", "paths of the configuration", 1.0, self.files.paths)
+        if self.places.tls:
+            files.add("engine/certificates/", "certificates of dockerd", 1.0, self.files.certificates)
         survey.add("proc/processes", "/proc", self.reading - self.began, self._survey)
         for source in table:
             if source.kind == "tree" and source.area == "store":

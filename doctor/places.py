@@ -63,6 +63,9 @@ class Places(Struct, frozen=True):
     paths: tuple[str, ...] = ()
     """What the configuration names, to be looked at: socket, pid file, data root, programs. All absolute."""
 
+    tls: dict[str, str] = {}
+    """The files that `tlscacert`, `tlscert` and `tlskey` name, by the option."""
+
     @property
     def names(self) -> dict[str, str]:
         """What stands for the placeholders of a source's target."""
@@ -116,6 +119,7 @@ def find(host: Host, environ: dict[str, str]) -> Places:
     exec_root = setting("exec-root")
     searched = _search_path(host, pid)
     programs = {name: _program(host, name, searched) for name in PROGRAMS}
+    tls = {key: path for key in ("tlscacert", "tlscert", "tlskey") if (path := _path(settings.get(key)))}
     return Places(
         pid=pid,
         argv=argv,
@@ -135,7 +139,9 @@ def find(host: Host, environ: dict[str, str]) -> Places:
             *_named(host, settings, address, setting("pidfile"), data_root),
             *programs.values(),
             *_trusted(config_file, exec_root),
+            *tls.values(),
         ),
+        tls=tls,
     )
 
 
@@ -158,6 +164,11 @@ def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, dat
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
+
+
+def _path(value: object) -> str:
+    """Give an absolute path, empty for what is none."""
+    return value if isinstance(value, str) and value.startswith("/") and len(value) < MAX_PATH else ""
 
 
 def _remapped(host: Host, data_root: str) -> str:

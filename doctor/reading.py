@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from errno import ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from doctor.snapshot import Status
     from doctor.sources import Source
 
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+_CERTIFICATES = 1 << 18
+"""Bytes of a file of certificates that are read: a bundle of all public authorities has as many."""
+_DEEP = 16
 MANY = 400
 """Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
 
@@ -164,9 +169,32 @@ class Reading:
 
     def paths(self) -> None:
         """Look at what the configuration names: its type, mode, owner, group and size, links followed."""
+        self._look_at("engine/paths", "paths of the configuration", self.places.paths)
+        key = self.places.tls.get("tlskey", "")
+        if key:  # who may read it, is said by the directories that lead to it as well
+            parts = key.split("/")[1:-1][:_DEEP]
+            above = tuple("/" + "/".join(parts[:many]) for many in range(1, len(parts) + 1))
+            self._look_at("engine/key-folders", f"what {key} is in", above)
+
+    def certificates(self) -> None:
+        """Read the certificates that dockerd shows and takes: those blocks of the files, and nothing else of them."""
+        for option in ("tlscert", "tlscacert"):
+            path = self.places.tls.get(option, "")
+            if not path:
+                continue
+            name, start = f"engine/certificates/{option}", time.perf_counter()
+            try:
+                data, about = self.host.read(path, _CERTIFICATES)
+            except OSError as error:
+                self.kept.failed(name, "file", path, error, since(start))
+                continue
+            held = b"\n".join(_CERTIFICATE.findall(data)) + b"\n"
+            self.kept.keep(name, "file", path, held, "none", ms=since(start), mtime=about.st_mtime)
+
+    def _look_at(self, name: str, target: str, paths: tuple[str, ...]) -> None:
         start = time.perf_counter()
         lines = []
-        for path in self.places.paths:
+        for path in paths:
             try:
                 about = self.host.stat(path)
             except OSError as error:
@@ -177,7 +205,7 @@ class Reading:
             rights = f"{about.st_mode & 0o7777:04o} {about.st_uid} {about.st_gid} {about.st_size}{link}"
             lines.append(tree_line(shown(path), letter, about.st_mtime, rights))
         data = "".join(lines).encode()
-        self.kept.keep("engine/paths", "tree", "paths of the configuration", data, "tree", ms=since(start))
+        self.kept.keep(name, "tree", target, data, "tree", ms=since(start))
 
     def space(self) -> None:
         """Ask how large the file system of the data root is, and how much of it is free, in bytes and inodes."""

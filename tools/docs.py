@@ -121,6 +121,7 @@ Each with a bound on time and size; what is in braces is where this host's docke
   of what runs in containers, the threads' states only of dockerd
 - of each network namespace, by netlink: links, addresses, routes, rules, neighbours, listening sockets; its firewall rules
   where it has any
+- of the files that `tlscert` and `tlscacert` name the certificates and nothing else; of `tlskey` its rights, never its content
 - the names and kinds of the sandboxes in `{{exec_root}}/netns`
 - with `--probe` only, and the only thing that is sent: one question to each nameserver of this host and of its running
   containers, by UDP and by TCP, from the network namespace that asks it; {many} pairs of namespace and server at most, 2 s

@@ -8,12 +8,15 @@ from itertools import pairwise
 
 from doctor.amounts import plural
 from doctor.checks.published_ports import spelled
+from doctor.facts.certificates import Certificate, Certificates
+from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.groups import DockerGroup
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.name_files import is_loopback
+from doctor.facts.paths import Paths, Seen
 from doctor.facts.rules import Firewall
 from doctor.facts.sockets import Listener, Sockets
 from doctor.model import (
@@ -22,10 +25,12 @@ from doctor.model import (
     EditKey,
     Effect,
     Finding,
+    Moment,
     NotApplicable,
     Note,
     Remedy,
     Severity,
+    Since,
     Step,
     Unknown,
     Yield,
@@ -174,6 +179,141 @@ def _without(origin: Origin, config: ConfigFile) -> Step:
         return config.change("hosts", origin)
     left = [one for one in origin.value.split(",") if not one.startswith("tcp://")]
     return EditKey(config.path, "/hosts", json.dumps(left) if left else None)
+
+
+SOON = 30 * 86400.0
+_OTHERS, _GROUP, _PASS = 0o004, 0o040, 0o001
+_SAYS = {
+    "tlscert": ("clients that verify it refuse to talk to this daemon", "the certificate that dockerd shows"),
+    "tlscacert": ("dockerd lets no client in by TCP", "every authority whose clients dockerd takes"),
+}
+"""What follows when the certificates of an option hold no more, and what they are."""
+
+
+@check(
+    "SEC002",
+    Severity.ERROR,
+    says=(
+        "x509: certificate has expired or is not yet valid",
+        "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
+        "remote error: tls: bad certificate",
+        "remote error: tls: expired certificate",
+    ),
+)
+def tls_files_unfit(
+    options: Options,
+    certificates: Certificates,
+    paths: Paths,
+    daemon: Daemon,
+    group: DockerGroup | None,
+    clock: Clock,
+    lifecycle: Lifecycle,
+) -> Iterator[Yield]:
+    """The certificates of dockerd's API hold no more, or others may read its key.
+
+    ## What it is
+    On TCP dockerd shows tlscert, whose key is tlskey, and takes the clients of tlscacert. All
+    hold until a date that nobody watches; who has the key can pose as this daemon.
+    ## What you see
+    "x509: certificate has expired or is not yet valid", "remote error: tls: bad certificate".
+    The socket in the file system goes on working.
+    ## By hand
+    openssl x509 -in /etc/docker/server-cert.pem -noout -subject -dates
+    stat -c '%a %U:%G %n' /etc/docker/server-key.pem
+    ## Cure
+    Issue new ones into the same files, then restart Docker: it reads them at its start only.
+    chmod 0400 for the key: nothing stops.
+    ## Looks like
+    SEC001 (nobody is asked for a certificate), SEC009 (others may write these files)
+    ## Limits
+    The files are judged, not what a dockerd that is older than they are still has loaded. Of
+    many authorities one that holds is enough. Default files in a home directory: not read.
+    ## References
+    docs.docker.com/engine/security/protect-access, RFC 5280
+    """
+    if not daemon.pid:
+        yield NotApplicable("dockerd does not run")
+        return
+    if not options.known("hosts"):
+        yield Unknown("hosts", options.unread)
+        return
+    if not (options.on("tls") or options.on("tlsverify")) or not _addresses(options):
+        yield NotApplicable("dockerd does not listen on TCP with TLS")
+        return
+    for option, why in certificates.unread.items():
+        if option == "tlscert" or options.on("tlsverify"):
+            yield Unknown(option, f"files: {why}")
+    for option, held in certificates.by_option.items():
+        if held and (option == "tlscert" or options.on("tlsverify")):
+            # The first is dockerd's own; of authorities the one that holds longest.
+            judged = (
+                held[0]
+                if option == "tlscert"
+                else max(held, key=lambda one: (one.begins <= clock.collected_at, one.ends))
+            )
+            yield from _in_time(option, judged, options, clock, lifecycle)
+    key = paths.get(options.value("tlskey")) if options.value("tlskey") else None
+    if key is not None and key.hidden:
+        yield Unknown("tlskey", f"files: {key.path}: {key.why}")
+    elif key is not None and key.type == "f":
+        yield from _readable(key, paths, group)
+
+
+def _in_time(option: str, one: Certificate, options: Options, clock: Clock, lifecycle: Lifecycle) -> Iterator[Finding]:
+    now, path = clock.collected_at, options.value(option)
+    early = one.begins > now
+    if one.ends - now >= SOON and not early:
+        return
+    over = one.ends <= now
+    when = "holds not yet" if early else f"has held until {one.until}" if over else f"holds until {one.until}"
+    effect, what = _SAYS[option]
+    origin = options.origin(option)
+    yield Finding(
+        subject=option,
+        title=f"{what} {when}",
+        message=f"{path} ({option}), {one.name or 'without a common name'}, {when}",
+        evidence=(one.cited, *((origin.cited,) if origin is not None else ())),
+        remedy=lifecycle.remedy(
+            "issue it anew, then let dockerd read it",
+            Note(f"issue a new certificate into {path}, by the same authority and for the same names"),
+            notes=("certificates of an authority that is new must be given to every client as well",)
+            if option == "tlscacert"
+            else (),
+        ),
+        severity=Severity.ERROR if over or early else Severity.WARNING,
+        hits=(Effect(effect if over or early else f"from then on {effect}"),),
+        works=(Effect("the API by its socket in the file system"),),
+        since=Since(latest=Moment(one.ends, f"{path} expired", one.cited), exact=True) if over else None,
+    )
+
+
+def _readable(key: Seen, paths: Paths, group: DockerGroup | None) -> Iterator[Finding]:
+    """Judge who may read the private key: by its own rights, and by those of the directories that lead to it."""
+    trusted = {0, *({group.gid} if group is not None else ())}
+    if key.mode & _OTHERS and all(one.mode & _PASS for one in paths.folders):
+        who, to = "every user and process of this host", "o-rwx"
+    elif (
+        key.mode & _GROUP
+        and key.gid not in trusted
+        and all(one.mode & _PASS or (one.gid == key.gid and one.mode & _PASS << 3) for one in paths.folders)
+    ):
+        who, to = f"group {key.gid}", "g-rwx"
+    else:
+        return
+    yield Finding(
+        subject="tlskey",
+        title=f"others may read the key of dockerd's certificate: {key.path}, mode {key.mode:04o}",
+        message=f"{key.path} has mode {key.mode:04o} and belongs to {key.uid}:{key.gid}: {who} may read it",
+        evidence=(key.cited, *(one.cited for one in paths.folders[-1:])),
+        remedy=Remedy(
+            "take the right away",
+            (Command(("chmod", to, key.path)),),
+            undo=(Command(("chmod", f"{key.mode:04o}", key.path)),),
+            notes=("who may have read it still has it: a new key and certificate close that, too",),
+        ),
+        severity=Severity.WARNING,
+        hits=(Effect(f"{who} can pose as this daemon to its clients"),),
+    )
 
 
 def _wide(container: Container) -> str:

@@ -1,6 +1,6 @@
 """What the configuration names, as it is on disk: the socket, the pid file, the data root, programs.
 
-Parses the tree record `engine/paths`, lines such as::
+Parses the tree records `engine/paths` and `engine/key-folders`, lines such as::
 
     /run/docker.sock    s  1795507200.000  0660 0 999 0
     /usr/bin/nosuch     -  0.000           no such file or directory
@@ -13,7 +13,7 @@ from msgspec import Struct
 from doctor.model import Citation
 from doctor.places import in_run
 from doctor.registry import fact
-from doctor.snapshot import Snapshot, need, tree_entries
+from doctor.snapshot import Record, Snapshot, need, tree_entries
 
 _RIGHTS = 4
 TYPES = {
@@ -62,6 +62,8 @@ class Paths(Struct, frozen=True):
     """All of them by path."""
 
     by_path: dict[str, Seen]
+    folders: tuple[Seen, ...] = ()
+    """The directories that lead to the private key of TLS, from the root on."""
 
     def get(self, path: str) -> Seen | None:
         """Give what is known of a path, as the configuration writes it."""
@@ -78,6 +80,10 @@ class Paths(Struct, frozen=True):
 def paths(snapshot: Snapshot) -> Paths:
     """Parse the record; a line whose rights do not parse is left out."""
     record = need(snapshot, "engine/paths", "files")
+    return Paths(_seen(record), tuple(_seen(snapshot.get("engine/key-folders")).values()))
+
+
+def _seen(record: Record) -> dict[str, Seen]:
     found = {}
     for entry in tree_entries(record):
         mode, uid, gid = 0, 0, 0
@@ -95,4 +101,4 @@ def paths(snapshot: Snapshot) -> Paths:
         why = "" if known else entry.content
         link = entry.content.endswith(" link")
         found[entry.path] = Seen(entry.path, entry.type, mode, uid, gid, why, cited, link)
-    return Paths(found)
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from doctor import sources
 from doctor.collect import collect
 from doctor.host import LocalHost
@@ -11,6 +13,8 @@ from doctor.linux.spawn import Completed
 from doctor.places import Places
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from doctor.snapshot import Snapshot
 
 NOWHERE = Places(
@@ -90,3 +94,19 @@ def test_absence_is_a_record() -> None:
     assert snapshot.get("engine/daemon.json").status == "absent"
     assert snapshot.get("store/overlay2").status == "absent"
     assert snapshot.get("api/ping").status == "absent"
+
+
+def test_certificates_and_never_keys(tmp_path: Path) -> None:
+    """Of a file of certificates the certificates are kept; a key that stands beside them, or is named, is not read."""
+    block = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+    key = "-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----"
+    both, alone = tmp_path / "both.pem", tmp_path / "key.pem"
+    both.write_text(f"# ours\n{key}\n{block}\n{block}\n")
+    alone.write_text(key)
+    named = {"tlscert": str(both), "tlscacert": str(tmp_path / "nothing.pem"), "tlskey": str(alone)}
+    snapshot = collect(FakeHost(set()), places=replace(NOWHERE, tls=named, paths=tuple(named.values())), deadline=5.0)
+    assert snapshot.get("engine/certificates/tlscert").text == f"{block}\n{block}\n"
+    assert snapshot.get("engine/certificates/tlscacert").status == "absent"
+    assert f"{alone}\tf" in snapshot.get("engine/paths").text
+    assert f"{tmp_path}\td" in snapshot.get("engine/key-folders").text
+    assert not [name for name, record in snapshot.records.items() if "c2VjcmV0" in record.text]

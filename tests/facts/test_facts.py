@@ -16,6 +16,7 @@ import pytest
 from doctor.examine import Facts
 from doctor.facts.asked import Asked
 from doctor.facts.bootrules import BootRules
+from doctor.facts.certificates import Certificates
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
 from doctor.facts.clock import Clock
@@ -65,6 +66,7 @@ FACTS: dict[str, type] = {
     "bootrules": BootRules,
     "chain_users": ChainUsers,
     "clamps": Clamps,
+    "certificates": Certificates,
     "cgroups": Cgroups,
     "clock": Clock,
     "config": ConfigFile,
