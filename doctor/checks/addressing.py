@@ -13,8 +13,10 @@ from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, interface
 from doctor.facts.networks import Network, Networks, Pool
 from doctor.facts.nextstart import NextStart
+from doctor.facts.subnets import Subnets
 from doctor.model import (
     Command,
+    EditKey,
     Effect,
     Finding,
     NotApplicable,
@@ -348,4 +350,93 @@ def _full(network: Network, part: str, names: tuple[str, ...]) -> Finding:
         ),
         hits=(Effect(f"the next container of network {network.name} fails to start: no available IPv4 addresses"),),
         works=(Effect("those that run:", names),),
+    )
+
+
+@check(
+    "NET006",
+    Severity.WARNING,
+    says=(
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "all predefined address pools have been fully subnetted",
+    ),
+)
+def no_subnet_left(
+    subnets: Subnets, networks: Networks, containers: Containers, config: ConfigFile, lifecycle: Lifecycle
+) -> Iterator[Yield]:
+    """No subnet is left that the next network could be made of.
+
+    ## What it is
+    A network without a subnet of its own gets the next one of dockerd's pools: 31 there are,
+    unless default-address-pools says otherwise. What another network has, or a route of a
+    link leads to (a VPN's), is left out.
+    ## What you see
+    "could not find an available, non-overlapping IPv4 address pool among the defaults", or
+    from 27 on "all predefined address pools have been fully subnetted".
+    ## By hand
+    docker network ls
+    ip -4 route show scope link
+    ## Cure
+    Remove networks that no container belongs to: nothing stops. Where a VPN's route covers the
+    pools: pools elsewhere, in default-address-pools, and a restart of dockerd.
+    ## Looks like
+    NET061 (one network has no address left), NET008 (a route takes a network that is there)
+    ## Limits
+    Networks of other drivers, and of Swarm, are not counted. Routes by a gateway are no
+    obstacle to dockerd, and silent.
+    ## References
+    moby libnetwork/ipamutils, libnetwork/netutils, dockerd(8)
+    """
+    if not networks.all or not subnets.pools:
+        yield NotApplicable("no bridge network here" if not networks.all else "no pool of IPv4")
+        return
+    if containers.unsettled or subnets.free:
+        return
+    standing = subnets.standing()
+    routes = tuple(one for one in standing if not one.name)
+    used = {end.network_id for one in containers.all for end in one.endpoints}
+    idle = [one for one in networks.all if one.id not in used and one.name != "bridge"]
+    taking = {one.name for one in standing}
+    named = tuple(one.name for one in idle if one.name in taking)
+    remedy = _wider(subnets, config, lifecycle) if routes or not named else _fewer(named)
+    whole = ", ".join(str(base) for base, _ in subnets.pools)
+    held = f"{len(taking - {''})} networks" + (
+        f" and {', '.join(str(one.subnet) for one in routes[:3])} by a route" if routes else ""
+    )
+    pools = (subnets.cited,) if subnets.cited else ()
+    yield Finding(
+        subject="pools",
+        title="no subnet is left for another network",
+        message=f"{held} hold all of dockerd's pools ({whole})",
+        evidence=(*pools, *(one.cited for one in (*routes[:3], *[each for each in standing if each.name][:3]))),
+        remedy=remedy,
+        hits=(Effect("the next network is not made: docker compose up of a new project, docker network create"),),
+        works=(Effect("the networks that are there, and one with a subnet of its own (--subnet)"),),
+    )
+
+
+def _fewer(names: tuple[str, ...]) -> Remedy:
+    """Remove networks that no container belongs to, stopped ones included: docker network prune asks running ones only."""
+    return Remedy(
+        f"remove {'a network' if len(names) == 1 else f'{len(names)} networks'} of no container",
+        (Command(("docker", "network", "rm", *names)),),
+        notes=("Compose makes its networks anew at the next up",),
+    )
+
+
+_ELSEWHERE = ("10.201.0.0/16", "10.64.0.0/16", "172.16.0.0/16", "100.80.0.0/16", "198.18.0.0/16")
+"""Where pools may go: the first that nothing here overlaps."""
+
+
+def _wider(subnets: Subnets, config: ConfigFile, lifecycle: Lifecycle) -> Remedy:
+    base = next(
+        (one for one in _ELSEWHERE if not any(held.subnet.overlaps(ip_network(one)) for held in subnets.held)), None
+    )
+    if base is None:
+        return Remedy("other pools", (Note("give dockerd pools that are free here: default-address-pools"),))
+    pools = f'[{{"base": "{base}", "size": 24}}]'
+    return lifecycle.remedy(
+        f"pools elsewhere ({base}: 256 networks), then restart dockerd",
+        EditKey(config.path, "/default-address-pools", pools),
+        notes=("until then: docker network create --subnet, or make it while the VPN is down",),
     )

@@ -65,7 +65,12 @@ def _lost(users: list[Container]) -> tuple[Effect, ...]:
     return (Effect(f"{len(names)} containers would reach nothing, and nobody would reach them", names),)
 
 
-@check("NET009", Severity.ERROR, explains=("NET010", "NET012"))
+@check(
+    "NET009",
+    Severity.ERROR,
+    explains=("NET010", "NET012"),
+    says=("adding interface ... to bridge ... failed: could not find bridge",),
+)
 def bridge_missing_or_down(
     networks: Networks,
     links: Links,

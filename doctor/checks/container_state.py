@@ -282,7 +282,11 @@ def _not_started(one: Container) -> Finding:
     )
 
 
-@check("CTR002", Severity.ERROR)
+@check(
+    "CTR002",
+    Severity.ERROR,
+    says=("dependency failed to start: container ... is unhealthy",),
+)
 def health_check_fails(containers: Containers) -> Iterator[Yield]:
     """A running container fails its own health check.
 

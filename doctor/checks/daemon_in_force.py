@@ -188,6 +188,8 @@ def _differs(key: str, options: Options, config: ConfigFile, now: Origin) -> boo
     """Whether what a start would take is something else than what is in force; secrets that were taken out are not compared."""
     option = OPTIONS.get(key)
     told = options.value(key)
+    if key == "ip-masq" and not options.on("iptables"):
+        told = "false"  # nobody could write the rule (moby daemon/daemon_unix.go)
     if option is None or option.type not in _COMPARED or key in _NOT_COMPARED or "\u00ab" in told + now.value:
         return False
     if _refused(key, told, options, config):

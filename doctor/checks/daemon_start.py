@@ -241,7 +241,13 @@ def _reason(daemon: Daemon, places: Places, log: DaemonLog) -> Generator[Unknown
     return log.fatal
 
 
-@check("DMN032", Severity.ERROR, explains=("DMN016",), blocks_start=True)
+@check(
+    "DMN032",
+    Severity.ERROR,
+    explains=("DMN016",),
+    blocks_start=True,
+    says=("network at index ... has a smaller prefix ... than the target size of that pool",),
+)
 def last_words(
     options: Options, config: ConfigFile, daemon: Daemon, places: Places, log: DaemonLog, start: NextStart
 ) -> Iterator[Yield]:

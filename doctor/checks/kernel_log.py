@@ -21,7 +21,14 @@ _SHUT = re.compile(
 _GLOBAL = re.compile(r"oom-kill:constraint=CONSTRAINT_NONE.*task=([^,]+),pid=(\d+)")
 
 
-@check("HST006", Severity.WARNING)
+@check(
+    "HST006",
+    Severity.WARNING,
+    says=(
+        "Memory cgroup out of memory: Killed process",
+        "INFO: task ... blocked for more than 120 seconds",
+    ),
+)
 def kernel_complains(log: KernelLog, clock: Clock) -> Iterator[Yield]:
     """The kernel's log tells of a hung task, a fault, no memory, or a dead file system.
 

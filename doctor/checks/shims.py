@@ -61,7 +61,11 @@ def _awake(processes: Processes, daemon: Daemon, lifecycle: Lifecycle, ended: Co
     return lifecycle.remedy("let dockerd read anew what runs")
 
 
-@check("NSP001", Severity.ERROR)
+@check(
+    "NSP001",
+    Severity.ERROR,
+    says=("cannot stop container: ... tried to kill container, but did not receive an exit event",),
+)
 def process_gone(containers: Containers, processes: Processes, daemon: Daemon, lifecycle: Lifecycle) -> Iterator[Yield]:
     """A container runs for Docker, and its process is gone or in the host's network.
 
@@ -178,7 +182,11 @@ def pid_reused(containers: Containers, processes: Processes, daemon: Daemon, lif
         )
 
 
-@check("NSP007", Severity.WARNING)
+@check(
+    "NSP007",
+    Severity.WARNING,
+    says=("task ... already exists: unknown",),
+)
 def shim_orphaned(
     containers: Containers, processes: Processes, sandboxes: Sandboxes | None, daemon: Daemon
 ) -> Iterator[Yield]:

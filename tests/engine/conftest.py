@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _cannot_be_made(item: pytest.Item) -> bool:
     """Whether the test makes a fault on an engine that it cannot be made on."""
     params = getattr(item, "callspec", None)
-    fault = params.params.get("fault") if params else None
+    fault = (params.params.get("fault") or params.params.get("row")) if params else None
     engines = getattr(fault, "engines", ())
     return bool(engines) and params is not None and params.params.get("suite") not in engines
 

@@ -7,6 +7,7 @@ A file gives records as a case does (`tests/cases/README.md`), over a shared bas
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
 from doctor.facts.space import Drivers, Space
 from doctor.facts.store import Images, LayerDb, Overlay, Owners
+from doctor.facts.subnets import Subnets
 from doctor.facts.sysctls import Sysctls
 from doctor.facts.unit import Units
 from doctor.model import Citation
@@ -112,6 +114,7 @@ FACTS: dict[str, type] = {
     "sockets": Sockets,
     "strays": Strays,
     "space": Space,
+    "subnets": Subnets,
     "sysctls": Sysctls,
     "units": Units,
 }
@@ -141,6 +144,8 @@ def plain(value: Any, seen: dict[int, str], *, inside: bool = False) -> Any:
         return {key: plain(one, seen, inside=True) for key, one in words.items()}
     if isinstance(value, frozenset):
         return sorted(value)
+    if isinstance(value, IPv4Network):
+        return str(value)
     if isinstance(value, tuple | list):
         return [plain(one, seen, inside=True) for one in value]
     return value

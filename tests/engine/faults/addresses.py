@@ -207,7 +207,33 @@ def same_subnet(host: EngineHost) -> object:
     return said
 
 
+def another(host: EngineHost) -> object:
+    """Whether one more network can be made."""
+    made = host.run("docker", "network", "create", "another", check=False).returncode
+    host.run("docker", "network", "rm", "another", check=False)
+    return made
+
+
+def _vpn(host: EngineHost) -> None:
+    """Have a VPN take every private range that dockerd makes networks of."""
+    host.sh("for net in 172.16.0.0/12 192.168.0.0/16; do ip route add $net dev eth0; done")
+
+
+def _old_project(host: EngineHost) -> None:
+    """Leave the network of a project behind, which has the last subnet."""
+    host.docker("network", "create", "old_default")
+
+
 FAULTS = (
+    Fault("NET006", "vpn", _vpn, another, level="warning"),
+    Fault(
+        "NET006",
+        "old-project",
+        _old_project,
+        another,
+        level="warning",
+        daemon_args=("--default-address-pool", "base=10.99.0.0/24,size=24", "--bip", "172.17.0.1/16"),
+    ),
     Fault("NET001", "network-address", lambda h: _refused(h, {"bip": "10.9.8.0/24"}), answers, ("DMN016",)),
     Fault("NET001", "no-prefix", lambda h: _refused(h, {"bip": "10.9.8.1"}), answers, ("DMN016",)),
     Fault(
