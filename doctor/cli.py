@@ -96,6 +96,30 @@ def rules(
     raise typer.Exit(code)
 
 
+@app.command()
+def trace(
+    source: Annotated[str, typer.Argument(metavar="FROM")],
+    target: Annotated[str, typer.Argument(metavar="TO")],
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
+) -> None:
+    """Follow one packet, and its answer."""
+    from doctor import evidence, options
+    from doctor.reports.trace import as_json, as_text
+    from doctor.trace import trace as follow
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"trace: --format {style}: text or json")
+    registry = options.registry()
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
+    found, code = follow(snapshot, registry, source, target)
+    sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
+    raise typer.Exit(code)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def explain(subject: Annotated[list[str] | None, typer.Argument(metavar="[CODE|NAME|AREA|ERROR]")] = None) -> None:
     """Print the page of a code, the list of an area, or what an error message means, offline."""

@@ -6,6 +6,7 @@ TOP = """\
 doctor - what is wrong with this Docker host, why, and what to do
 
   doctor check                     the whole host, or a bundle
+  doctor trace FROM TO[:PORT]      what would happen to one packet, and why
   doctor rules                     the firewall rules Docker would write here
   doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
@@ -49,6 +50,20 @@ It changes nothing. What a flush took away, put back without a restart:
   doctor rules --missing | iptables-restore --noflush
 """
 
+TRACE = """\
+Usage: doctor trace FROM TO[:PORT][/udp]  what would happen to one packet
+FROM              a container, host, outside, or an address
+TO                a container, host, or an address; without a port: a ping
+  doctor trace web db:5432                from one container to another one
+  doctor trace outside host:8080          to a published port
+Evidence          --bundle FILE           default: this host, read only
+Output            --format text|json      -v  the whole way back
+Limits            --deadline 10s          whole run
+Without Docker    --example NAME          list: doctor check --example list
+Nothing is sent: it is what the kernel would do, by the rules as they are.
+Exit: 0 works, 1 does not, 3 depends on what a snapshot does not tell
+"""
+
 EXPLAIN = """\
 Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
   doctor explain NET034                   one page
@@ -61,7 +76,7 @@ Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
 Exit: 0, or 2 when nothing is known of it
 """
 
-_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES}
+_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES, "trace": TRACE}
 
 
 def wanted(arguments: list[str]) -> str:

@@ -306,3 +306,48 @@ class Report(Struct, frozen=True):
     ms: float
     faults: tuple[str, ...] = ()
     """Faults of doctor itself, one line each (a check that raised, a plugin that does not load)."""
+
+
+class TraceStep(Struct, frozen=True):
+    """One step of a packet's way: in which namespace, at which stage (`route`, `nat`, `veth`, ...), where, and what came of it.
+
+    `text` is the rule, route or link as the host has it, `place` where it stands, `effect` what it did (`drop`, `accept`,
+    `to 172.17.0.2:80`), empty where it did nothing but lead on.
+    """
+
+    space: str
+    stage: str
+    place: str
+    text: str
+    effect: str
+    cited: Citation | None = None
+
+
+class Trace(Struct, frozen=True):
+    """What would happen to one packet, and to its answer. The JSON of `doctor trace` is this struct, and a contract.
+
+    `works` is null where it depends on `depends_on`. `verdict` and `reply_verdict` say where each ended: `delivered`,
+    `refused`, `dropped`, `rejected`, `no-route`, `unreachable`, `leaves`, `unknown`; empty for no answer. `client_sees` is
+    `connected`, `timeout`, `refused`, `no-route`, `unreachable` or `reset`, null where it depends. `code` names why it does
+    not work (`docs/packet-path.md`), `decided_by` is the rule or fact that decided, `by_design` says that Docker meant it.
+    """
+
+    schema: str
+    doctor: str
+    source: str
+    target: str
+    works: bool | None
+    verdict: str
+    reply_verdict: str
+    client_sees: str | None
+    code: str
+    decided_by: Citation | None
+    by_design: bool
+    why: str
+    depends_on: str
+    notes: tuple[str, ...]
+    steps: tuple[TraceStep, ...]
+    reply_steps: tuple[TraceStep, ...]
+    remedy: Remedy | None = None
+    coverage: str = ""
+    """How much of the host's rules is modelled, where it is not all of them."""

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 class _Data(Struct):
     stp_state: int = 0
     forward_delay: int = 0
+    nf_call_iptables: int = 0
+    nf_call_ip6tables: int = 0
 
 
 class _Port(Struct):
     state: str | int = ""
+    hairpin: bool = False
+    isolated: bool = False
 
 
 class _Info(Struct):
@@ -60,7 +64,8 @@ class Link(Struct, frozen=True):
     """One link. `peer` is the ifindex of the other end of a veth (in its own namespace); addresses have prefixes.
 
     `port_state` is the state of a port of a bridge (`forwarding`, `listening`, ...); `learns` the seconds that a bridge
-    with STP keeps a new port from forwarding, 0 without STP.
+    with STP keeps a new port from forwarding, 0 without STP. `hairpin` and `isolated` are flags of a port; `filters` are
+    the IP versions for which this bridge alone calls iptables (the sysctls do it for all bridges).
     """
 
     name: str
@@ -76,6 +81,9 @@ class Link(Struct, frozen=True):
     port_state: str
     learns: float
     cited: Citation
+    hairpin: bool = False
+    isolated: bool = False
+    filters: tuple[int, ...] = ()
 
     @property
     def bare(self) -> set[str]:
@@ -94,6 +102,7 @@ def interface(text: str) -> IPv4Interface | IPv6Interface | None:
 class Route(Struct, frozen=True):
     """One route: `dst` is `default` or a prefix, `table` is `main` when not named.
 
+    `source` is the address that packets of the host itself get when they have none, empty where the route names none.
     `devs` are the devices of all its next hops, `mtu` is 0 where the route sets none, `dead` says that no packet takes it.
     """
 
@@ -108,6 +117,7 @@ class Route(Struct, frozen=True):
     mtu: int
     dead: bool
     cited: Citation
+    source: str = ""
 
     @property
     def by_hand(self) -> str:
@@ -134,6 +144,7 @@ class _Route(Struct):
     dst: str = ""
     dev: str = ""
     gateway: str = ""
+    prefsrc: str = ""
     table: str = "main"
     type: str = "unicast"
     family: str = ""
@@ -205,6 +216,7 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
     found = []
     for number, one in _rows(record, _Link):
         up = "UP" in one.flags
+        port, data = one.linkinfo.info_slave_data, one.linkinfo.info_data
         addresses = tuple(f"{held.local}/{held.prefixlen}" for held in one.addr_info if held.local)
         excerpt = " ".join(
             word
@@ -228,9 +240,12 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
                 master=one.master,
                 mac=one.address,
                 addresses=addresses,
-                port_state=str(one.linkinfo.info_slave_data.state) if one.master else "",
-                learns=2 * one.linkinfo.info_data.forward_delay / 100 if one.linkinfo.info_data.stp_state else 0.0,
+                port_state=str(port.state) if one.master else "",
+                learns=2 * data.forward_delay / 100 if data.stp_state else 0.0,
                 cited=Citation(record.name, number, excerpt, f"{whose}link {one.ifname}"),
+                hairpin=port.hairpin,
+                isolated=port.isolated,
+                filters=(4,) * bool(data.nf_call_iptables) + (6,) * bool(data.nf_call_ip6tables),
             )
         )
     return tuple(found)
@@ -255,6 +270,7 @@ def _routes(record: Record) -> tuple[Route, ...]:
                 mtu=one.metrics[0].mtu if one.metrics else 0,
                 dead="dead" in one.flags or bool(one.nexthops and not hops),
                 cited=cited,
+                source=one.prefsrc,
             )
         )
     return tuple(found)

@@ -279,12 +279,16 @@ def _tables(routes: Routes) -> dict[int, dict[str, Table]]:
 @fact
 def routing(snapshot: Snapshot, routes: Routes) -> Routing:
     """Join rules and routes of the host."""
-    record = snapshot.get("netns/host/rules")
+    return routing_of(snapshot.get("netns/host/rules"), routes)
+
+
+def routing_of(record: Record, routes: Routes) -> Routing:
+    """Join the rules of a namespace and its routes."""
     held = sorted(_rules(record), key=lambda rule: rule.priority) if record.readable else []
     assumed = ""
     if not held:
         assumed = record.why or record.status
-        nowhere = Citation("netns/host/rules", 0, "the rules that every host has", "ip rule")
+        nowhere = Citation(record.name, 0, "the rules that every host has", "ip rule")
         held = [
             Rule(version, priority, "", "", "", None, 0, False, "lookup", table, 0, -1, False, nowhere)  # noqa: FBT003
             for version in _BITS

@@ -106,12 +106,13 @@ def sockets(snapshot: Snapshot, containers: Containers, processes: Processes) ->
             unread[one.id] = held.why or held.status
             continue
         if inode not in by_inode:
-            by_inode[inode] = _read(held, f"{one.engine_name}: ")
+            by_inode[inode] = read_listeners(held, f"{one.engine_name}: ")
         found[one.id] = by_inode[inode]
-    return Sockets(_read(record, "") if not missing else (), missing, found, unread, space)
+    return Sockets(read_listeners(record, "") if not missing else (), missing, found, unread, space)
 
 
-def _read(record: Record, whose: str) -> tuple[Listener, ...]:
+def read_listeners(record: Record, whose: str) -> tuple[Listener, ...]:
+    """Read the listeners of one namespace; `whose` stands before each place that is cited."""
     lines = enumerate(record.text.split("\n"), 1)
     return tuple(found for number, line in lines if (found := _listener(record, number, line, whose)) is not None)
 

@@ -1,0 +1,614 @@
+"""Rules of nftables, as `nft -j list ruleset` prints them, compiled. See libnftables-json(5), nft(8).
+
+The tables that iptables-nft made are left out where its saver was read: nft shows what it does not know of them as `xt`.
+Named sets and maps are listed with their elements where these were asked for; where they were not, what asks for them is
+`Opaque`.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from doctor.facts import UNDECODABLE
+from doctor.model import Citation
+from doctor.packets import conditions as when
+from doctor.packets import program as then
+from doctor.packets.packet import PROTOCOLS, number
+from doctor.packets.program import Base, Chain, Program, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doctor.packets.conditions import Condition, NumberField
+    from doctor.packets.program import Action, Step
+    from doctor.snapshot import Record
+
+OWN = frozenset({"filter", "nat", "mangle", "raw", "security"})
+"""The tables of iptables-nft, in the families ip and ip6."""
+
+_HOOKS = frozenset({"ingress", "prerouting", "input", "forward", "output", "postrouting"})
+_PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
+_SERVICES = {"ssh": 22, "domain": 53, "http": 80, "https": 443, "ntp": 123, "smtp": 25, "bootps": 67, "bootpc": 68}
+_ICMP = {
+    "echo-reply": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5, "echo-request": 8,
+    "router-advertisement": 9, "router-solicitation": 10, "time-exceeded": 11, "parameter-problem": 12,
+}  # fmt: skip
+_ICMP6 = {
+    "destination-unreachable": 1, "packet-too-big": 2, "time-exceeded": 3, "parameter-problem": 4,
+    "echo-request": 128, "echo-reply": 129, "mld-listener-query": 130, "mld-listener-report": 131,
+    "mld-listener-done": 132, "nd-router-solicit": 133, "nd-router-advert": 134, "nd-neighbor-solicit": 135,
+    "nd-neighbor-advert": 136, "nd-redirect": 137, "mld2-listener-report": 143,
+}  # fmt: skip
+_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+_REJECT = {
+    "port-unreachable": "port",
+    "host-unreachable": "host",
+    "addr-unreachable": "host",
+    "net-unreachable": "net",
+    "no-route": "net",
+    "prot-unreachable": "proto",
+    "admin-prohibited": "admin",
+    "host-prohibited": "admin",
+    "net-prohibited": "admin",
+}
+_LENGTHS = {4: 32, 6: 128}
+_STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
+
+
+class _Set(Struct):
+    family: str = ""
+    table: str = ""
+    name: str = ""
+    elem: list[Any] | None = None
+
+
+class _Chain(Struct):
+    family: str = ""
+    table: str = ""
+    name: str = ""
+    type: str = ""
+    hook: str = ""
+    prio: int | str = 0
+    policy: str = "accept"
+    dev: str | list[str] = ""
+
+
+class _Rule(Struct):
+    family: str = ""
+    table: str = ""
+    chain: str = ""
+    handle: int = 0
+    comment: str = ""
+    expr: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Entry(Struct):
+    chain: _Chain | None = None
+    rule: _Rule | None = None
+    set: _Set | None = None
+    map: _Set | None = None
+
+
+class _Listing(Struct):
+    nftables: list[_Entry] = field(default_factory=list)
+
+
+class Unread(Exception):  # noqa: N818 - a part of a rule that is not modelled
+    """A part of a rule that is not modelled."""
+
+
+def compile_ruleset(record: Record, *, managed: bool, whose: str = "") -> Program:
+    """Compile a listing; `managed`: the tables of iptables-nft were read from its saver, and are left out."""
+    if not record.readable:
+        return Program()
+    try:
+        entries = msgspec.json.decode(record.data, type=_Listing).nftables
+    except UNDECODABLE as error:
+        return Program(unread=f"{record.name}: {error}")
+
+    def ours(one: _Chain | _Rule | _Set) -> bool:
+        return not (managed and one.family in {"ip", "ip6"} and one.table in OWN)
+
+    sets = {
+        (one.family, one.table, one.name): one.elem
+        for entry in entries
+        for one in (entry.set, entry.map)
+        if one is not None
+    }
+    rules: dict[tuple[str, str, str], list[Rule]] = {}
+    for entry in entries:
+        rule = entry.rule
+        if rule is None or not ours(rule):
+            continue
+        held = rules.setdefault((rule.family, rule.table, rule.chain), [])
+        place = f"{whose}nft {rule.family} {rule.table} {rule.chain} {len(held) + 1}"
+        cited = Citation(record.name, 1, spelled(rule.expr, rule.comment), place)
+        held.append(Rule(_Compiler(rule, sets).steps(), cited))
+    chains: dict[tuple[str, str, str, str], Chain] = {}
+    bases = []
+    for entry in entries:
+        one = entry.chain
+        if one is None or not ours(one):
+            continue
+        place = f"{whose}nft {one.family} {one.table} {one.name}"
+        text = f"chain {one.name}" + (f" hook {one.hook} policy {one.policy}" if one.hook else "")
+        cited = Citation(record.name, 1, text, place)
+        chain = Chain(
+            "nft", one.family, one.table, one.name, tuple(rules.get((one.family, one.table, one.name), ())), cited
+        )
+        chains[chain.key] = chain
+        if one.hook in _HOOKS:
+            kind = one.type if one.type in {"nat", "route"} else "filter"
+            priority = one.prio if isinstance(one.prio, int) else _PRIORITIES.get(one.prio, 0)
+            devices = (one.dev,) if isinstance(one.dev, str) else tuple(one.dev)
+            policy = "drop" if one.policy == "drop" else "accept"
+            bases.append(Base(chain, one.hook, priority, kind, policy, tuple(filter(None, devices))))  # type: ignore[arg-type]  # checked above
+    return Program(chains, tuple(bases))
+
+
+class _Compiler:
+    """Compiles one rule."""
+
+    def __init__(self, rule: _Rule, sets: dict[tuple[str, str, str], list[Any] | None]) -> None:
+        self.rule = rule
+        self.sets = sets
+        self.version: Literal[0, 4, 6] = 4 if rule.family == "ip" else 6 if rule.family == "ip6" else 0
+
+    def steps(self) -> tuple[Step, ...]:
+        """Compile all statements, in order."""
+        found: list[Step] = []
+        for statement in self.rule.expr:
+            try:
+                found += self.statement(statement)
+            except (Unread, ValueError, KeyError, TypeError, IndexError):
+                name = next(iter(statement), "")
+                text = spelled([statement])
+                if name in {"match", "xt"}:
+                    found.append(when.Opaque(text))
+                else:
+                    found.append(then.Unmodelled(text))
+        return tuple(found)
+
+    def statement(self, statement: dict[str, Any]) -> list[Step]:
+        """Compile one statement; raises Unread for what is not modelled."""
+        (name, value), *_ = statement.items()
+        match name:
+            case "match":
+                return self.match(value)
+            case "accept" | "drop" | "return" | "continue":
+                return [then.Verdict(name)]
+            case "jump" | "goto":
+                return [then.Jump(value["target"], leave=name == "goto")]
+            case "reject":
+                return [then.Reject(_reject(value))]
+            case "vmap":
+                return [self.vmap(value)]
+            case "dnat" | "snat" | "masquerade" | "redirect":
+                return [self.nat(name, value or {})]
+            case "mangle":
+                return self.mangle(value)
+            case "notrack":
+                return [then.Notrack()]
+            case "counter" | "log" | "comment" | "quota_" | "ct helper" | "flow":
+                return []
+            case "limit" | "quota" | "ct count" | "last":
+                return [] if name == "last" else [when.Opaque(spelled([statement]))]
+            case _:
+                raise Unread
+
+    # Conditions
+
+    def match(self, value: dict[str, Any]) -> list[Step]:
+        """Compile `left op right`."""
+        operator = value.get("op", "==")
+        if operator not in {"==", "!=", "in"}:
+            return [*self.ordered(value["left"], operator, value["right"])]
+        return [*self.conditions(value["left"], value["right"], negated=operator == "!=", bits=operator == "in")]
+
+    def ordered(self, left: Any, operator: str, right: Any) -> list[Condition]:
+        """Compile a comparison of numbers."""
+        bound = self.number(left, right)
+        ranges = {
+            "<": ((0, bound - 1),),
+            "<=": ((0, bound),),
+            ">": ((bound + 1, 1 << 128),),
+            ">=": ((bound, 1 << 128),),
+        }[operator]
+        needs, field_, mask = self.numeric(left)
+        return [*needs, when.Number(field_, ranges, mask=mask)]
+
+    def conditions(self, left: Any, right: Any, *, negated: bool = False, bits: bool = False) -> list[Condition]:
+        """Compile an expression and what it is compared with; a negation covers the comparison, not what it needs."""
+        if isinstance(left, dict) and "concat" in left:
+            return [self.concat(left["concat"], right, negated=negated)]
+        values = self.elements(right)
+        key, what = next(iter(left.items())) if isinstance(left, dict) else ("", None)
+        match key, what:
+            case "meta", {"key": ("iif" | "iifname" | "oif" | "oifname") as name}:
+                end: Literal["iif", "oif"] = "iif" if name.startswith("iif") else "oif"
+                return [when.Device(end, tuple(str(one) for one in values), negated)]
+            case "ct", {"key": "state"}:
+                return [when.Ct(frozenset(_words(values)), negated)]
+            case "ct", {"key": "status"}:
+                asked = frozenset(_words(values))
+                if not asked <= {"dnat", "snat"}:
+                    raise Unread
+                return [when.Ct(asked, negated)]
+            case "ct", {"key": "direction"}:
+                return [when.Direction(values == ["reply"], negated)]
+            case "fib", {"result": "type", "flags": flags}:
+                return [self.fib(flags, values, negated=negated)]
+            case "payload", {"protocol": ("ip" | "ip6") as protocol, "field": ("saddr" | "daddr") as name}:
+                return self.addresses(protocol, name, values, negated=negated)
+            case "payload", {"protocol": "tcp", "field": "flags"}:
+                return [_protocol("tcp"), self.flags(values, negated=negated, exact=False)]
+            case "&", [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]:
+                return [_protocol("tcp"), self.flags(values, negated=negated, exact=True, mask=_flags([mask]))]
+            case _:
+                needs, field_, mask = self.numeric(left)
+                ranges = tuple(self.span(left, one) for one in values)
+                if bits and field_ in {"mark", "connmark"}:
+                    raise Unread
+                return [*needs, when.Number(field_, ranges, negated, mask)]
+
+    def flags(self, values: list[Any], *, negated: bool, exact: bool, mask: int = 0xFF) -> Condition:
+        """Compile the flags of TCP: `tcp flags syn` asks for a bit, `tcp flags & (syn|ack) == syn` for all."""
+        wanted = _flags(values)
+        if exact:
+            return when.Number("flags", ((wanted, wanted),), negated, mask)
+        if len(values) == 1:
+            return when.Number("flags", ((0, 0),), not negated, wanted)
+        raise Unread
+
+    def addresses(self, protocol: str, name: str, values: list[Any], *, negated: bool) -> list[Condition]:
+        """Compile addresses of one version."""
+        version = 4 if protocol == "ip" else 6
+        ranges = tuple(_span(one, version) for one in values)
+        needs: list[Condition] = [] if self.version == version else [when.Number("version", ((version, version),))]
+        return [*needs, when.Address("src" if name == "saddr" else "dst", version, ranges, negated)]
+
+    def fib(self, flags: Any, values: list[Any], *, negated: bool) -> Condition:
+        """Compile `fib daddr type local`, with `iif` or `oif`."""
+        asked = {flags} if isinstance(flags, str) else set(flags)
+        ends = asked & {"saddr", "daddr"}
+        if len(ends) != 1 or asked - {"saddr", "daddr", "iif", "oif"}:
+            raise Unread
+        end: Literal["src", "dst"] = "src" if ends == {"saddr"} else "dst"
+        limit: Literal["", "iif", "oif"] = "iif" if "iif" in asked else "oif" if "oif" in asked else ""
+        return when.Kind(end, frozenset(str(one) for one in values), negated, limit)
+
+    def concat(self, lefts: list[Any], right: Any, *, negated: bool) -> Condition:
+        """Compile a set of concatenations."""
+        several = []
+        for element in self.elements(right):
+            parts = element["concat"] if isinstance(element, dict) and "concat" in element else [element]
+            held: list[Condition] = []
+            for left, part in zip(lefts, parts, strict=True):
+                held += self.conditions(left, part)
+            several.append(tuple(held))
+        return when.Any(tuple(several), negated)
+
+    def numeric(self, left: Any) -> tuple[list[Condition], NumberField, int]:
+        """Give a field that is a number, what it needs to be there, and its mask."""
+        if not isinstance(left, dict):
+            raise Unread
+        key, what = next(iter(left.items()))
+        match key, what:
+            case "&", [inner, int(mask)]:
+                needs, field_, _ = self.numeric(inner)
+                return needs, field_, mask
+            case "meta", {"key": "mark"}:
+                return [], "mark", -1
+            case "ct", {"key": "mark"}:
+                return [], "connmark", -1
+            case "ct", {"key": "zone"}:
+                return [], "zone", -1
+            case "meta", {"key": "l4proto"}:
+                return [], "protocol", -1
+            case "meta", {"key": "nfproto"} | {"key": "protocol"}:
+                return [], "version", -1
+            case "payload", {"protocol": ("tcp" | "udp" | "th") as protocol, "field": ("sport" | "dport") as name}:
+                return ([_protocol(protocol)] if protocol != "th" else []), name, -1
+            case "payload", {"protocol": "ip", "field": "protocol"}:
+                return self._of(4), "protocol", -1
+            case "payload", {"protocol": "ip6", "field": "nexthdr"}:
+                return self._of(6), "protocol", -1
+            case "payload", {"protocol": "ip", "field": "ttl"}:
+                return self._of(4), "ttl", -1
+            case "payload", {"protocol": ("icmp" | "icmpv6") as protocol, "field": "type"}:
+                return [_protocol(protocol)], "icmp", -1
+            case "ct", {"key": ("proto-dst" | "proto-src") as name, "dir": "original"}:
+                return [], "original.dport" if name.endswith("dst") else "original.sport", -1
+            case "ct", {"key": ("daddr" | "saddr" | "ip daddr" | "ip saddr") as name, "dir": "original"}:
+                return [], "original.dst" if name.endswith("daddr") else "original.src", -1
+            case _:
+                raise Unread
+
+    def _of(self, version: int) -> list[Condition]:
+        return [] if self.version == version else [when.Number("version", ((version, version),))]
+
+    def number(self, left: Any, value: Any) -> int:
+        """Read a number, or the name of one."""
+        return self.span(left, value)[0]
+
+    def span(self, left: Any, value: Any) -> tuple[int, int]:
+        """Read a number or a range of them, in the words of a field."""
+        if isinstance(value, dict) and "range" in value:
+            first, last = value["range"]
+            return self.number(left, first), self.number(left, last)
+        if isinstance(value, bool):
+            raise Unread
+        if isinstance(value, int):
+            return value, value
+        if isinstance(value, dict) and "prefix" in value:
+            return _span(value, 6 if ":" in value["prefix"]["addr"] else 4)
+        if not isinstance(value, str):
+            raise Unread
+        for names in self.names(left):
+            if value in names:
+                return names[value], names[value]
+        if "." in value or ":" in value:
+            return number(value), number(value)
+        return int(value, 0), int(value, 0)
+
+    def names(self, left: Any) -> tuple[dict[str, int], ...]:
+        """Give the words that stand for numbers of a field."""
+        _, field_, _ = self.numeric(left)
+        match field_:
+            case "protocol":
+                return (PROTOCOLS,)
+            case "version":
+                return ({"ipv4": 4, "ipv6": 6, "ip": 4, "ip6": 6},)
+            case "icmp":
+                six = isinstance(left, dict) and left.get("payload", {}).get("protocol") == "icmpv6"
+                return (_ICMP6 if six else _ICMP,)
+            case "sport" | "dport":
+                return (_SERVICES,)
+            case _:
+                return ()
+
+    def elements(self, right: Any) -> list[Any]:
+        """Give what a comparison is made with, one by one; raises Unread for a set whose elements are not known."""
+        if isinstance(right, str) and right.startswith("@"):
+            held = self.sets.get((self.rule.family, self.rule.table, right[1:]))
+            if held is None:
+                raise Unread
+            return [_element(one) for one in held]
+        if isinstance(right, dict) and "set" in right:
+            inner = right["set"]
+            return [_element(one) for one in (inner if isinstance(inner, list) else [inner])]
+        if isinstance(right, dict) and "|" in right:
+            return [*right["|"]]
+        if isinstance(right, list):
+            return right
+        return [right]
+
+    # Actions
+
+    def vmap(self, value: dict[str, Any]) -> Action:
+        """Compile a verdict map."""
+        data = value["data"]
+        if isinstance(data, str):
+            pairs = self.sets.get((self.rule.family, self.rule.table, data.removeprefix("@")))
+        else:
+            pairs = data["set"]
+        if pairs is None:
+            raise Unread
+        elements = []
+        for pair in pairs:
+            wanted, verdict = pair
+            wanted = _element(wanted)
+            steps = self.statement(verdict)
+            elements.append((tuple(self.conditions(value["key"], wanted)), steps[0]))
+        return then.Map(tuple(elements))  # type: ignore[arg-type]  # verdicts are actions
+
+    def nat(self, name: Any, value: dict[str, Any]) -> Action:
+        """Compile a translation; maps of addresses are not modelled."""
+        address = value.get("addr")
+        if isinstance(address, dict):
+            if "range" not in address:
+                raise Unread
+            address = address["range"][0]
+        port = value.get("port")
+        ports = None
+        if isinstance(port, dict):
+            ports = (int(port["range"][0]), int(port["range"][1]))
+        elif port is not None:
+            ports = (int(port), int(port))
+        return then.Nat(name, number(address) if address is not None else None, ports)
+
+    def mangle(self, value: dict[str, Any]) -> list[Step]:
+        """Compile a mark that is set; other fields of the packet decide nothing here."""
+        key, what = next(iter(value["key"].items()))
+        field_: Literal["mark", "connmark"] | None = None
+        if what == {"key": "mark"} and key in {"meta", "ct"}:
+            field_ = "mark" if key == "meta" else "connmark"
+        if field_ is None:
+            if key == "ct" and what.get("key") == "zone" and isinstance(value["value"], int):
+                return [then.Zone(value["value"])]
+            if key == "meta" and what.get("key") in {"nftrace", "priority", "pkttype"}:
+                return []
+            if key in {"payload", "tcp option", "exthdr"} and what.get("field") in {
+                "size",
+                "dscp",
+                "ttl",
+                "hoplimit",
+                None,
+            }:
+                return []
+            raise Unread
+        return [_marked(field_, value["value"])]
+
+
+def _marked(field_: Literal["mark", "connmark"], value: Any) -> Action:
+    """Compile what a mark is set to: a number, another mark, or bits of its own changed."""
+    match value:
+        case int():
+            return then.SetNumber(field_, 0, value)
+        case {"meta": {"key": "mark"}}:
+            return then.SetNumber(field_, 0, 0, "mark")
+        case {"ct": {"key": "mark"}}:
+            return then.SetNumber(field_, 0, 0, "connmark")
+        case {"|": [inner, int(bits)]} if _itself(field_, inner):
+            return then.SetNumber(field_, ~bits & 0xFFFFFFFF, bits)
+        case {"&": [inner, int(bits)]} if _itself(field_, inner):
+            return then.SetNumber(field_, bits, 0)
+        case {"^": [inner, int(bits)]} if _itself(field_, inner):
+            return then.SetNumber(field_, 0xFFFFFFFF, bits)
+        case {"|": [{"&": [inner, int(kept)]}, int(bits)]} if _itself(field_, inner):
+            return then.SetNumber(field_, kept & ~bits & 0xFFFFFFFF, bits)
+        case _:
+            raise Unread
+
+
+def _itself(field_: str, inner: Any) -> bool:
+    return bool(inner == {"meta" if field_ == "mark" else "ct": {"key": "mark"}})
+
+
+def _element(one: Any) -> Any:
+    """Take an element out of what may stand around it: a counter, a timeout, a comment."""
+    if isinstance(one, dict) and "elem" in one:
+        return one["elem"]["val"]
+    return one
+
+
+def _words(values: list[Any]) -> list[str]:
+    return [str(one) for one in values]
+
+
+def _protocol(name: str) -> Condition:
+    value = PROTOCOLS[name]
+    return when.Number("protocol", ((value, value),))
+
+
+def _flags(values: list[Any]) -> int:
+    total = 0
+    for one in values:
+        if isinstance(one, dict) and "|" in one:
+            total |= _flags(one["|"])
+        elif isinstance(one, list):
+            total |= _flags(one)
+        else:
+            total |= one if isinstance(one, int) else _FLAGS[one]
+    return total
+
+
+def _span(value: Any, version: int) -> tuple[int, int]:
+    """Read an address, a prefix or a range of addresses."""
+    if isinstance(value, dict) and "prefix" in value:
+        net = ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)
+        return int(net.network_address), int(net.broadcast_address)
+    if isinstance(value, dict) and "range" in value:
+        return number(value["range"][0]), number(value["range"][1])
+    if not isinstance(value, str):
+        raise Unread
+    if "/" in value:
+        net = ip_network(value, strict=False)
+        return int(net.network_address), int(net.broadcast_address)
+    found = number(value)
+    if found >> _LENGTHS[version]:
+        raise Unread
+    return found, found
+
+
+def _reject(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "port"
+    if value.get("type") == "tcp reset":
+        return "reset"
+    return _REJECT.get(str(value.get("expr", "port-unreachable")), "port")
+
+
+# Text
+
+
+_PLAIN: dict[str, Callable[[Any], str]] = {
+    "counter": lambda _: "",
+    "accept": lambda _: "accept",
+    "drop": lambda _: "drop",
+    "return": lambda _: "return",
+    "continue": lambda _: "continue",
+    "notrack": lambda _: "notrack",
+    "jump": lambda value: f"jump {value['target']}",
+    "goto": lambda value: f"goto {value['target']}",
+    "log": lambda _: "log",
+}
+
+
+def spelled(expressions: list[dict[str, Any]], comment: str = "") -> str:
+    """Spell a rule as nft prints it, near enough to find it by: counters are left out."""
+    words = []
+    for statement in expressions:
+        for name, value in statement.items():
+            words.append(_statement(name, value))
+    if comment:
+        words.append(f'comment "{comment}"')
+    return " ".join(word for word in words if word)
+
+
+def _statement(name: str, value: Any) -> str:
+    if name in _PLAIN:
+        try:
+            return _PLAIN[name](value)
+        except (KeyError, TypeError):
+            return name
+    if name == "match" and isinstance(value, dict):
+        operator = value.get("op", "==")
+        middle = f" {operator} " if operator not in {"==", "in"} else " "
+        return f"{_expression(value.get('left'))}{middle}{_expression(value.get('right'))}"
+    if name == "vmap" and isinstance(value, dict):
+        return f"{_expression(value.get('key'))} vmap {_expression(value.get('data'))}"
+    if name == "mangle" and isinstance(value, dict):
+        return f"{_expression(value.get('key'))} set {_expression(value.get('value'))}"
+    if name in {"dnat", "snat", "redirect", "masquerade"} and isinstance(value, dict):
+        address, port = value.get("addr"), value.get("port")
+        aim = (_expression(address) if address is not None else "") + (
+            f":{_expression(port)}" if port is not None else ""
+        )
+        return f"{name} to {aim}" if aim else name
+    if name == "reject" and isinstance(value, dict):
+        return f"reject with {value.get('type', '')} {value.get('expr', '')}".rstrip()
+    return f"{name} {_expression(value)}" if value is not None else name
+
+
+def _expression(value: Any) -> str:  # noqa: C901 - a ladder of the shapes of libnftables-json(5)
+    match value:
+        case {"meta": {"key": key}}:
+            return str(key) if key in {"iif", "iifname", "oif", "oifname"} else f"meta {key}"
+        case {"payload": {"protocol": protocol, "field": name}}:
+            return f"{protocol} {name}"
+        case {"ct": {"key": key, **rest}}:
+            way = rest.get("dir")
+            return f"ct {way} {key}" if way else f"ct {key}"
+        case {"fib": {"result": result, "flags": flags}}:
+            return f"fib {' . '.join(flags) if isinstance(flags, list) else flags} {result}"
+        case {"prefix": {"addr": address, "len": length}}:
+            return f"{address}/{length}"
+        case {"range": [first, last]}:
+            return f"{_expression(first)}-{_expression(last)}"
+        case {"set": list(held)}:
+            return "{ " + ", ".join(_expression(one) for one in held) + " }"
+        case {"set": one}:
+            return "{ " + _expression(one) + " }"
+        case {"concat": list(held)}:
+            return " . ".join(_expression(one) for one in held)
+        case {"elem": {"val": inner}}:
+            return _expression(inner)
+        case {"|": list(held)} | {"&": list(held)} | {"^": list(held)}:
+            sign = next(iter(value))
+            return f" {sign} ".join(_expression(one) for one in held)
+        case [key, dict(verdict)]:
+            return f"{_expression(key)} : {spelled([verdict])}"
+        case list(held):
+            return ", ".join(_expression(one) for one in held)
+        case str():
+            return value if value.startswith("@") or value.replace(".", "").replace("-", "").isalnum() else f'"{value}"'
+        case dict() if len(value) == 1:
+            name, inner = next(iter(value.items()))
+            return f"{name} {_expression(inner)}"
+        case _:
+            return str(value)

@@ -1,0 +1,176 @@
+"""The host as a packet finds it: namespaces with their links, addresses, routes, rules and listeners, and what joins them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from doctor.facts.routes import Packet as Asked
+from doctor.packets.packet import number, spell
+from doctor.packets.program import Program
+
+if TYPE_CHECKING:
+    from doctor.facts.links import Link, Route
+    from doctor.facts.proxies import Proxy
+    from doctor.facts.routes import Routing, Way
+    from doctor.facts.sockets import Listener
+    from doctor.facts.sysctls import Value
+    from doctor.packets.packet import Packet, Version
+
+HOST = "host"
+Port = tuple[str, str]
+"""A link: its namespace's id and its name."""
+
+_LOOPBACK = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
+_MULTICAST = {4: (224 << 24, (240 << 24) - 1), 6: (0xFF << 120, (1 << 128) - 1)}
+
+
+class Neighbour(Struct, frozen=True):
+    """An entry of the neighbour table: which MAC an address has on a device, and whether that can change."""
+
+    dev: str
+    address: str
+    mac: str
+    state: str
+
+
+class Space(Struct, frozen=True):
+    """One network namespace. `id` is `host` or the inode, `name` what a person calls it.
+
+    `missing` says what of it is not known. `sysctls` are values by path below /proc/sys/net; what is not there has the
+    kernel's default. `locals` are the rows of table local: first and last address, type, device.
+    """
+
+    id: str
+    name: str
+    links: dict[str, Link]
+    routing: Routing
+    locals: dict[Version, tuple[tuple[int, int, str, str], ...]]
+    program: Program = field(default_factory=Program)
+    listeners: tuple[Listener, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    sysctls: dict[str, Value] = field(default_factory=dict)
+    missing: str = ""
+
+    def sysctl(self, path: str, default: int = 0) -> int:
+        """Give a value, the default where it is not known."""
+        held = self.sysctls.get(path)
+        return int(held.value) if held is not None and held.value.lstrip("-").isdecimal() else default
+
+    def conf(self, version: Version, device: str, name: str, default: int = 0) -> int:
+        """Give a setting of an interface."""
+        family = "ipv4" if version == 4 else "ipv6"  # noqa: PLR2004 - IPv4
+        return self.sysctl(f"{family}/conf/{device}/{name}", default)
+
+    def kind(self, address: int, packet: Packet, device: str = "") -> str:
+        """Give the type of an address: inet_addr_type() asks table local alone, everything else is unicast."""
+        version = packet.version
+        if _MULTICAST[version][0] <= address <= _MULTICAST[version][1]:
+            return "multicast"
+        if version == 4 and (address == 0xFFFFFFFF or address >> 24 == 0):  # noqa: PLR2004 - IPv4
+            return "broadcast"
+        for first, last, kind, dev in self.locals.get(version, ()):
+            if first <= address <= last:
+                return kind if not device or device == dev else "unicast"
+        return "unicast"
+
+    def find(self, packet: Packet, iif: str = "lo", *, src: int | None = None, dst: int | None = None) -> Way:
+        """Look up the way of a packet."""
+        source = packet.src if src is None else src
+        target = packet.dst if dst is None else dst
+        return self.routing.find(
+            Asked(
+                spell(target, packet.version),
+                spell(source, packet.version) if source else "",
+                iif,
+                packet.mark,
+            )
+        )
+
+    def addresses(self, device: str, version: Version) -> list[int]:
+        """Give the addresses of a link that are not link-local, in the kernel's order."""
+        link = self.links.get(device)
+        found = []
+        for held in link.addresses if link else ():
+            address = held.partition("/")[0]
+            if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
+                found.append(number(address))
+        return found
+
+    def source(self, packet: Packet, route: Route) -> int | None:
+        """Give the address that the kernel takes for a packet that leaves by a route; None where there is none."""
+        if route.source:
+            return number(route.source)
+        wanted = number(route.gateway) if route.gateway else packet.dst
+        return self.nearest(route.dev, wanted, packet.version)
+
+    def nearest(self, device: str, wanted: int, version: Version) -> int | None:
+        """Give a link's address in the subnet of another one, else its first, else any of the namespace's."""
+        link = self.links.get(device)
+        for held in link.addresses if link else ():
+            address, _, length = held.partition("/")
+            if (":" in address) != (version == 6):  # noqa: PLR2004 - IPv6
+                continue
+            shift = (32 if version == 4 else 128) - int(length or 0)  # noqa: PLR2004 - IPv4
+            if number(address) >> shift == wanted >> shift:
+                return number(address)
+        first = self.addresses(device, version)
+        if first:
+            return first[0]
+        others = [one for name in self.links if name != "lo" for one in self.addresses(name, version)]
+        return others[0] if others else None
+
+    def outward(self, packet: Packet) -> int | None:
+        """Give the address that masquerading takes: that of the way out, toward the next hop."""
+        route = self.find(packet, src=0).route
+        wanted = number(route.gateway) if route and route.gateway and route.dev == packet.oif else packet.dst
+        if not self.addresses(packet.oif, packet.version):
+            return None
+        return self.nearest(packet.oif, wanted, packet.version)
+
+    def inward(self, packet: Packet) -> int | None:
+        """Give the address that a redirect leads to: the loopback for what is sent here, else the device's first."""
+        if not packet.iif:
+            return number("127.0.0.1" if packet.version == 4 else "::1")  # noqa: PLR2004 - IPv4
+        held = self.addresses(packet.iif, packet.version)
+        return held[0] if held else None
+
+    def loops(self, address: int, version: Version) -> bool:
+        """Whether an address is a loopback address."""
+        first, last = _LOOPBACK[version]
+        return first <= address <= last
+
+    def holds(self, address: int, version: Version) -> bool:
+        """Whether an address is one of its own."""
+        return any(
+            kind == "local" and first <= address <= last for first, last, kind, _ in self.locals.get(version, ())
+        )
+
+    def listener(self, protocol: str, address: str, port: int) -> Listener | None:
+        """Give the socket that a packet to an address and port arrives at."""
+        taking = [one for one in self.listeners if one.protocol == protocol and one.port == port and one.takes(address)]
+        return next((one for one in taking if one.address == address), taking[0] if taking else None)
+
+
+class Site(Struct, frozen=True):
+    """All namespaces by id, and the other ends of their veths. `proxies` are the docker-proxies of the host."""
+
+    spaces: dict[str, Space]
+    peers: dict[Port, Port]
+    proxies: dict[tuple[str, int], tuple[Proxy, ...]] = field(default_factory=dict)
+
+    @property
+    def host(self) -> Space:
+        """The host's own namespace."""
+        return self.spaces[HOST]
+
+    def filters_bridged(self, bridge: Link, version: Version) -> bool:
+        """Whether what a bridge of the host forwards meets the rules of iptables (br_netfilter)."""
+        name = "bridge-nf-call-iptables" if version == 4 else "bridge-nf-call-ip6tables"  # noqa: PLR2004 - IPv4
+        return bool(self.host.sysctl(f"bridge/{name}")) or version in bridge.filters
+
+    def owner(self, address: int, version: Version) -> Space | None:
+        """Give the namespace that holds an address; the host's own first."""
+        spaces = [self.host, *(one for key, one in self.spaces.items() if key != HOST)]
+        return next((one for one in spaces if one.holds(address, version)), None)

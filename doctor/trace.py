@@ -1,0 +1,218 @@
+"""`doctor trace`: what would happen to one packet, in words, from a snapshot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from doctor import __version__
+from doctor.examine import Facts
+from doctor.exits import CLEAN, FOUND, INCOMPLETE, UsageError
+from doctor.facts.containers import Containers
+from doctor.facts.engine_rules import EngineRules
+from doctor.facts.networks import Networks
+from doctor.facts.processes import Processes
+from doctor.model import Citation, Command, Note, Remedy, Trace, TraceStep
+from doctor.packets.asked import Asked, NotKnown, asked
+from doctor.packets.build import SITE
+from doctor.packets.site import HOST, Site
+from doctor.packets.walk import OUTSIDE, End, Result, Step, follow
+from doctor.snapshot import EvidenceMissing
+
+if TYPE_CHECKING:
+    from doctor.facts.containers import Container
+    from doctor.registry import Registry
+    from doctor.snapshot import Snapshot
+
+SCHEMA = "1"
+"""Version of the JSON of a trace."""
+
+_MEANT = {"RAW_DIRECT_ACCESS", "RAW_REMOTE_LOOPBACK", "ISOLATION", "INTERNAL_NET", "UNPUBLISHED_PORT", "ICC_DISABLED"}
+"""Codes of rules that an engine writes to keep packets out."""
+
+
+def trace(snapshot: Snapshot, registry: Registry, source: str, target: str) -> tuple[Trace, int]:
+    """Follow one packet. Gives the trace and the exit code: 0 works, 1 does not, 3 depends. Raises UsageError."""
+    facts = Facts(registry, snapshot)
+    try:
+        site: Site = facts.get(SITE)
+        containers: Containers = facts.get(Containers)
+        processes: Processes = facts.get(Processes)
+    except EvidenceMissing as missing:
+        raise UsageError(f"trace: {missing}") from missing
+    try:
+        question = asked(source, target, site, containers, processes)
+    except NotKnown as error:
+        raise UsageError(f"trace: {error}") from error
+    result = follow(site, question.flow)
+    code = INCOMPLETE if result.works is None else CLEAN if result.works else FOUND
+    return _trace(site, facts, question, result), code
+
+
+def _trace(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
+    walk, end = result.walk, result.walk.decider
+    works = bool(result.works) or result.works is None
+    cited = end.step.cited if end.step is not None and not works else None
+    meant = not works and _meant(end, question, facts)
+    why, remedy = ("", None) if works else _why(end, question, facts, meant=meant)
+    inner = walk.proxied.steps if walk.proxied is not None else ()
+    return Trace(
+        schema=SCHEMA,
+        doctor=__version__,
+        source=question.source,
+        target=question.target,
+        works=result.works,
+        verdict=walk.end.outcome,
+        reply_verdict=walk.reply.outcome if walk.reply is not None else "",
+        client_sees=result.sees,
+        code="" if works else end.code,
+        decided_by=cited,
+        by_design=meant,
+        why=why,
+        depends_on=result.question.text if result.question else "",
+        notes=question.notes,
+        steps=tuple(_shown((*walk.steps, *inner))),
+        reply_steps=tuple(_shown(walk.reply_steps)),
+        remedy=remedy,
+        coverage=_coverage(site),
+    )
+
+
+def _coverage(site: Site) -> str:
+    program = site.host.program
+    if not program.partial:
+        return ""
+    return f"{program.rules - program.partial} of {program.rules} rules of this host are modelled whole"
+
+
+def _shown(steps: tuple[Step, ...]) -> list[TraceStep]:
+    """Fold the jumps of a table into the path of what they led to; jumps that led to nothing are left out."""
+    found: list[TraceStep] = []
+    path: list[str] = []
+    for at, step in enumerate(steps):
+        place = step.cited.place if step.cited else ""
+        if step.effect.startswith("jump "):
+            following = steps[at + 1] if at + 1 < len(steps) else None
+            chain = step.effect.removeprefix("jump ")
+            if following is None or following.cited is None or following.stage != step.stage:
+                path = []
+            elif _chain(following.cited.place) == chain:
+                path.append(_short(place, first=not path))
+            else:
+                path = [*path] if _chain(following.cited.place) == _chain(place) else []
+            continue
+        if path:
+            place = " > ".join([*path, _short(place, first=False)])
+        path = []
+        found.append(TraceStep(step.space, step.stage, place, step.text, step.effect, step.cited))
+    return found
+
+
+def _chain(place: str) -> str:
+    """Give the chain of a place such as `filter FORWARD 2`."""
+    words = place.split(" ")
+    return words[-2] if len(words) > 1 and words[-1].isdecimal() else words[-1]
+
+
+def _short(place: str, *, first: bool) -> str:
+    return place if first else " ".join(place.split(" ")[-2:])
+
+
+def _meant(end: End, question: Asked, facts: Facts) -> bool:
+    """Whether Docker meant it: the rule that decided is one that it writes, or a network has no way out on purpose."""
+    if end.code in {"SRC_NO_ROUTE"} and question.client is not None:
+        return _internal(question.client, facts)
+    if end.code not in _MEANT or end.step is None or end.step.cited is None:
+        return False
+    try:
+        written: EngineRules = facts.get(EngineRules)
+    except EvidenceMissing:
+        return True
+    if not written.families:
+        return True
+    texts = {rule.text for one in written.families for rules in one.expected.chains.values() for rule in rules}
+    return end.step.cited.excerpt in texts
+
+
+def _internal(client: Container, facts: Facts) -> bool:
+    try:
+        networks: Networks = facts.get(Networks)
+    except EvidenceMissing:
+        return False
+    inner = {one.id for one in networks.all if one.internal}
+    return bool(client.endpoints) and all(end.network_id in inner for end in client.endpoints)
+
+
+_WHY = {
+    "RAW_DIRECT_ACCESS": "from 28 on Docker drops what comes to a container's address by another way than its bridge",
+    "RAW_REMOTE_LOOPBACK": "a port published on the loopback address is for this host alone",
+    "ISOLATION": "networks are isolated from each other",
+    "INTERNAL_NET": "the network is internal: nothing goes in or out",
+    "UNPUBLISHED_PORT": "the port is not published, and Docker drops what comes to it from elsewhere",
+    "ICC_DISABLED": "containers of this network may not talk to each other (icc is off)",
+    "DOCKER_USER_DROP": "a rule of somebody else in DOCKER-USER stops it",
+    "FORWARD_POLICY": "no rule takes it, and the policy of FORWARD is drop",
+    "FORWARD_RULE": "a rule stops it",
+    "OTHER_BASE_CHAIN": "a table beside Docker's stops it: an accept elsewhere does not overrule that",
+    "LOCAL_FIREWALL": "the host's own firewall stops it",
+    "DST_FIREWALL": "a rule inside the container that it goes to stops it",
+    "SRC_FIREWALL": "a rule inside the container that it comes from stops it",
+    "FORWARDING_OFF_GLOBAL": "the host does not forward packets",
+    "FORWARDING_OFF_IFACE": "the host does not forward what comes in by that link",
+    "RP_FILTER": "the kernel takes no packet whose sender it would answer by another link",
+    "MARTIAN_LOCALNET": "the kernel takes no loopback address from a network",
+    "DST_NO_LISTENER": "nobody listens there",
+    "DST_LISTEN_ADDR": "what listens there does so on another address",
+    "NEIGH_FAILED": "nobody has that address",
+    "REPLY_BYPASSES_HOST": "the answer goes past the host, whose NAT would have to undo what it did",
+    "BR_NO_HAIRPIN": "a bridge sends nothing back by the port that it came from, unless its hairpin is on",
+    "BR_PORT_ISOLATED": "both ports of the bridge are isolated",
+    "SRC_NO_ROUTE": "its namespace has no route there",
+}
+
+
+def _why(end: End, question: Asked, facts: Facts, *, meant: bool) -> tuple[str, Remedy | None]:
+    """Say why, and what would make it work."""
+    why = _WHY.get(end.code, "")
+    walked = end.step
+    if end.code == "DST_NO_LISTENER" and end.space == HOST:
+        why = f"nothing on the host listens there, and no container publishes {question.flow.dport}"
+    remedy = None
+    client, server = question.client, question.server
+    if meant and client is not None and server is not None and end.code != "ICC_DISABLED":
+        nets = [end_.network for end_ in server.endpoints if end_.network not in {"bridge", "host", "none"}]
+        if nets:
+            remedy = Remedy(
+                "put both in one network" + ("" if question.notes and " is known " in question.notes[0] else "; names are known there"),
+                (Command(("docker", "network", "connect", nets[0], client.engine_name)),),
+                undo=(Command(("docker", "network", "disconnect", nets[0], client.engine_name)),),
+            )
+    elif end.code == "FORWARDING_OFF_GLOBAL":
+        remedy = Remedy("let the host forward", (Command(("sysctl", "-w", "net.ipv4.ip_forward=1")),))
+    elif end.code in {"DST_LISTEN_ADDR"} and end.space != HOST:
+        remedy = Remedy("in the application", (Note("let it listen on 0.0.0.0, or on the container's address"),))
+    elif not meant and walked is not None and walked.cited is not None:
+        remedy = _without(walked.cited)
+    return why, remedy
+
+
+def _without(cited: Citation) -> Remedy | None:
+    """Take the rule away that decided, where it is one of iptables."""
+    words = cited.place.split(" ")
+    if not cited.record.startswith("net/ip") or not words[-1].isdecimal():
+        return None
+    program = "ip6tables" if cited.record.startswith("net/ip6") else "iptables"
+    table, chain = words[-3], words[-2]
+    return Remedy(
+        "if that rule is not meant",
+        (Command((program, "-t", table, "-D", chain, *_argv(cited.excerpt))),),
+        undo=(Command((program, "-t", table, "-I", chain, words[-1], *_argv(cited.excerpt))),),
+    )
+
+
+def _argv(text: str) -> list[str]:
+    import shlex
+
+    return shlex.split(text)
+
+
+__all__ = ["OUTSIDE", "trace"]
