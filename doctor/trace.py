@@ -53,7 +53,7 @@ def _trace(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
     works = bool(result.works) or result.works is None
     cited = end.step.cited if end.step is not None and not works else None
     meant = not works and _meant(end, question, facts)
-    why, remedy = ("", None) if works else _why(end, question, facts, meant=meant)
+    why, remedy = ("", None) if works else _why(end, question, meant=meant)
     inner = walk.proxied.steps if walk.proxied is not None else ()
     return Trace(
         schema=SCHEMA,
@@ -87,22 +87,16 @@ def _coverage(site: Site) -> str:
 def _shown(steps: tuple[Step, ...]) -> list[TraceStep]:
     """Fold the jumps of a table into the path of what they led to; jumps that led to nothing are left out."""
     found: list[TraceStep] = []
-    path: list[str] = []
-    for at, step in enumerate(steps):
+    path: list[tuple[str, str]] = []  # chain that was jumped to, and from where
+    for step in steps:
         place = step.cited.place if step.cited else ""
+        while path and path[-1][0] != _chain(place):
+            path.pop()
         if step.effect.startswith("jump "):
-            following = steps[at + 1] if at + 1 < len(steps) else None
-            chain = step.effect.removeprefix("jump ")
-            if following is None or following.cited is None or following.stage != step.stage:
-                path = []
-            elif _chain(following.cited.place) == chain:
-                path.append(_short(place, first=not path))
-            else:
-                path = [*path] if _chain(following.cited.place) == _chain(place) else []
+            path.append((step.effect.removeprefix("jump "), _short(place, first=not path)))
             continue
         if path:
-            place = " > ".join([*path, _short(place, first=False)])
-        path = []
+            place = " > ".join([*(where for _, where in path), _short(place, first=False)])
         found.append(TraceStep(step.space, step.stage, place, step.text, step.effect, step.cited))
     return found
 
@@ -119,7 +113,7 @@ def _short(place: str, *, first: bool) -> str:
 
 def _meant(end: End, question: Asked, facts: Facts) -> bool:
     """Whether Docker meant it: the rule that decided is one that it writes, or a network has no way out on purpose."""
-    if end.code in {"SRC_NO_ROUTE"} and question.client is not None:
+    if end.code == "SRC_NO_ROUTE" and question.client is not None:
         return _internal(question.client, facts)
     if end.code not in _MEANT or end.step is None or end.step.cited is None:
         return False
@@ -170,7 +164,7 @@ _WHY = {
 }
 
 
-def _why(end: End, question: Asked, facts: Facts, *, meant: bool) -> tuple[str, Remedy | None]:
+def _why(end: End, question: Asked, *, meant: bool) -> tuple[str, Remedy | None]:
     """Say why, and what would make it work."""
     why = _WHY.get(end.code, "")
     walked = end.step
@@ -182,13 +176,14 @@ def _why(end: End, question: Asked, facts: Facts, *, meant: bool) -> tuple[str, 
         nets = [end_.network for end_ in server.endpoints if end_.network not in {"bridge", "host", "none"}]
         if nets:
             remedy = Remedy(
-                "put both in one network" + ("" if question.notes and " is known " in question.notes[0] else "; names are known there"),
+                "put both in one network"
+                + ("" if question.notes and " is known " in question.notes[0] else "; names are known there"),
                 (Command(("docker", "network", "connect", nets[0], client.engine_name)),),
                 undo=(Command(("docker", "network", "disconnect", nets[0], client.engine_name)),),
             )
     elif end.code == "FORWARDING_OFF_GLOBAL":
         remedy = Remedy("let the host forward", (Command(("sysctl", "-w", "net.ipv4.ip_forward=1")),))
-    elif end.code in {"DST_LISTEN_ADDR"} and end.space != HOST:
+    elif end.code == "DST_LISTEN_ADDR" and end.space != HOST:
         remedy = Remedy("in the application", (Note("let it listen on 0.0.0.0, or on the container's address"),))
     elif not meant and walked is not None and walked.cited is not None:
         remedy = _without(walked.cited)

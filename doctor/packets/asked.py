@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from doctor.facts.containers import Container
 from doctor.packets.packet import number
 from doctor.packets.site import HOST
 from doctor.packets.walk import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 
 if TYPE_CHECKING:
-    from doctor.facts.containers import Container, Containers, Endpoint
+    from doctor.facts.containers import Containers, Endpoint
     from doctor.facts.processes import Processes
     from doctor.packets.packet import Version
     from doctor.packets.site import Site
@@ -154,9 +155,7 @@ def _naming(client: Container, server: Container, shared: list[Endpoint], end: E
         why = "the default network has no DNS for names"
     else:
         why = "they share no network"
-    return (
-        f"{server.engine_name} is not known in {client.name}: {why}. Followed to its address on {end.network}, {address}"
-    )
+    return f"{server.engine_name} is not known in {client.name}: {why}. Followed to its address on {end.network}, {address}"
 
 
 def _number(name: str, site: Site, space: str, containers: Containers) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
 
+from doctor.model import Citation
 from doctor.packets.conditions import (
     Address,
     Any,
@@ -40,7 +41,6 @@ from doctor.packets.program import (
 )
 
 if TYPE_CHECKING:
-    from doctor.model import Citation
     from doctor.packets.conditions import Condition
     from doctor.packets.program import Action
 

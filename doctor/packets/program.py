@@ -6,14 +6,12 @@ iptables is its conditions and then its target.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, field
 
+from doctor.model import Citation
 from doctor.packets.conditions import Condition
-
-if TYPE_CHECKING:
-    from doctor.model import Citation
 
 Hook = Literal["ingress", "prerouting", "input", "forward", "output", "postrouting"]
 

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from doctor.facts.links import Link
+from doctor.facts.proxies import Proxy
 from doctor.facts.routes import Packet as Asked
-from doctor.packets.packet import number, spell
+from doctor.facts.routes import Routing
+from doctor.facts.sockets import Listener
+from doctor.facts.sysctls import Value
+from doctor.packets.packet import Version, number, spell
 from doctor.packets.program import Program
 
 if TYPE_CHECKING:
-    from doctor.facts.links import Link, Route
-    from doctor.facts.proxies import Proxy
-    from doctor.facts.routes import Routing, Way
-    from doctor.facts.sockets import Listener
-    from doctor.facts.sysctls import Value
-    from doctor.packets.packet import Packet, Version
+    from doctor.facts.links import Route
+    from doctor.facts.routes import Way
+    from doctor.packets.packet import Packet
 
 HOST = "host"
 Port = tuple[str, str]

@@ -19,6 +19,7 @@ from doctor.packets.site import HOST, Port, Site, Space
 if TYPE_CHECKING:
     from doctor.facts.links import Link, Route
     from doctor.facts.proxies import Proxy
+    from doctor.facts.routes import Way
 
 OUTSIDE = "outside"
 """The network beyond the host's uplinks, as a source."""
@@ -45,8 +46,13 @@ _REJECTED: dict[str, Sees] = {
     "host": "unreachable",
     "admin": "unreachable",
     "proto": "refused",
-    "net": "no-route",
+    "net": "unreachable",
 }
+
+
+_ROUTED = frozenset({"unicast", "local", "broadcast", "multicast"})
+_NOWHERE = {"blackhole": "ROUTE_BLACKHOLE", "unreachable": "ROUTE_UNREACHABLE", "prohibit": "ROUTE_PROHIBIT"}
+"""Types of routes, and actions of rules, that lead nowhere."""
 
 
 class Step(Struct, frozen=True):
@@ -159,6 +165,7 @@ class _Walker:
         self.machines: dict[str, Machine] = {}
         self.first: Tuple | None = None
         self.answering = False
+        self.failing = False
         self.hops = 0
         self.landed: tuple[str, Tuple] | None = None
 
@@ -192,20 +199,34 @@ class _Walker:
         return Walk(end, reply, sees, steps, tuple(self.steps), self.landed, inner, asked)
 
     def told_of(self, packet: Packet, end: End) -> Sees:
-        """Say what the sender learns of a packet that ended: an error finds it only where a route leads back."""
-        if end.outcome not in {"rejected", "no-route", "unreachable"}:
+        """Say what the sender learns of a packet that ended: an error has to find its way back like any packet."""
+        if end.outcome == "no-route":
+            return "no-route"
+        if end.outcome not in {"rejected", "unreachable"} or self.first is None:
             return "timeout"
-        if end.space not in {"", self.flow.source} and self.first is not None:
-            back = self.site.spaces[end.space].find(packet, src=0, dst=self.first.src).route
-            if back is None or back.type not in {"unicast", "local"}:
-                return "timeout"
         if end.code == "NEIGH_FAILED" and end.space == self.flow.source and "dnat" in packet.status:
             return (
                 "timeout"  # the error names the address after NAT, which no socket of the sender asked for (measured)
             )
-        if end.outcome == "rejected":
-            return _REJECTED.get(end.reject, "unreachable")
-        return end.outcome
+        space = self.site.spaces.get(end.space)
+        if space is not None and not self.error_arrives(space, packet, end):
+            return "timeout"
+        return _REJECTED.get(end.reject, "unreachable") if end.outcome == "rejected" else "unreachable"
+
+    def error_arrives(self, space: Space, packet: Packet, end: End) -> bool:
+        """Whether the error that a namespace sends reaches the sender; it is let through as RELATED, if at all."""
+        steps, self.steps = self.steps, []
+        held = self.connection(space, packet)
+        target = held.original.src if held is not None else packet.src
+        error = Packet(packet.version, ICMP if packet.version == 4 else ICMP6, 0, 0, target, 0)  # noqa: PLR2004 - IPv4
+        error.icmp = 3 if packet.version == 4 else 1  # noqa: PLR2004 - IPv4
+        if end.reject == "reset":
+            error = Packet(packet.version, TCP, packet.dst, packet.dport, packet.src, packet.sport, flags=RST | ACK)
+        self.answering = self.failing = True
+        arrived = self.emit(space, error)
+        self.answering = self.failing = False
+        self.steps = steps
+        return arrived.outcome in {"delivered", "leaves"}
 
     def leave(self, packet: Packet) -> End:
         """Start: from a process, or from the network beyond an uplink."""
@@ -311,6 +332,9 @@ class _Walker:
     def track(self, space: Space, packet: Packet) -> Connection | None:
         """Look the packet's connection up, as nf_conntrack_in does; the first packet of one makes it."""
         if packet.state == "untracked":
+            return None
+        if self.failing:
+            packet.state = "related" if packet.protocol != TCP else "established"
             return None
         held = self.connections.setdefault(space.id, [])
         for one in held:
@@ -419,15 +443,9 @@ class _Walker:
         packet.iif, packet.oif, packet.mark, packet.zone, packet.original = "", "", 0, 0, None
         if space.missing and not self.unknowns.ask(_unknown(space)):
             return self.end("unknown", "UNKNOWN", self.step(space, "", space.missing))
-        way = space.find(packet)
-        route = way.route
-        if route is None or route.type not in {"unicast", "local", "broadcast", "multicast"}:
-            return self.no_way(space, packet, route, way.rule.cited if way.rule else None)
-        if not packet.src:
-            source = space.source(packet, route) if route.type != "local" else packet.dst
-            if source is None:
-                return self.end("no-route", "NO_SOURCE", self.step(space, "route", f"no address on {route.dev}"))
-            packet.src = source
+        route = self.sourced(space, packet)
+        if isinstance(route, End):
+            return route
         if self.first is None:
             self.first = packet.ends
         packet.oif = "lo" if route.type == "local" else route.dev
@@ -437,13 +455,10 @@ class _Walker:
         if isinstance(held, End):
             return held
         if packet.dst != target or packet.mark != mark:
-            again = space.find(packet).route
-            if again is None or again.type not in {"unicast", "local"}:
-                return structs.replace(self.no_way(space, packet, again, None), outcome="dropped")
-            if again != route:
-                route = again
-                self.routed(space, packet, route)
-            packet.oif = "lo" if route.type == "local" else route.dev
+            again = self.again(space, packet, route)
+            if isinstance(again, End):
+                return again
+            route = again
         stop = self.called(space, "output", packet, NAT_DST, _LAST)
         self.keep(packet, held)
         if stop:
@@ -455,20 +470,58 @@ class _Walker:
             return self.loop(space, packet)
         return self.transmit(space, packet, route)
 
+    def sourced(self, space: Space, packet: Packet) -> Route | End:
+        """Find the way of what a process sends, and its source: then once more, as rules may ask for the source."""
+        way = space.find(packet)
+        route = way.route
+        if route is None or route.type not in _ROUTED:
+            return self.no_way(space, packet, way)
+        if packet.src:
+            return route
+        source = space.source(packet, route) if route.type != "local" else packet.dst
+        if source is None:
+            return self.end("no-route", "NO_SOURCE", self.step(space, "route", f"no address on {route.dev}"), space.id)
+        packet.src = source
+        if self.failing:
+            return route  # icmp_route_lookup() asks once
+        way = space.find(packet)
+        if way.route is None or way.route.type not in _ROUTED:
+            return self.no_way(space, packet, way)
+        return way.route
+
+    def again(self, space: Space, packet: Packet, route: Route) -> Route | End:
+        """Route anew what output has changed: ip_route_me_harder(). What then has no way is dropped without a word."""
+        way = space.find(packet)
+        found = way.route
+        if found is None or found.type not in {"unicast", "local"}:
+            return structs.replace(self.no_way(space, packet, way), outcome="dropped")
+        if found != route:
+            self.routed(space, packet, found)
+        packet.oif = "lo" if found.type == "local" else found.dev
+        return found
+
     def routed(self, space: Space, packet: Packet, route: Route, more: str = "") -> None:
         """Note which way a packet takes."""
         text = f"{packet.spell(packet.dst)} is one of its own addresses" if route.type == "local" else route.by_hand
         self.step(space, "route", text + more, route.cited)
 
-    def no_way(self, space: Space, packet: Packet, route: Route | None, rule: Citation | None) -> End:
-        """Say that no route leads on, for what a process sends."""
-        kind = route.type if route is not None else ""
-        text = route.by_hand if route is not None else f"no route to {packet.spell(packet.dst)}"
-        step = self.step(space, "route", text, route.cited if route else rule, "no route")
-        outcome: Outcome = "unreachable" if kind in {"unreachable", "prohibit"} else "no-route"
-        code = {"blackhole": "ROUTE_BLACKHOLE", "unreachable": "ROUTE_UNREACHABLE", "prohibit": "ROUTE_PROHIBIT"}
-        none = "SRC_NO_ROUTE" if not self.answering else "ROUTE_NONE"
-        return self.end(outcome, code.get(kind, none), step, space.id)
+    def no_way(self, space: Space, packet: Packet, way: Way) -> End:
+        """Say that no route leads on, for what a process sends: the kernel refuses it at once."""
+        step, code = self.nowhere(space, packet, way)
+        if code == "ROUTE_NONE" and not self.answering:
+            code = "SRC_NO_ROUTE"
+        return self.end("no-route", code, step, space.id)
+
+    def nowhere(self, space: Space, packet: Packet, way: Way) -> tuple[Step, str]:
+        """Note which route or rule leads nowhere, and name it."""
+        route, rule = way.route, way.rule
+        if route is not None:
+            kind, text, cited = route.type, route.by_hand, route.cited
+        elif rule is not None:
+            kind, text, cited = rule.action, rule.by_hand, rule.cited
+        else:
+            kind, text, cited = "", f"no route to {packet.spell(packet.dst)}", None
+        return self.step(space, "route", text, cited, "no route"), _NOWHERE.get(kind, "ROUTE_NONE")
 
     def loop(self, space: Space, packet: Packet) -> End:
         """Deliver what a namespace sends to itself: by lo, through prerouting and input; its connection goes with it."""
@@ -532,13 +585,9 @@ class _Walker:
         way = space.find(packet, packet.iif)
         route = way.route
         version = packet.version
-        default = 1 if space.id == HOST and space.sysctl("ipv4/ip_forward") else 0
-        if version == 4:  # noqa: PLR2004 - IPv4
-            forwards = space.conf(4, packet.iif, "forwarding", default)
-        else:
-            forwards = space.conf(6, "all", "forwarding")
+        forwards = self.forwards(space, packet)
         if route is None or route.type not in {"unicast", "local"}:
-            return self.astray(space, packet, route, way.rule.cited if way.rule else None, forwards=bool(forwards))
+            return self.astray(space, packet, way, forwards=forwards)
         if route.type == "local":
             self.routed(space, packet, route)
             return self.validated(space, packet) or self.input(space, packet)
@@ -553,19 +602,18 @@ class _Walker:
             return self.end("dropped", "FORWARDING_OFF_GLOBAL" if whole else "FORWARDING_OFF_IFACE", step, space.id)
         return self.validated(space, packet) or self.forward(space, packet, route)
 
-    def astray(
-        self, space: Space, packet: Packet, route: Route | None, rule: Citation | None, *, forwards: bool
-    ) -> End:
-        """Say what becomes of a packet that came in and has no way."""
-        kind = route.type if route is not None else ""
-        text = route.by_hand if route is not None else f"no route to {packet.spell(packet.dst)}"
-        step = self.step(space, "route", text, route.cited if route else rule, "no route")
-        codes = {"blackhole": "ROUTE_BLACKHOLE", "unreachable": "ROUTE_UNREACHABLE", "prohibit": "ROUTE_PROHIBIT"}
-        code = codes.get(kind, "ROUTE_NONE")
-        if kind == "blackhole" or not forwards or kind in {"broadcast", "multicast"}:
-            return self.end("dropped", code, step, space.id)
-        outcome: Outcome = "unreachable" if kind in {"unreachable", "prohibit"} else "no-route"
-        return self.end(outcome, code, step, space.id)
+    def forwards(self, space: Space, packet: Packet) -> bool:
+        """Whether what came in may go on: IPv4 asks the interface it came in by, IPv6 the namespace as a whole."""
+        if packet.version == 6:  # noqa: PLR2004 - IPv6
+            return bool(space.conf(6, "all", "forwarding"))
+        return bool(space.conf(4, packet.iif, "forwarding", space.sysctl("ipv4/ip_forward")))
+
+    def astray(self, space: Space, packet: Packet, way: Way, *, forwards: bool) -> End:
+        """Say what becomes of a packet that came in and has no way: ip_error() tells only where the host forwards."""
+        step, code = self.nowhere(space, packet, way)
+        silent = code == "ROUTE_BLACKHOLE" or not forwards
+        silent = silent or (way.route is not None and way.route.type in {"broadcast", "multicast"})
+        return self.end("dropped" if silent else "unreachable", code, step, space.id)
 
     def validated(self, space: Space, packet: Packet) -> End | None:
         """Check the way back to the source, as fib_validate_source() does."""
@@ -638,7 +686,7 @@ class _Walker:
     def arrived(self, space: Space, packet: Packet) -> End:
         """An answer reached a namespace: the client's socket takes it only from whom it asked."""
         wanted = self.first.back if self.first else packet.ends
-        if space.id == self.flow.source and packet.ends == wanted:
+        if space.id == self.flow.source and (self.failing or packet.ends == wanted):
             return self.end("delivered", "", None, space.id)
         got = _spell(packet.src, packet.sport, packet.version)
         text = f"the answer comes from {got}, the client asked {_spell(wanted.src, wanted.sport, packet.version)}"
@@ -673,7 +721,7 @@ class _Walker:
         if not self.answering:
             self.landed = (OUTSIDE, packet.ends)
             return self.end("leaves", "", step, space.id)
-        if self.flow.source == OUTSIDE and self.first and packet.ends == self.first.back:
+        if self.flow.source == OUTSIDE and self.first and (self.failing or packet.ends == self.first.back):
             return self.end("leaves", "", step, space.id)
         return self.end("dropped", "REPLY_ASTRAY", step, space.id)
 
