@@ -244,8 +244,7 @@ def compare(host: EngineHost, path: Path) -> list[str]:
             continue  # it gives up asking for a neighbour after three seconds, and tells of routes but a few times
         if result.walk.end.outcome == "leaves" and flow[1] != OUTSIDE_IP:
             continue  # where it goes from there is not the model's affair
-        kernel = "connected" if kernel == "reset" else kernel
-        if said != kernel:
+        if said != ("connected" if kernel == "reset" else kernel):
             wrong.append(f"{flow}: kernel {kernel}, model {said} ({result.walk.decider.code})")
     assert len(real) > 400
     assert unsure < len(real) / 20
