@@ -107,16 +107,9 @@ def trace(
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
 ) -> None:
     """Follow one packet, and its answer."""
-    from doctor import evidence, options
-    from doctor.reports.trace import as_json, as_text
-    from doctor.trace import trace as follow
-
-    if style not in {"text", "json"}:
-        raise UsageError(f"trace: --format {style}: text or json")
-    registry = options.registry()
-    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
-    found, code = follow(snapshot, registry, source, target)
-    sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
+    code = commands.trace(
+        source, target, bundle=bundle, style=style, deadline=deadline, example=example, verbose=verbose
+    )
     raise typer.Exit(code)
 
 

@@ -120,6 +120,30 @@ def rules(
     return code
 
 
+def trace(
+    source: str,
+    target: str,
+    *,
+    bundle: str = "",
+    style: str = "text",
+    deadline: str = "10s",
+    example: str = "",
+    verbose: bool = False,
+) -> int:
+    """Follow one packet, and its answer."""
+    from doctor import evidence, options
+    from doctor.reports.trace import as_json, as_text
+    from doctor.trace import trace as follow
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"trace: --format {style}: text or json")
+    registry = options.registry()
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
+    found, code = follow(snapshot, registry, source, target)
+    sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
+    return code
+
+
 def explain(subject: Sequence[str] = ()) -> int:
     """Print the page of a code, the list of an area, or what an error message means, offline."""
     from doctor.explain import explain as text

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from doctor.packets.conditions import (
     Address,
+    Any,
     Ct,
     Device,
     Direction,
@@ -260,8 +261,6 @@ class _Compiler:
                 words.take()
             elif word == "--ports":
                 asked = _ports(words.take())
-                from doctor.packets.conditions import Any
-
                 found.append(Any(((Number("sport", asked),), (Number("dport", asked),)), negated))
             elif module == "connmark" and word == "--mark":
                 found.append(_masked("connmark", words.take(), negated=negated))
@@ -386,7 +385,7 @@ def compile_tables(tables: Iterable[Tables]) -> Program:
             chain = Chain(f"iptables-{one.backend}", one.family, table, name, rules, held.cited)
             chains[chain.key] = chain
             hook = _HOOKS.get(name)
-            if hook is None or not (held.policy or name in _HOOKS):
+            if hook is None or (table == "nat" and name not in _NAT_PRIORITY):
                 continue
             kind: Literal["filter", "nat", "route"] = (
                 "nat" if table == "nat" else "route" if (table, name) == ("mangle", "OUTPUT") else "filter"

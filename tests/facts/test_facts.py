@@ -178,6 +178,8 @@ def test_fact(path: Path, request: pytest.FixtureRequest) -> None:
 
 def test_every_fact_is_tested() -> None:
     """Each fact has a folder, and each file what is expected of it."""
-    assert set(FACTS.values()) == set(REGISTRY.facts)
+    # The site of the packets is all of a host: tests/packets and tests/engine/test_paths.py look at what it does.
+    ours = {kind for kind in REGISTRY.facts if not kind.__module__.startswith("doctor.packets.")}
+    assert set(FACTS.values()) == ours
     assert {path.parent.name for path in FILES} == set(FACTS)
     assert sorted(path.with_suffix(".json") for path in FILES) == sorted(HERE.glob("*/*.json"))

@@ -1,0 +1,148 @@
+"""Walks over hosts of the cases: what reaches whom, what stops it, what is said when it cannot be known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doctor.exits import UsageError
+from doctor.registry import load
+from doctor.reports.trace import as_json, as_text
+from doctor.trace import trace
+from tests.cases import casefile
+
+if TYPE_CHECKING:
+    from doctor.model import Trace
+    from doctor.snapshot import Snapshot
+
+HEALTHY = casefile.base("healthy-28")
+
+
+def follow(source: str, target: str, snapshot: Snapshot = HEALTHY) -> Trace:
+    """Trace one packet."""
+    return trace(snapshot, load(plugins=False), source, target)[0]
+
+
+def with_rules(*edits: tuple[str, str], record: str = "net/iptables-nft") -> Snapshot:
+    """Give the healthy host with parts of a record exchanged; each stands there once."""
+    held = HEALTHY.records[record]
+    text = held.text
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    from msgspec.structs import replace
+
+    return replace(HEALTHY, records=HEALTHY.records | {record: replace(held, data=text.encode())})
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sees", "code", "design"),
+    [
+        ("outside", "host:8080", "connected", "", False),
+        ("outside", "host:8081", "connected", "", False),
+        ("outside", "host:9999", "refused", "DST_NO_LISTENER", False),
+        ("outside", "web:80", "timeout", "RAW_DIRECT_ACCESS", True),
+        ("web", "api:80", "timeout", "RAW_DIRECT_ACCESS", True),
+        ("db", "api:80", "connected", "", False),
+        ("db", "api:81", "refused", "DST_NO_LISTENER", False),
+        ("web", "host:8081", "connected", "", False),
+        ("web", "198.51.100.1:9000", "connected", "", False),
+        ("host", "198.51.100.2:8080", "connected", "", False),
+        ("host", "api", "connected", "", False),
+        ("web", "web:80", "connected", "", False),
+    ],
+)
+def test_a_healthy_host(source: str, target: str, sees: str, code: str, design: bool) -> None:  # noqa: FBT001
+    """Every kind of flow, with why it does not work, and whether Docker meant it."""
+    found = follow(source, target)
+    assert (found.client_sees, found.code, found.by_design) == (sees, code, design)
+    assert found.works is (sees == "connected")
+    assert (found.decided_by is None) == (sees != "timeout" or not found.decided_by)
+
+
+def test_the_rule_that_decides_is_cited() -> None:
+    """A drop in DOCKER-USER is named by its place, and what takes it away is offered."""
+    broken = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n[0:0] -A DOCKER-USER -i eth0 -j DROP\n"))
+    found = follow("outside", "host:8080", broken)
+    assert (found.works, found.code, found.by_design) == (False, "DOCKER_USER_DROP", False)
+    assert found.decided_by is not None
+    assert found.decided_by.place == "filter DOCKER-USER 1"
+    assert found.remedy is not None
+    assert "iptables -t filter -D DOCKER-USER -i eth0 -j DROP" in as_text(found)
+
+
+def test_an_answer_that_does_not_come_back() -> None:
+    """The SYN leaves, the answer meets a rule: the client times out, and the trace says which way it went."""
+    broken = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n[0:0] -A DOCKER-USER -i eth0 -j REJECT\n"))
+    found = follow("web", "198.51.100.1:9000", broken)
+    assert (found.verdict, found.reply_verdict, found.client_sees) == ("leaves", "rejected", "timeout")
+    assert "the answer does not come back" in as_text(found)
+
+
+def test_what_depends_is_said() -> None:
+    """A rate is not in a snapshot: the verdict is not guessed."""
+    broken = with_rules(
+        (
+            ":DOCKER-USER - [0:0]\n",
+            ":DOCKER-USER - [0:0]\n[0:0] -A DOCKER-USER -i eth0 -m limit --limit 1/sec -j DROP\n",
+        )
+    )
+    found = follow("outside", "host:8080", broken)
+    assert found.works is None
+    assert found.client_sees is None
+    assert "-m limit --limit 1/sec" in found.depends_on or "--limit 1/sec" in found.depends_on
+    assert "rules of this host are modelled whole" in found.coverage
+
+
+def test_names() -> None:
+    """Whether a name can be resolved is said before the packet is followed to the address."""
+    assert "default network has no DNS" in follow("web", "api:80").notes[0]
+    assert follow("db", "api:80").notes[0].startswith("api is known in db")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("nobody", "web:80", "nobody"),
+        ("web", "nobody:80", "nobody"),
+        ("web", "api:port", "port"),
+        ("web", "api:70000", "70000"),
+        ("web", "api:80/sctp", "protocol"),
+        ("web", "api/udp", "port"),
+        ("web", ":80", "to whom"),
+        ("10.7.0.2", "[fd00::1]:80", "two versions"),
+    ],
+)
+def test_what_is_not_known(source: str, target: str, words: str) -> None:
+    """A word that is none is an error of usage that names it."""
+    with pytest.raises(UsageError, match=words):
+        follow(source, target)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    record=st.sampled_from(
+        ["net/iptables-nft", "netns/host/links", "netns/host/routes", "netns/host/rules", "net/sysctl/ipv4", "net/nft"]
+    ),
+    cut=st.integers(0, 5000),
+    length=st.integers(1, 400),
+    flow=st.sampled_from([("outside", "host:8080"), ("web", "api:80"), ("host", "web:80"), ("db", "8.8.8.8:53/udp")]),
+    put=st.sampled_from(["", "{", '"', "}", "-j A\n", "10.7.0.0/99", "null", "[0:0] -A FORWARD -j FORWARD\n"]),
+)
+def test_always_an_answer(record: str, cut: int, length: int, flow: tuple[str, str], put: str) -> None:
+    """Whatever of the evidence is broken: an answer or a word of what is missing, never anything else."""
+    from msgspec.structs import replace
+
+    held = HEALTHY.records[record]
+    text = held.text
+    broken = text[:cut] + put + text[cut + length :]
+    snapshot = replace(HEALTHY, records=HEALTHY.records | {record: replace(held, data=broken.encode())})
+    try:
+        found = follow(*flow, snapshot)
+    except UsageError:
+        return
+    assert as_text(found)
+    assert as_json(found)
