@@ -46,6 +46,7 @@ def check(
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     example: Annotated[str, typer.Option("--example")] = "",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
+    sample: Annotated[str, typer.Option("--sample")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False,  # noqa: FBT002
     colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
@@ -62,6 +63,7 @@ def check(
         deadline=deadline,
         example=example,
         probe=probe,
+        sample=sample,
         verbose=verbose,
         quiet=quiet,
         colour=colour,
@@ -74,9 +76,10 @@ def collect(
     output: Annotated[str, typer.Option("--output", "-o")] = "",
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
+    sample: Annotated[str, typer.Option("--sample")] = "",
 ) -> None:
     """Collect evidence, redacted, into one file."""
-    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe))
+    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe, sample=sample))
 
 
 @app.command()

@@ -24,6 +24,7 @@ from doctor.asking import questions
 from doctor.docker_api import ApiError, DockerApi
 from doctor.keeping import Keeper, shown, since
 from doctor.lanes import Job, Lane, current, wait
+from doctor.linux import cgroups
 from doctor.linux.frames import Frame, frames
 from doctor.places import Places, find, here
 from doctor.reading import Reading
@@ -67,6 +68,8 @@ class Collector:
         self.progress: Callable[[int, float], None] | None = None
         self.probe = False
         """Whether nameservers are asked: the only thing that is ever sent."""
+        self.sample = 0.0
+        """Seconds between two readings of counters; 0: they are read once."""
         self.lanes = {name: Lane(name, self._fault) for name in ("api", "files", "commands", "store", "survey")}
 
     # The course of a run
@@ -107,13 +110,8 @@ class Collector:
         first = tuple(self.lanes)
         for lane in (survey, api, files, commands, store):
             lane.start(self.wake)
-        self._wait(first, self.reading)
-        if self.probe:
-            asking = Lane("asking", self._fault)
-            self.lanes["asking"] = asking
-            asking.add("probe/nameservers", "nameservers", ASK_SECONDS + 1.0, self._ask_nameservers)
-            asking.start(self.wake)
-            self._wait(("asking",), self.reading)
+        self._wait(first, self.reading - self.sample)
+        self._asked_for()
         last = Lane("last", self._fault)
         self.lanes["last"] = last
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
@@ -124,6 +122,25 @@ class Collector:
         self._wait(("last",), self.until)
         self._account()
         self.host.end()
+
+    def _asked_for(self) -> None:
+        """Do what takes time of its own and is done only when asked for, one after the other."""
+        for name, record, target, seconds, work, until in (
+            (
+                "asking",
+                "probe/nameservers",
+                "nameservers",
+                self.probe * ASK_SECONDS,
+                self._ask_nameservers,
+                self.sample,
+            ),
+            ("sampling", "sample/seconds", cgroups.ROOT, self.sample, self._read_twice, 0.0),
+        ):
+            if seconds:
+                self.lanes[name] = Lane(name, self._fault)
+                self.lanes[name].add(record, target, seconds + 1.0, work)
+                self.lanes[name].start(self.wake)
+                self._wait((name,), self.reading - until)
 
     def _wait(self, names: tuple[str, ...], until: float) -> None:
         """Wait until these lanes are done; give up single jobs at their bound, everything at a time."""
@@ -206,7 +223,7 @@ class Collector:
     def _ask_nameservers(self) -> None:
         """Have a process of its own ask every nameserver from where it is asked, all at the same time."""
         wanted, more = questions(self.kept.records, self.places.argv)
-        seconds = min(ASK_SECONDS, self.reading - 0.3 - time.monotonic())
+        seconds = min(ASK_SECONDS, self.reading - self.sample - 0.3 - time.monotonic())
         if seconds < ASK_SECONDS / 2:
             why = f"{max(0.0, seconds):.1f} s of the deadline were left, too few to wait for answers"
             self.kept.missing("probe/nameservers", "netns", "nameservers", "not-run", why)
@@ -219,6 +236,25 @@ class Collector:
         target = f"nameservers, {seconds:.1f} s"
         ms = done.seconds * 1000
         self.kept.keep("probe/nameservers", "netns", target, done.stdout, "text", status=status, why=why, ms=ms)
+
+    def _read_twice(self) -> None:
+        """Read the counters of control groups, and again after a while: what moves meanwhile is what happens now."""
+        begun = time.monotonic()
+        self._counters("first")
+        time.sleep(max(0.0, begun + self.sample - time.monotonic()))
+        took = time.monotonic() - begun
+        self._counters("second")
+        self.kept.keep("sample/seconds", "kernel", "between two readings", f"{took:.2f}\n".encode(), "none")
+
+    def _counters(self, which: str) -> None:
+        name, start = f"sample/{which}/cgroups", time.perf_counter()
+        processes = self.kept.records.get("proc/processes")
+        try:
+            text = self.host.groups(processes.text if processes is not None else "")
+        except OSError as error:
+            self.kept.failed(name, "tree", cgroups.ROOT, error, since(start))
+            return
+        self.kept.keep(name, "tree", cgroups.ROOT, text.encode("utf-8", "surrogateescape"), "none", ms=since(start))
 
     def _await_list(self) -> None:
         """Read nothing before the first list of containers: what is made meanwhile would be in neither list."""
@@ -388,12 +424,14 @@ def collect(
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
+    sample: float = 0.0,
 ) -> Snapshot:
     """Read all evidence of a host within `deadline` seconds. Changes nothing; raises nothing for what it finds.
 
     With `probe` the nameservers of the host and of its containers are asked one question each; else nothing is sent.
+    With `sample` counters are read twice, so many seconds apart; those are not of the deadline's.
     """
-    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress, probe=probe)[0]
+    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress, probe=probe, sample=sample)[0]
 
 
 def gather(
@@ -404,12 +442,14 @@ def gather(
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
+    sample: float = 0.0,
 ) -> tuple[Snapshot, Redactor]:
     """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it."""
     began = time.monotonic()
     wall = time.time()
     found = places or find(host, here())
-    run = Collector(host, found, extra, began + deadline)
+    run = Collector(host, found, extra, began + deadline + sample)
+    run.sample = sample
     run.progress = progress
     run.probe = probe
     # Lanes make many short system calls, each of which gives the interpreter away: a thread that parses meanwhile would

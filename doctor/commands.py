@@ -29,6 +29,7 @@ def check(
     deadline: str = "10s",
     example: str = "",
     probe: bool = False,
+    sample: str = "",
     verbose: bool = False,
     quiet: bool = False,
     colour: str = "auto",
@@ -48,7 +49,9 @@ def check(
 
         sys.stdout.write(listing())
         return CLEAN
-    found = evidence.take(bundle, example, registry, options.duration(deadline), probe=probe)
+    found = evidence.take(
+        bundle, example, registry, options.duration(deadline), probe=probe, sample=options.sample(sample)
+    )
     from doctor.assess import assess
 
     report = assess(found.snapshot, registry, checks, ignores, began)
@@ -83,14 +86,14 @@ def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least:
     return CLEAN
 
 
-def collect(output: str = "", *, deadline: str = "10s", probe: bool = False) -> int:
+def collect(output: str = "", *, deadline: str = "10s", probe: bool = False, sample: str = "") -> int:
     """Collect evidence, redacted, into one file."""
     from doctor import evidence, options, writing
 
     if not output:
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
-    found = evidence.take("", "", options.registry(), seconds, probe=probe)
+    found = evidence.take("", "", options.registry(), seconds, probe=probe, sample=options.sample(sample))
     return writing.bundle(found.snapshot, output, found.leaks)
 
 

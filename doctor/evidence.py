@@ -32,10 +32,17 @@ class Evidence(NamedTuple):
         return leaks(artefact, self.redactor)
 
 
-def take(bundle: str, example: str, loaded: Registry, seconds: float, *, probe: bool = False) -> Evidence:
-    """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError."""
+def take(
+    bundle: str, example: str, loaded: Registry, seconds: float, *, probe: bool = False, sample: float = 0.0
+) -> Evidence:
+    """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
+
+    With `sample`, counters are read once more after so many seconds, which are not of the deadline's.
+    """
     if probe and (bundle or example):
         raise UsageError("check: --probe asks from this host, not from a bundle or an example")
+    if sample and (bundle or example):
+        raise UsageError("check: --sample reads the counters of this host, not of a bundle or an example")
     if bundle and example:
         raise UsageError("check: a bundle or an example, not both")
     if example:
@@ -61,7 +68,13 @@ def take(bundle: str, example: str, loaded: Registry, seconds: float, *, probe: 
     # What remains of the deadline is for judging and writing.
     budget = max(0.2, seconds - min(0.5, seconds * 0.1))
     snapshot, redactor = gather(
-        host, deadline=budget, extra=loaded.sources, places=places, progress=_progress(), probe=probe
+        host,
+        deadline=budget,
+        extra=loaded.sources,
+        places=places,
+        progress=_progress(),
+        probe=probe,
+        sample=sample,
     )
     return Evidence(snapshot, "", redactor)
 

@@ -20,6 +20,7 @@ CHECK = """\
 Usage: doctor check [BUNDLE|-]            default: this host, read only
 What to look at   --only X  --skip X      codes, areas, names, NET020..NET026
 What to try       --probe                 also ask each nameserver (sends)
+                  --sample 5s             read counters twice, show what moves
 What to accept    --ignore CODE[:SUBJECT]=REASON[,until=DATE]
                   --fail-on error|warning|info            default error
 Output            --format text|short|json|html           default text
@@ -34,6 +35,7 @@ COLLECT = """\
 Usage: doctor collect -o FILE.tar.gz      evidence of this host, redacted
                   -o FILE                 mode 0600; - is standard output
 What to try       --probe                 also ask each nameserver (sends)
+                  --sample 5s             read counters twice, show what moves
 Limits            --deadline 10s          whole run
 Secrets are removed before anything is written; what was removed is said.
 """

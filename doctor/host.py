@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from doctor.linux import spawn, syscalls, trees
+from doctor.linux import cgroups, spawn, syscalls, trees
 from doctor.linux.frames import MODULES
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class Host(Protocol):
 
     def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
         """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints."""
+
+    def groups(self, processes: str) -> str:
+        """Give the lines of a tree record for the control groups of containers; `processes` is that of /proc. OSError."""
 
     def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
         """Ask nameservers, in a process of its own: the only call that sends anything. `linux.ask` says what it prints."""
@@ -180,6 +183,10 @@ class LocalHost:
         # What it may take itself is a little less: then it says what did not come back.
         argv = spawn.own("doctor.linux.survey", sandboxes, modules, f"{seconds - min(0.2, seconds / 5):.3f}")
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY)
+
+    def groups(self, processes: str) -> str:
+        """See `Host.groups`."""
+        return cgroups.read(processes)[0]
 
     def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
         """See `Host.ask`."""

@@ -31,11 +31,23 @@ def severity(word: str) -> Severity:
         raise UsageError(f"--fail-on {word}: is none of error, warning, info") from None
 
 
-def duration(text: str) -> float:
+LONGEST = 600.0
+"""Seconds that a sample may take."""
+
+
+def sample(text: str) -> float:
+    """Read `--sample`, in seconds; 0 without. Raises UsageError."""
+    seconds = duration(text, "--sample") if text else 0.0
+    if seconds > LONGEST:
+        raise UsageError(f"--sample {text}: is more than ten minutes")
+    return seconds
+
+
+def duration(text: str, option: str = "--deadline") -> float:
     """Read a duration in seconds: `10s`, `500ms`, `2m`, `1.5`. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", text)
     if not match or not float(match[1]):
-        raise UsageError(f"--deadline {text}: is no duration, such as 10s, 500ms or 2m")
+        raise UsageError(f"{option} {text}: is no duration, such as 10s, 500ms or 2m")
     return float(match[1]) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}[match[2]]
 
 

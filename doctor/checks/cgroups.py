@@ -28,6 +28,9 @@ from doctor.registry import check
 NEAR = 0.9
 """Share of a limit from which on it will be met."""
 
+FEW = 10
+"""Periods (a second) of a sample from which on the share of those in which it waited means something."""
+
 THROTTLED, PERIODS = 0.5, 600
 """Share of periods in which a container had to wait, and the periods (a minute) from which on the share means something."""
 
@@ -299,6 +302,7 @@ def near_limit(cgroups: Cgroups, containers: Containers) -> Iterator[Yield]:
     ## Limits
     Of memory, what the kernel can drop (inactive page cache) does not count. Waiting for
     processor time in more than half of all periods is a note: it is what a limit is for.
+    With --sample 5s what is refused, and waited for, within that time is told as well.
     ## References
     kernel Documentation/admin-guide/cgroup-v2.rst, docker-container-update(1)
     """
@@ -350,12 +354,16 @@ def _pids(one: Container, group: Group) -> Iterator[Finding]:
     if not limit:
         return
     full = now >= NEAR * limit
-    if not full and not (refused and refused.value and now * 2 >= limit):
+    lately = group.moved.get("pids.refused")
+    refuses = lately is not None and lately.value > 0
+    if not full and not refuses and not (refused and refused.value and now * 2 >= limit):
         return
     times = f"; {refused.value} were refused since it started" if refused and refused.value else ""
+    times += group.grew("pids.refused")
     evidence = [group.figures["pids.current"].cited, group.figures["pids.max"].cited]
     if refused and refused.value:
         evidence.append(refused.cited)
+    evidence += group.growth("pids.refused")
     yield Finding(
         subject=f"{one.name}:pids",
         scope=one.scope,
@@ -367,8 +375,12 @@ def _pids(one: Container, group: Group) -> Iterator[Finding]:
             (_update(one, "--pids-limit", str(max(limit * 4, 64))),),
             undo=(_update(one, "--pids-limit", str(limit)),),
         ),
-        severity=Severity.ERROR if now >= limit else Severity.WARNING,
-        hits=(Effect(f"{one.name} can start no process or thread" if now >= limit else "at the limit fork fails"),),
+        severity=Severity.ERROR if now >= limit or refuses else Severity.WARNING,
+        hits=(
+            Effect(
+                f"{one.name} can start no process or thread" if now >= limit or refuses else "at the limit fork fails"
+            ),
+        ),
         works=(Effect(f"what runs in {one.name}"),),
         excluded=(Excluded("CTR001", "the kernel killed none of its processes"),)
         if not group.value("memory.oom_kill")
@@ -379,14 +391,25 @@ def _pids(one: Container, group: Group) -> Iterator[Finding]:
 def _cpu(one: Container, group: Group) -> Iterator[Finding]:
     quota, period = group.value("cpu.quota"), group.value("cpu.period")
     periods, waited = group.value("cpu.periods"), group.value("cpu.throttled")
-    if not quota or not period or periods < PERIODS or waited < THROTTLED * periods:
+    lately, late = group.moved.get("cpu.periods"), group.moved.get("cpu.throttled")
+    sampled = lately is not None and late is not None and lately.value >= FEW
+    waits = lately is not None and late is not None and sampled and late.value >= THROTTLED * lately.value
+    if not quota or not period or not (waits or (periods >= PERIODS and waited >= THROTTLED * periods)):
         return
+    now = ""
+    if lately is not None and late is not None:
+        now = f"; in the last {group.within} in {late.value} of {lately.value}"
     yield Finding(
         subject=f"{one.name}:cpu",
         scope=one.scope,
         title=f"{one.name} waited for processor time in {waited / periods:.0%} of all periods",
-        message=f"{one.name} may use {quota / period:g} processors, and had to wait in {waited} of {periods} periods",
-        evidence=(group.figures["cpu.throttled"].cited, group.figures["cpu.quota"].cited),
+        message=f"{one.name} may use {quota / period:g} processors, and had to wait in {waited} of {periods} periods"
+        + now,
+        evidence=(
+            group.figures["cpu.throttled"].cited,
+            group.figures["cpu.quota"].cited,
+            *group.growth("cpu.throttled"),
+        ),
         remedy=Remedy(
             "give it more processor time",
             (_update(one, "--cpus", f"{2 * quota / period:g}"),),

@@ -143,9 +143,11 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
             yield _loop(one)
         elif one.running:
             killed = group.figures.get("memory.oom_kill") if group else None
-            if killed is not None and killed.value > 0:
-                limit = group.value("memory.max") if group else 0
-                yield _child_killed(one, killed.value, limit, killed.cited)
+            lately = group.moved.get("memory.oom_kill") if group else None
+            times = max((held.value for held in (killed, lately) if held is not None), default=0)
+            if group is not None and killed is not None and times > 0:
+                cited = (killed.cited, *group.growth("memory.oom_kill"))
+                yield _child_killed(one, times, group.value("memory.max"), group.grew("memory.oom_kill"), cited)
         elif one.status != "restarting":
             yield from _ended(one, now)
 
@@ -222,7 +224,7 @@ def _killed(one: Container, *, recent: bool) -> Finding:
     )
 
 
-def _child_killed(one: Container, times: int, limit: int, cited: Citation) -> Finding:
+def _child_killed(one: Container, times: int, limit: int, grew: str, cited: tuple[Citation, ...]) -> Finding:
     back = Command(("docker", "restart", one.engine_name))
     first: tuple[Step, ...] = (more_memory(one, one.memory),) if one.memory else ()
     said = f"its limit is {limit:,} bytes" if limit else "it has no limit of its own"
@@ -230,8 +232,8 @@ def _child_killed(one: Container, times: int, limit: int, cited: Citation) -> Fi
         subject=one.name,
         scope=one.scope,
         title=f"{one.name} lost {plural(times, 'process', 'processes')} to the OOM killer, and runs on",
-        message=f"since {one.name} started, the kernel killed {times} of its processes for memory; {said}",
-        evidence=(cited, one.cite(f"Memory {one.memory}, Pid {one.pid}")),
+        message=f"since {one.name} started, the kernel killed {times} of its processes for memory{grew}; {said}",
+        evidence=(*cited, one.cite(f"Memory {one.memory}, Pid {one.pid}")),
         remedy=Remedy(
             "give it more memory, and start all of it again",
             (*first, back),

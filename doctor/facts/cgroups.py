@@ -1,6 +1,7 @@
 r"""The cgroups of containers: limits, use and events, in the words of version 2 whichever version the host has.
 
-Parses the tree records `cgroup/containers` and `proc/signals` (`doctor.cgroups`), lines such as::
+Parses the tree records `cgroup/containers` and `proc/signals` (`doctor.linux.cgroups`), and with `--sample` the first over
+again as it stood at two times (`sample/first/cgroups`, `sample/second/cgroups`); lines such as::
 
     memory/docker/3b3aa53f.../memory.limit_in_bytes  f  0.000  67108864\n
     docker/3b3aa53f.../pids.events                   f  0.000  max 3\n
@@ -56,6 +57,10 @@ class Figure(Struct, frozen=True):
     cited: Citation
 
 
+COUNTERS = ("memory.oom_kill", "pids.refused", "cpu.periods", "cpu.throttled")
+"""Figures that only grow: what they grew by in a while is what happens now."""
+
+
 class Group(Struct, frozen=True):
     """What the groups of one running container say.
 
@@ -68,11 +73,24 @@ class Group(Struct, frozen=True):
     container: str
     figures: dict[str, Figure]
     outside: dict[str, Citation]
+    moved: dict[str, Figure] = {}
+    """What the COUNTERS grew by between two readings; empty when they were read once."""
+    within: str = ""
+    """The time between the two, as a person reads it (`5.0 s`)."""
 
     def value(self, name: str) -> int:
         """Give a figure, 0 when nothing says it."""
         held = self.figures.get(name)
         return held.value if held else 0
+
+    def grew(self, name: str) -> str:
+        """Say what a counter grew by, as the end of a sentence; empty when it was read once."""
+        held = self.moved.get(name)
+        return f"; +{held.value:,} in {self.within}" if held else ""
+
+    def growth(self, *names: str) -> tuple[Citation, ...]:
+        """Cite what these counters grew by."""
+        return tuple(self.moved[name].cited for name in names if name in self.moved)
 
 
 class Empty(Struct, frozen=True):
@@ -96,9 +114,40 @@ def cgroups(snapshot: Snapshot) -> Cgroups:
     record = snapshot.get("cgroup/containers")
     if not record.readable:
         raise EvidenceMissing("cgroups", f"{ROOT}: {record.why or record.status}")
+    figures, outside, empty = _tree(record)
+    moved, within = _moved(snapshot)
+    groups = {
+        owner: Group(owner, held, outside.get(owner, {}), moved.get(owner, {}), within if owner in moved else "")
+        for owner, held in figures.items()
+    }
+    return Cgroups(groups, tuple(empty))
+
+
+def _moved(snapshot: Snapshot) -> tuple[dict[str, dict[str, Figure]], str]:
+    """Give what the counters of each container grew by between two readings, and in what time."""
+    text = snapshot.get("sample/seconds").text.strip()
+    try:
+        within = f"{float(text):.1f} s"
+    except ValueError:
+        return {}, ""
+    before, after = (_tree(snapshot.get(f"sample/{which}/cgroups"))[0] for which in ("first", "second"))
+    found: dict[str, dict[str, Figure]] = {}
+    for owner, held in after.items():
+        for name in COUNTERS:
+            then, now = before.get(owner, {}).get(name), held.get(name)
+            if then is not None and now is not None and now.value >= then.value:
+                grown = now.value - then.value
+                cited = now.cited
+                said = Citation(cited.record, cited.line, f"{cited.excerpt}, +{grown} in {within}", cited.place)
+                found.setdefault(owner, {})[name] = Figure(grown, said)
+    return found, within
+
+
+def _tree(record: Record) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, Citation]], list[Empty]]:
+    """Read one tree: figures by container, groups that its first process is in instead, and groups of nobody."""
     figures: dict[str, dict[str, Figure]] = {}
     outside: dict[str, dict[str, Citation]] = {}
-    empty = []
+    empty: list[Empty] = []
     for entry in tree_entries(record):
         if entry.type == "d":
             hierarchy = entry.path.partition("/")[0]
@@ -117,8 +166,7 @@ def cgroups(snapshot: Snapshot) -> Cgroups:
                 empty.append(Empty(owner, folder, cited))
             continue
         figures.setdefault(owner, {}).update(_figures(record, entry, name))
-    groups = {owner: Group(owner, held, outside.get(owner, {})) for owner, held in figures.items()}
-    return Cgroups(groups, tuple(empty))
+    return figures, outside, empty
 
 
 def _figures(record: Record, entry: TreeEntry, name: str) -> dict[str, Figure]:

@@ -274,3 +274,15 @@ def test_probe_in_a_bundle(host: EngineHost) -> None:
     server.now("answers")
     done = host.doctor("check", "/root/host.tar.gz", "--format", "json")
     assert [one["code"] for one in json.loads(done.stdout)["diagnoses"]] == ["NET064"]
+
+
+def test_sample_says_what_happens_now(host: EngineHost) -> None:
+    """A container that waits for processor time now, and is young: told with --sample, with what was counted within it."""
+    host.docker("run", "-d", "--name", "busy", "--cpus", "0.1", IMAGE, "sh", "-c", "while :; do :; done")
+    clean(host)
+    begun = time.monotonic()
+    found = json.loads(host.doctor("check", "--sample", "2s", "--format", "json").stdout)
+    assert time.monotonic() - begun > 2
+    told = [one for one in found["findings"] if one["subject"] == "busy:cpu"]
+    assert [(one["code"], one["severity"]) for one in told] == [("CGR006", "info")]
+    assert re.search(r"in the last 2\.\d s in \d+ of \d+$", told[0]["message"])

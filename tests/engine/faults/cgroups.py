@@ -85,10 +85,25 @@ def _near(host: EngineHost) -> object:
     return used > 0.9 * limit
 
 
+def _forking(host: EngineHost) -> None:
+    """What forks more than it may, and goes on when it cannot: a worker pool, a shell that is in a loop."""
+    script = 'BEGIN { while (1) { system("for i in $(seq 40); do sleep 0.2 & done; wait"); system("sleep 0.1") } }'
+    host.docker("exec", "-d", "few", "awk", script)
+
+
+def _refused(host: EngineHost) -> object:
+    """Whether forks are refused within a second."""
+    events = _group(host, "pids", "few") + "/pids.events"
+    before = host.read(events)
+    host.sh("sleep 1")
+    return host.read(events) != before
+
+
 FAULTS = (
     Fault("CGR002", "not-mounted", _controller_gone, _can_limit, level="warning"),
     Fault("CGR005", "left-behind", _leave_group, _groups, level="warning"),
     Fault("CGR005", "outside", _move_out, _inside, level="warning"),
     Fault("CGR006", "pids", _fill, _forks, setup=_few),
+    Fault("CGR006", "pids-refused-now", _forking, _refused, setup=_few, options=("--sample", "2s")),
     Fault("CGR006", "memory", _use, _near, level="warning", setup=_limited),
 )
