@@ -42,13 +42,12 @@ def current() -> Job | None:
 
 
 class Lane:
-    """A queue of jobs and the threads that empty it; `fault` is told of a job that raises."""
+    """A queue of jobs and the thread that empties it; `fault` is told of a job that raises."""
 
-    def __init__(self, name: str, fault: Callable[[Job, Exception], None], threads: int = 1) -> None:
+    def __init__(self, name: str, fault: Callable[[Job, Exception], None]) -> None:
         """Make an idle lane; `start` lets it run."""
         self.name = name
         self.fault = fault
-        self.threads = threads
         self.jobs: deque[Job] = deque()
         self.busy: dict[int, Job] = {}
         self.started = False
@@ -62,9 +61,9 @@ class Lane:
         self.jobs.append(job)
 
     def start(self, wake: threading.Condition) -> None:
-        """Start the lane's threads, no more than there are jobs; `wake` is notified when one has nothing left to do."""
+        """Start the lane's thread, where there are jobs; `wake` is notified when one has nothing left to do."""
         self.started = True
-        for _ in range(min(self.threads, len(self.jobs))):
+        if self.jobs:
             self._another(wake)
 
     def _another(self, wake: threading.Condition) -> None:

@@ -6,9 +6,11 @@ waits for whoever parses, and the other way round (measured by turns, on a busy 
 Run as a program (`spawn.own`) it takes the directory of the sandbox files, the kernel modules that are there (with
 commas), and how many seconds it has. It prints records (`doctor.linux.frames`).
 
-Each namespace is one job of two threads, which enter it with setns(2) and speak netlink there; savers run from that
-thread by posix_spawn and so inherit the namespace. Namespaces are keyed by inode: containers that share one cost one.
-A job that does not come back costs nothing but a new thread. What is printed here is not scrubbed.
+Each namespace is one job of a thread that enters it with setns(2) and speaks netlink there; savers run from that thread by
+posix_spawn and so inherit the namespace. A second thread would only pass the interpreter to and fro with the first, at each
+of the system calls (measured: a quarter more processor time, and more of the clock). Namespaces are keyed by inode:
+containers that share one cost one. A job that does not come back costs nothing but a new thread. What is printed here is not
+scrubbed.
 """
 
 from __future__ import annotations
@@ -41,7 +43,6 @@ JOB_SECONDS = 3.0
 
 SAVE_SECONDS = 2.0
 SAVE_LIMIT = 1 << 20
-_THREADS = 2
 _NETWORK = re.compile(r"^(\d+)/(?:ns/net\tl\t[\d.]+\tnet:\[(\d+)\]|(cgroup)\t)", re.MULTILINE)
 
 
@@ -85,19 +86,17 @@ class Survey:
         places = index(processes, held, self.folder, own)
         listed = "".join(tree_line(inode, "n", 0.0, place) for inode, place in places.items())
         self.put("netns/index", "tree", "/proc/*/ns/net", listed.encode("utf-8", "surrogateescape"))
-        lanes = (Lane("namespaces", self._fault, _THREADS), Lane("groups", self._fault))
+        lane = Lane("survey", self._fault)
         for inode, place in places.items():
             path = f"/proc/{place}/ns/net" if place.isdigit() else place
             reader = _Reader(self, "host" if place == "host" else inode, inode, path)
-            lanes[0].add(f"netns/{reader.name}/links", path, JOB_SECONDS, reader.read)
-        lanes[1].add("cgroup/containers", cgroups.ROOT, JOB_SECONDS, lambda: self._groups(processes))
+            lane.add(f"netns/{reader.name}/links", path, JOB_SECONDS, reader.read)
+        lane.add("cgroup/containers", cgroups.ROOT, JOB_SECONDS, lambda: self._groups(processes))
         wake = threading.Condition()
-        for lane in lanes:
-            lane.start(wake)
-        wait(lanes, self.until, wake, self._given_up)
-        for lane in lanes:
-            for job in lane.give_up(lambda _: True):
-                self._given_up(job, time.monotonic() - job.begun)
+        lane.start(wake)
+        wait((lane,), self.until, wake, self._given_up)
+        for job in lane.give_up(lambda _: True):
+            self._given_up(job, time.monotonic() - job.begun)
 
     def put(
         self,
@@ -264,7 +263,6 @@ def main() -> None:
     import gc
 
     gc.disable()
-    sys.setswitchinterval(0.0005)  # threads make many short system calls, each of which gives the interpreter away
     folder, modules, seconds = sys.argv[1:4]
     Survey(folder, modules.split(","), time.monotonic() + float(seconds), _print).run()
     os._exit(0)
