@@ -112,14 +112,15 @@ class Collector:
             lane.start(self.wake)
         self._wait(first, self.reading - self.sample)
         self._asked_for()
-        last = Lane("last", self._fault)
-        self.lanes["last"] = last
+        last, listed = Lane("last", self._fault), Lane("listed", self._fault)
+        self.lanes |= {"last": last, "listed": listed}
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
         last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
         if self._answers():
-            last.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
-        last.start(self.wake)
-        self._wait(("last",), self.until)
+            listed.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
+        for lane in (listed, last):
+            lane.start(self.wake)
+        self._wait(("last", "listed"), self.until)
         self._account()
         self.host.end()
 
