@@ -14,7 +14,7 @@ run: ## set up, and run doctor on this host (without Docker: on an example)
 
 check: dev ## format, lint, types, import contracts, tests that need no root; under a minute
 	@sh tools/lint.sh
-	@$(PYTEST) -q -n auto -m "not root and not engine and not browser and not slow"
+	@$(PYTEST) -q -n auto --hypothesis-profile quick -m "not root and not engine and not browser and not slow"
 
 test: ## everything, installing what it needs (system packages too, when root)
 	@sh tools/test.sh

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,12 @@ os.environ["TZ"] = "<+0545>-5:45"
 time.tzset()
 for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCTOR_TRACEBACK"):
     os.environ.pop(name, None)
+
+
+# No test of Hypothesis has a deadline: machines are busy. `make check` takes `--hypothesis-profile quick`.
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.load_profile("thorough")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

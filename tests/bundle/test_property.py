@@ -16,7 +16,7 @@ from tests.bundle.test_damage import agree
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=min(60, settings.default.max_examples))
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 names = st.one_of(
     texts,
@@ -174,7 +174,7 @@ def changed(value: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> An
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=3 * settings.default.max_examples // 2)
 def test_any_manifest(data: st.DataObject) -> None:
     """A right manifest with anything anywhere: refused, or its records are what the types say."""
     whole = json.loads(manifest(entry("a", b"1", errno=2, mtime=1.5), entry("b", b"2"), removed={"label": 1}))

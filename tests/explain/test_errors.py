@@ -135,7 +135,7 @@ def test_command_line() -> None:
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=min(40, settings.default.max_examples))
 def test_any_text_is_answered(text: str) -> None:
     """No text breaks it, and what it echoes is printable."""
     try:

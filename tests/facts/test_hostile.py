@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REGISTRY = load(plugins=False)
 BASES = {name: casefile.base(name) for name in ("healthy-20", "healthy-28", "killed-28")}
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=2 * settings.default.max_examples, suppress_health_check=list(HealthCheck))
 
 PIECES = (
     *(

@@ -45,9 +45,12 @@ EXITS = "import sys\nsys.exit(7)\n"
 RAISES = '''
 from __future__ import annotations
 from collections.abc import Iterator
+from doctor import examine
 from doctor.model import Severity, Yield
 from doctor.registry import check
 from doctor.snapshot import Snapshot
+
+examine.SECONDS = 0.3  # what never ends would last for five seconds
 
 @check("ACME002", Severity.ERROR)
 def raises(snapshot: Snapshot) -> Iterator[Yield]:

@@ -41,7 +41,7 @@ def test_any_bytes(data: bytes, how: str) -> None:
     assert redactor.finish([Record("a", "file", "/a", data=out, redactions=count)])
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(SHRAPNEL, st.sampled_from(HOWS))
 @example("ghp_0123456789abcdefABCDEF«value»", "text")
 def test_shrapnel(text: str, how: str) -> None:
