@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ os.environ["TZ"] = "<+0545>-5:45"
 time.tzset()
 for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCTOR_TRACEBACK"):
     os.environ.pop(name, None)
+# What is compiled is kept: doctor is started two hundred times, and images of Python often forbid it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 # No test of Hypothesis has a deadline: machines are busy. `make check` takes `--hypothesis-profile quick`.
