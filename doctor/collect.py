@@ -112,6 +112,12 @@ class Collector:
             lane.start(self.wake)
         self._wait(first, self.reading - self.sample)
         self._asked_for()
+        self._look_again()
+        self._account()
+        self.host.end()
+
+    def _look_again(self) -> None:
+        """Look once more at what tells what came and went; dockerd makes its list while /proc is read."""
         last, listed = Lane("last", self._fault), Lane("listed", self._fault)
         self.lanes |= {"last": last, "listed": listed}
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
@@ -121,8 +127,6 @@ class Collector:
         for lane in (listed, last):
             lane.start(self.wake)
         self._wait(("last", "listed"), self.until)
-        self._account()
-        self.host.end()
 
     def _asked_for(self) -> None:
         """Do what takes time of its own and is done only when asked for, one after the other."""
