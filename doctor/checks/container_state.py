@@ -105,7 +105,7 @@ def loops(one: Container, now: float) -> bool:
     return waited or (one.restarts >= OFTEN and now - one.created < one.restarts * BETWEEN)
 
 
-@check("CTR001", Severity.ERROR)
+@check("CTR001", Severity.ERROR, says=("joining network namespace of container: No such container",))
 def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock) -> Iterator[Yield]:
     """A container restarts again and again, was killed for memory, crashed, or did not start.
 
@@ -120,7 +120,8 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
     docker inspect -f '{{.RestartCount}} {{json .State}}' NAME
     ## Cure
     Of a loop and a crash: its last lines say why (docker logs). Killed for memory: more of it,
-    which docker update gives without a stop. Not started: what the error names.
+    which docker update gives without a stop. Not started: what the error names; one that shares
+    the network of a removed container has to be made anew.
     ## Looks like
     CTR005 (its program cannot be run), CTR002 (it runs, and fails its health check)
     ## Limits
@@ -149,12 +150,14 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
                 cited = (killed.cited, *group.growth("memory.oom_kill"))
                 yield _child_killed(one, times, group.value("memory.max"), group.grew("memory.oom_kill"), cited)
         elif one.status != "restarting":
-            yield from _ended(one, now)
+            yield from _ended(one, now, containers)
 
 
-def _ended(one: Container, now: float) -> Iterator[Finding]:
+def _ended(one: Container, now: float, containers: Containers) -> Iterator[Finding]:
     recent = now - one.finished < RECENT
-    if one.asked.error and one.status != "dead" and not _names_program(one):
+    if one.asked.error and _network_of_nobody(one, containers):
+        yield _orphan(one)
+    elif one.asked.error and one.status != "dead" and not _names_program(one):
         yield _not_started(one)
     elif one.oom_killed and one.exit_code == KILLED:
         yield _killed(one, recent=recent)
@@ -269,6 +272,36 @@ def _gave_up(one: Container, *, recent: bool) -> Finding:
         Remedy("see its last lines, start it again", (_logs(one), _again(one))),
         severity=Severity.ERROR if recent else Severity.INFO,
         dated=True,
+    )
+
+
+def _network_of_nobody(one: Container, containers: Containers) -> bool:
+    """Whether it shares the network of a container that was removed: it holds the id, which no other will have."""
+    target = one.network_mode.removeprefix("container:")
+    if target == one.network_mode or not containers.complete or containers.unsettled:
+        return False
+    return not any(target in {other.id, other.engine_name} for other in containers.all)
+
+
+def _orphan(one: Container) -> Finding:
+    target = one.network_mode.removeprefix("container:")[:12]
+    return _down(
+        one,
+        f"{one.name} shares the network of a container that was removed: {target}",
+        f"{one.name} was made with --network container:{target}, which is gone, and no start will find it;"
+        f" its last one failed: {one.asked.error}",
+        f"NetworkMode {one.network_mode}",
+        Remedy(
+            "make it anew, beside the container that took that one's place",
+            (
+                Note(
+                    f"make {one.engine_name} anew with --network container:NAME of the one that is there now"
+                    " (Compose: docker compose up -d --force-recreate); docker start will fail again"
+                ),
+            ),
+            notes=("whenever that one is made anew (an update, a watchtower), this one has to be as well",),
+        ),
+        severity=_missed(one),
     )
 
 

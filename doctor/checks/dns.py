@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doctor.facts.config import Options
+from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.embedded_dns import InnerRules, Inside
@@ -137,7 +137,9 @@ def host_names_no_reachable_resolver(
         "lookup ... on 127.0.0.53:53",
     ),
 )
-def container_resolver_misplaced(files: NameFiles, containers: Containers, sockets: Sockets) -> Iterator[Yield]:
+def container_resolver_misplaced(
+    files: NameFiles, containers: Containers, sockets: Sockets, options: Options | None, config: ConfigFile | None
+) -> Iterator[Yield]:
     """A container's resolv.conf names the wrong servers for its network.
 
     ## What it is
@@ -175,7 +177,7 @@ def container_resolver_misplaced(files: NameFiles, containers: Containers, socke
             if EMBEDDED not in servers:
                 yield _without_embedded(container, names)
         elif servers and not names.resolv.beyond:
-            yield from _own_loopback(container, names, sockets)
+            yield from _own_loopback(container, names, sockets, options, config)
         elif _fallen_back(container, names, files):
             yield _default_servers(container, names, files)
     if not judged and not containers.running:
@@ -207,7 +209,9 @@ def _without_embedded(container: Container, names: Names) -> Finding:
     )
 
 
-def _own_loopback(container: Container, names: Names, sockets: Sockets) -> Iterator[Yield]:
+def _own_loopback(
+    container: Container, names: Names, sockets: Sockets, options: Options | None, config: ConfigFile | None
+) -> Iterator[Yield]:
     listeners = sockets.containers.get(container.id)
     if listeners is None:
         why = sockets.unread.get(container.id, "not read")
@@ -217,12 +221,15 @@ def _own_loopback(container: Container, names: Names, sockets: Sockets) -> Itera
         return
     asks = ", ".join(names.resolv.servers)
     given = bool(container.asked.dns)
+    origin = None if given or options is None else options.origin("dns")
+    if origin is not None and not {*origin.value.split(",")} & {*names.resolv.servers}:
+        origin = None
     yield Finding(
         subject=container.name,
         title=f"{container.name} asks itself for names: {asks}",
         message=f"resolv.conf of {container.name} names {asks}, which is the container itself, and nothing there answers"
-        " on port 53",
-        evidence=(names.resolv.cited, container.cited),
+        " on port 53" + (f"; {origin.where} gives it to every container" if origin else ""),
+        evidence=(names.resolv.cited, *((origin.cited,) if origin else ()), container.cited),
         remedy=Remedy(
             "name a server that it reaches",
             (
@@ -232,6 +239,10 @@ def _own_loopback(container: Container, names: Names, sockets: Sockets) -> Itera
                     else f"write a server that {container.engine_name} reaches into {names.resolv.path}, in place (tee)"
                 ),
             ),
+            for_good=(config.change("dns", origin),) if origin and config else (),
+            notes=("dockerd reads dns when it starts, and writes it into a container that is started after that",)
+            if origin
+            else (),
         ),
         hits=(Effect(f"{container.name} resolves no name"),),
         works=(Effect("addresses"),),

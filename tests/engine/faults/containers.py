@@ -207,7 +207,25 @@ def _executable(host: EngineHost) -> None:
     host.docker("start", "tool")
 
 
+def _guest(host: EngineHost) -> None:
+    host.docker("run", "-d", "--name", "vpn", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "guest", "--network", "container:vpn", IMAGE, "idle")
+
+
+def _update_vpn(host: EngineHost) -> None:
+    """Make a container anew whose network another one shares, as an update does, and restart that one."""
+    host.docker("rm", "-f", "vpn")
+    host.docker("run", "-d", "--name", "vpn", IMAGE, "idle")
+    host.run("docker", "restart", "-t", "1", "guest", check=False)
+
+
+def _guest_anew(host: EngineHost) -> None:
+    host.docker("rm", "-f", "guest")
+    host.docker("run", "-d", "--name", "guest", "--network", "container:vpn", IMAGE, "idle")
+
+
 FAULTS = (
+    Fault("CTR001", "network-of-a-removed-one", _update_vpn, _running("guest"), setup=_guest, heal=_guest_anew),
     Fault("CTR001", "loop", _loop, _running("worker"), setup=_may_end, heal=_end_loop),
     Fault("CTR001", "gave-up", _give_up, _running("worker"), setup=_limited_tries),
     Fault("CTR001", "killed-for-memory", _kill_for_memory, _running("hog"), setup=_small),

@@ -53,7 +53,49 @@ def _flushed(host: EngineHost) -> None:
     host.sh("iptables -F; iptables -t nat -F; iptables -X || true; iptables -P FORWARD DROP")
 
 
+def _loopback_resolver(host: EngineHost) -> None:
+    """Give containers the resolver of the host's loopback by daemon.json."""
+    _configured(host, dns=["127.0.0.53"])
+    host.docker("run", "-d", "--name", "web", IMAGE, "serve")
+
+
+def _vpn_made_anew(host: EngineHost) -> None:
+    """Make a container anew whose network another one shares: that one holds the old id."""
+    host.docker("run", "-d", "--name", "vpn", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "chromium", "--network", "container:vpn", "--restart", "always", IMAGE, "idle")
+    host.docker("rm", "-f", "vpn")
+    host.docker("run", "-d", "--name", "vpn", IMAGE, "idle")
+    host.run("docker", "restart", "-t", "1", "chromium", check=False)
+
+
+def _no_resolv_conf(host: EngineHost) -> None:
+    """Have a link for resolv.conf that leads nowhere: from 28 on no server is made up for networks of the user."""
+    host.sh("rm -f /etc/resolv.conf; ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf")
+    host.docker("run", "-d", "--name", "web", IMAGE, "serve")
+
+
 REPORTED = (
+    Reported(
+        "resolver-of-the-loopback",
+        "https://github.com/cytopia/devilbox/issues/225",
+        _loopback_resolver,
+        ("NET043",),
+        ("web asks itself for names: 127.0.0.53", "/etc/docker/daemon.json"),
+    ),
+    Reported(
+        "network-of-a-vpn-made-anew",
+        "https://github.com/docker/for-linux/issues/1553",
+        _vpn_made_anew,
+        ("CTR001",),
+        ("shares the network of a container that was removed", "--force-recreate"),
+    ),
+    Reported(
+        "no-resolv-conf",
+        "https://github.com/moby/moby/issues/49665",
+        _no_resolv_conf,
+        ("NET042",),
+        ("resolv.conf",),
+    ),
     Reported(
         "pools-below-the-vpn",
         "https://github.com/docker/for-linux/issues/599",
