@@ -1517,7 +1517,9 @@ def _outcome(code: int, sock: socket.socket, *, at_once: bool) -> str:
             return "reset"
         case errno.ETIMEDOUT:
             return "timeout"
-        case errno.ENETUNREACH | errno.EHOSTUNREACH | errno.EACCES | errno.EINVAL:  # EINVAL: a blackhole route
+        case (
+            errno.ENETUNREACH | errno.EHOSTUNREACH | errno.EACCES | errno.EINVAL | errno.EADDRNOTAVAIL
+        ):  # EINVAL: blackhole
             return "no-route" if at_once else "unreachable"
         case _:
             raise OSError(code, os.strerror(code))

@@ -97,8 +97,8 @@ class Socket:
         """Close it."""
         self._socket.close()
 
-    def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
-        """Ask for all objects of a kind; gives the payload of every message.
+    def dump(self, kind: int, body: bytes, what: str, most: int = LIMIT) -> list[bytes]:
+        """Ask for all objects of a kind; gives the payload of every message, EFBIG for more than `most` bytes of them.
 
         An answer that the kernel calls inconsistent (something changed between two parts of it) is asked for anew.
         Raises OSError with the kernel's errno and `what`; EINTR when every answer was inconsistent, ETIMEDOUT
@@ -110,7 +110,7 @@ class Socket:
                 self._sequence += 1
                 question = _HEAD.pack(_HEAD_BYTES + len(body), kind, _REQUEST_DUMP, self._sequence) + bytes(4) + body
                 self._socket.send(question)
-                payloads, whole = self._answer(until)
+                payloads, whole = self._answer(until, most)
                 if whole:
                     return payloads
         except OSError as error:
@@ -118,7 +118,7 @@ class Socket:
             raise
         raise OSError(EINTR, "changed while it was read, each time", what)
 
-    def _answer(self, until: float) -> tuple[list[bytes], bool]:
+    def _answer(self, until: float, most: int) -> tuple[list[bytes], bool]:
         """Receive up to DONE; gives the payloads and whether they are of one state."""
         payloads: list[bytes] = []
         whole = True
@@ -127,8 +127,8 @@ class Socket:
         while True:
             data = self._receive(buffer)
             size += len(data)
-            if size > LIMIT:
-                raise OSError(EFBIG, f"more than {LIMIT:,} bytes")
+            if size > most:
+                raise OSError(EFBIG, f"more than {most:,} bytes")
             flags, done = messages(data, self._sequence, payloads)
             whole = whole and not flags & _DUMP_INTERRUPTED
             if done:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _SUBSYSTEM = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE = _SUBSYSTEM | 1, _SUBSYSTEM | 4, _SUBSYSTEM | 7
-_HEAD = Struct("=BxH")  # family, resource id
+HEAD = Struct("=BxH")  # family, resource id
 _NAME = 1
-_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _IPV4 = 2
 _HOOK = 4
 _TARGET = 2
@@ -54,9 +54,9 @@ def tables(timeout: float) -> list[tuple[str, str]]:
 
 def read_table(payload: bytes) -> tuple[str, str]:
     """Decode one NFT_MSG_NEWTABLE. Raises MalformedError."""
-    family, _ = head(_HEAD, payload)
-    name = values(payload, _HEAD.size).get(_NAME, b"")
-    return _FAMILIES.get(family) or str(family), string(name)
+    family, _ = head(HEAD, payload)
+    name = values(payload, HEAD.size).get(_NAME, b"")
+    return FAMILIES.get(family) or str(family), string(name)
 
 
 def nat(timeout: float) -> bytes:
@@ -86,14 +86,14 @@ def _shown(chains: Iterable[bytes], rules: Iterable[bytes]) -> str:
     policies = {name: "ACCEPT" for name, _ in _HOOKS.values()}
     own = []
     for payload in chains:
-        name, policy = _declared(payload[_HEAD.size :])
+        name, policy = _declared(payload[HEAD.size :])
         if policy:
             policies[name] = policy
         else:
             own.append(name)
     said: dict[str, list[str]] = {name: [] for name in (*policies, *sorted(own))}
     for payload in rules:
-        about = values(payload, _HEAD.size)
+        about = values(payload, HEAD.size)
         name = _chain(about, table=1, name=2)
         if about.keys() - {1, 2, 3, 4, 6} or name not in said:  # user data, for one: a comment
             raise _UnknownError

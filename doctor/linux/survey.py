@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from doctor.lanes import Lane, current, wait
 from doctor.lines import tree_line, unescape
-from doctor.linux import cgroups, namespaces, nfnetlink, rtnetlink, sock_diag, spawn
+from doctor.linux import cgroups, namespaces, nfnetlink, nfsets, rtnetlink, sock_diag, spawn
 from doctor.linux.frames import DIAG, Frame, status_of, why_of
 from doctor.linux.procfs import scan
 from doctor.linux.trees import sandboxes
@@ -179,7 +179,9 @@ class _Reader:
             self.survey.failed(f"netns/{self.name}/links", self.path, error, _since(start))
             return
         self._listeners()
-        if self.name != "host":
+        if self.name == "host":
+            self._sets()
+        else:
             self._firewall()
 
     def _home(self) -> None:
@@ -204,6 +206,18 @@ class _Reader:
             self.survey.failed(name, self.path, error, _since(start))
             return
         self.survey.put(name, "netns", self.path, data, ms=_since(start))
+
+    def _sets(self) -> None:
+        """Read what stands in the host's named sets, which the listing of its rules leaves out."""
+        if "nf_tables" not in self.survey.can:
+            return
+        start = time.perf_counter()
+        try:
+            data = nfsets.sets(timeout=SECONDS)
+        except OSError as error:
+            self.survey.failed("net/nft-sets", "sets, by netlink", error, _since(start))
+            return
+        self.survey.put("net/nft-sets", "netns", "sets, by netlink", data, ms=_since(start))
 
     def _firewall(self) -> None:
         """Save the rules of a container's namespace that has any: Docker's DNS of user-defined networks, or others'."""

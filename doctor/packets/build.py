@@ -88,7 +88,8 @@ def host_program(snapshot: Snapshot, firewall: Firewall | None) -> Program:
         # Legacy tables register their hooks when they are loaded, before any rule of nf_tables on most hosts.
         ordered = sorted(firewall.tables, key=lambda one: one.backend != "legacy")
         programs.append(iptables.compile_tables(ordered))
-    programs.append(nft.compile_ruleset(snapshot.get("net/nft"), managed=firewall is not None))
+    listing, elements = snapshot.get("net/nft"), snapshot.get("net/nft-sets")
+    programs.append(nft.compile_ruleset(listing, managed=firewall is not None, elements=elements))
     return joined(programs)
 
 

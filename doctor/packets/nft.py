@@ -101,8 +101,11 @@ class Unread(Exception):  # noqa: N818 - a part of a rule that is not modelled
     """A part of a rule that is not modelled."""
 
 
-def compile_ruleset(record: Record, *, managed: bool, whose: str = "") -> Program:
-    """Compile a listing; `managed`: the tables of iptables-nft were read from its saver, and are left out."""
+def compile_ruleset(record: Record, *, managed: bool, whose: str = "", elements: Record | None = None) -> Program:
+    """Compile a listing; `managed`: the tables of iptables-nft were read from its saver, and are left out.
+
+    `elements` are what stands in named sets, where the listing itself is terse.
+    """
     if not record.readable:
         return Program()
     try:
@@ -113,12 +116,13 @@ def compile_ruleset(record: Record, *, managed: bool, whose: str = "") -> Progra
     def ours(one: _Chain | _Rule | _Set) -> bool:
         return not (managed and one.family in {"ip", "ip6"} and one.table in OWN)
 
-    sets = {
-        (one.family, one.table, one.name): one.elem
-        for entry in entries
-        for one in (entry.set, entry.map)
-        if one is not None
-    }
+    terse = " -t " in record.target
+    sets = _sets(entries, terse=terse)
+    if elements is not None and elements.readable:
+        try:
+            sets |= _sets(msgspec.json.decode(elements.data, type=_Listing).nftables, terse=False)
+        except UNDECODABLE as error:
+            return Program(unread=f"{elements.name}: {error}")
     rules: dict[tuple[str, str, str], list[Rule]] = {}
     for entry in entries:
         rule = entry.rule
@@ -148,6 +152,16 @@ def compile_ruleset(record: Record, *, managed: bool, whose: str = "") -> Progra
             policy = "drop" if one.policy == "drop" else "accept"
             bases.append(Base(chain, one.hook, priority, kind, policy, tuple(filter(None, devices))))  # type: ignore[arg-type]  # checked above
     return Program(chains, tuple(bases))
+
+
+def _sets(entries: list[_Entry], *, terse: bool) -> dict[tuple[str, str, str], list[Any] | None]:
+    """Give the elements of each set and map by its name; None where they are not known, nothing where there is none."""
+    return {
+        (one.family, one.table, one.name): one.elem if one.elem is not None or terse else []
+        for entry in entries
+        for one in (entry.set, entry.map)
+        if one is not None
+    }
 
 
 class _Compiler:
