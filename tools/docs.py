@@ -123,6 +123,7 @@ Each with a bound on time and size; what is in braces is where this host's docke
   where it has any
 - of the files that `tlscert` and `tlscacert` name the certificates and nothing else; of `tlskey` its rights, never its content
 - the names and kinds of the sandboxes in `{{exec_root}}/netns`
+- how many files dockerd holds open (`/proc/{{pid}}/fd`, counted), and where in its PATH the programs are that it starts
 - with `--sample` the files of control groups twice more, as far apart as it says
 - with `--probe` only, and the only thing that is sent: one question to each nameserver of this host and of its running
   containers, by UDP and by TCP, from the network namespace that asks it; {many} pairs of namespace and server at most, 2 s
