@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from doctor.snapshot import Record
 
 MANY = 64
-"""Pairs of namespace and server that are asked, at most: twice as many packets and sockets."""
+"""Pairs of namespace and server that are asked, at most: twice as many packets and sockets.
+
+Where there are more, each server is asked from each network first, so that none goes unasked: neighbours share the way.
+"""
 
 LOOPBACK = "1.0.0.127.in-addr.arpa"
 EMBEDDED = "127.0.0.11"
@@ -73,20 +76,27 @@ class _Network(msgspec.Struct):
 
 
 def questions(records: dict[str, Record], argv: tuple[str, ...]) -> tuple[list[Question], int]:
-    """Give what to ask, and how many more there would be. `argv` is that of dockerd."""
+    """Give what to ask, and how many pairs of network and server are not asked at all. `argv` is that of dockerd."""
     asked: dict[tuple[str, str], Question] = {}
-    for one in _wanted(records, argv):
-        asked.setdefault((one.inode, one.server), one)
-    return list(asked.values())[:MANY], max(0, len(asked) - MANY)
+    groups: dict[tuple[str, str], list[Question]] = {}
+    for network, one in _wanted(records, argv):
+        if asked.setdefault((one.inode, one.server), one) is one:
+            groups.setdefault((network, one.server), []).append(one)
+    ranked = (
+        sorted((rank, one) for held in groups.values() for rank, one in enumerate(held)) if len(asked) > MANY else []
+    )
+    chosen = [one for _, one in ranked][:MANY] or list(asked.values())
+    return chosen, max(0, len(groups) - MANY)
 
 
-def _wanted(records: dict[str, Record], argv: tuple[str, ...]) -> Iterator[Question]:
+def _wanted(records: dict[str, Record], argv: tuple[str, ...]) -> Iterator[tuple[str, Question]]:
+    """Give the questions, each with the networks of who asks."""
     index = records.get("netns/index")
     places = {one.path: one.content for one in tree_entries(index)} if index is not None else {}
     host = next((inode for inode, place in places.items() if place == "host"), "0")
     ours = _servers(_text(records, "files/etc/resolv.conf"))
     for server in ours:
-        yield Question(host, "host", server, LOOPBACK)
+        yield "host", Question(host, "host", server, LOOPBACK)
     internal = _internal(records)
     spaces = dict(_NETWORK.findall(_text(records, "proc/processes")))
     for name in sorted(name for name in records if name.startswith("api/inspect/")):
@@ -102,17 +112,19 @@ def _wanted(records: dict[str, Record], argv: tuple[str, ...]) -> Iterator[Quest
             continue  # there is nobody to ask, or it is not this file that it reads
         text = _text(records, f"store/containers/{container}/resolv.conf")
         path = f"/proc/{place}/ns/net" if place.isdigit() else place
+        networks = " ".join(sorted(end.NetworkID for end in ends.values()))
         for server in _servers(text):
             if server != EMBEDDED:
-                yield Question(inode, path, server, LOOPBACK)
+                yield networks, Question(inode, path, server, LOOPBACK)
                 continue
             if not _answers(records):
                 continue  # who would answer is not there: that is known without asking
-            yield Question(inode, path, server, ip_address(own).reverse_pointer)
+            yield networks, Question(inode, path, server, ip_address(own).reverse_pointer)
             if all(end.NetworkID in internal for end in ends.values()):
                 continue  # dockerd asks nobody for a container that may not reach anything outside
             for theirs, behind in _behind(text, held, ours, records, argv):
-                yield Question(host, "host", behind, LOOPBACK) if theirs else Question(inode, path, behind, LOOPBACK)
+                space, where = (host, "host") if theirs else (inode, path)
+                yield "host" if theirs else networks, Question(space, where, behind, LOOPBACK)
 
 
 def _behind(

@@ -237,7 +237,7 @@ class Collector:
         status: Status = "failed" if done.status == "ok" and done.returncode else done.status
         why = "" if status == "ok" else f"the process that asks them: {status}"
         if status == "ok" and more:
-            status, why = "truncated", f"{more} more were not asked"
+            status, why = "truncated", f"{more} pairs of network and server were not asked"
         target = f"nameservers, {seconds:.1f} s"
         ms = done.seconds * 1000
         self.kept.keep("probe/nameservers", "netns", target, done.stdout, "text", status=status, why=why, ms=ms)

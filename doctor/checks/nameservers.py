@@ -100,7 +100,8 @@ def nameserver_does_not_answer(
     NET043 (the wrong server is named), NET044 (the way to 127.0.0.11), NET034 (forwarding)
     ## Limits
     Nothing is asked without --probe. One datagram each: silence to UDP alone is a warning
-    where nobody else bears it out. No answer to TCP is a note. 64 pairs at most are asked.
+    where nobody else bears it out. No answer to TCP is a note. Of more than 64 pairs of
+    container and server, each server is asked from each network first.
     ## References
     resolv.conf(5), RFC 6303 (the name that is asked for), RFC 7766 (DNS over TCP)
     """

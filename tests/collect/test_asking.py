@@ -99,3 +99,21 @@ def test_no_more_than_the_cap() -> None:
     servers = "".join(f"nameserver 192.0.2.{number}\n" for number in range(100))
     found, more = questions(host(servers), ())
     assert (len(found), more) == (MANY, 101 - MANY)
+
+
+def test_each_network_before_each_container() -> None:
+    """A hundred containers of one network do not keep that of another from being asked."""
+    records = host("")
+    inspect = '{{"State":{{"Pid":{pid}}},"NetworkSettings":{{"Networks":{{"n":{{"NetworkID":"{net}","IPAddress":"10.0.0.2"}}}}}}}}'
+    pids = range(1000, 1101)
+    texts = {
+        "netns/index": "1\tn\t0.000\thost\n" + "".join(f"{pid + 9000}\tn\t0.000\t{pid}\n" for pid in pids),
+        "proc/processes": "".join(f"{pid}/ns/net\tl\t0.000\tnet:[{pid + 9000}]\n" for pid in pids),
+    }
+    for pid in pids:
+        texts[f"api/inspect/{pid}"] = inspect.format(pid=pid, net="other" if pid == pids[-1] else "n1")
+        texts[f"store/containers/{pid}/resolv.conf"] = "nameserver 192.0.2.9\n"
+    records |= {name: Record(name, "file", name, data=text.encode()) for name, text in texts.items()}
+    found, more = questions(records, ())
+    assert (len(found), more) == (MANY, 0)
+    assert {"1", str(pids[0] + 9000), str(pids[-1] + 9000)} <= {one.inode for one in found}
