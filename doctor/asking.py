@@ -32,7 +32,7 @@ Where there are more, each server is asked from each network first, so that none
 """
 
 LOOPBACK = "1.0.0.127.in-addr.arpa"
-EMBEDDED = "127.0.0.11"
+EMBEDDED, STUB = "127.0.0.11", "127.0.0.53"
 
 _SERVER = re.compile(r"^[ \t]*nameserver[ \t]+(\S+)", re.MULTILINE)
 _BEHIND = re.compile(r"^# ExtServers: \[([^\]\n]*)\]", re.MULTILINE)
@@ -95,6 +95,8 @@ def _wanted(records: dict[str, Record], argv: tuple[str, ...]) -> Iterator[tuple
     places = {one.path: one.content for one in tree_entries(index)} if index is not None else {}
     host = next((inode for inode, place in places.items() if place == "host"), "0")
     ours = _servers(_text(records, "files/etc/resolv.conf"))
+    if ours == [STUB]:  # systemd-resolved asks those of its own file, and so do dockerd and its containers
+        ours += _servers(_text(records, "files/run/systemd/resolve/resolv.conf"))
     for server in ours:
         yield "host", Question(host, "host", server, LOOPBACK)
     internal = _internal(records)

@@ -100,8 +100,8 @@ def nameserver_does_not_answer(
     NET043 (the wrong server is named), NET044 (the way to 127.0.0.11), NET034 (forwarding)
     ## Limits
     Nothing is asked without --probe. One datagram each: silence to UDP alone is a warning
-    where nobody else bears it out. No answer to TCP is a note. Of more than 64 pairs of
-    container and server, each server is asked from each network first.
+    where nobody else bears it out. A note: no answer to TCP, or one before it answers. Of
+    more than 64 pairs of container and server, each network asks each server first.
     ## References
     resolv.conf(5), RFC 6303 (the name that is asked for), RFC 7766 (DNS over TCP)
     """
@@ -112,9 +112,10 @@ def nameserver_does_not_answer(
         yield Unknown("others", f"nameservers: {asked.left_out}")
     if any(one.outcome == "denied" for held in asked.answers.values() for one in held.values()):
         yield Unknown("containers", "nameservers: the network namespaces of containers may not be entered")
-    askers = [
-        _Asker(None, tuple(key for key in asked.answers if key[0] == asked.host and key[1] in files.host.servers))
-    ]
+    # A stub and the servers behind it: the host needs one of each.
+    lists = dict.fromkeys((files.host.servers, files.source.servers))
+    mine = ((tuple((asked.host, server) for server in servers)) for servers in lists)
+    askers = [_Asker(None, tuple(key for key in keys if key in asked.answers)) for keys in mine]
     for one in containers.running:
         names, space = files.containers.get(one.id), sockets.space.get(one.id)
         if names is not None and space is not None and not one.asked.own_kernel:
@@ -215,7 +216,8 @@ class _Server:
     def _finding(self, keys: set[_Key], files: NameFiles, how: str) -> Finding:
         hit = [one for one in self.askers if keys & set(one.keys)]
         lost = [one for one in hit if self._without(one)]
-        slow = [one for one in hit if one not in lost]
+        spare = [one for one in hit if one not in lost and self._answered_before(one, keys)]
+        slow = [one for one in hit if one not in lost and one not in spare]
         named = [one.container.name for one in hit if one.container is not None]
         from_host = any(key[0] == self.asked.host for key in keys)
         whom = ", ".join([*(["this host"] if from_host or not named else []), *named[:5]])
@@ -243,8 +245,8 @@ class _Server:
             message=f"{self.server} was asked by UDP from where {whom} asks: {said}{over}",
             evidence=tuple(evidence),
             remedy=self._remedy(hit, keys, files, how),
-            severity=Severity.ERROR if grave else Severity.WARNING,
-            hits=tuple(self._effects(lost, slow)),
+            severity=Severity.ERROR if grave else Severity.WARNING if lost or slow else Severity.INFO,
+            hits=tuple(self._effects(lost, slow, spare)),
             works=(Effect("addresses"),),
             excluded=(Excluded("", f"{self.server} answers this host in {self.host.ms:.1f} ms: it is up"),)
             if up and self.host is not None
@@ -252,11 +254,21 @@ class _Server:
             because=_WAY if not from_host else ("NET008",),
         )
 
+    def _answered_before(self, one: _Asker, keys: set[_Key]) -> bool:
+        """Whether another server, which is asked first, answers: then this one is asked only when that one is gone."""
+        for key in one.keys:
+            if key in keys:
+                return False
+            if not _fails(key, self.asked) and not _denies(key, self.asked):
+                return True
+        return False
+
     @staticmethod
-    def _effects(lost: list[_Asker], slow: list[_Asker]) -> Iterator[Effect]:
+    def _effects(lost: list[_Asker], slow: list[_Asker], spare: list[_Asker]) -> Iterator[Effect]:
         for many, text in (
             (lost, "no name is resolved"),
             (slow, "a name takes seconds, until another server is asked"),
+            (spare, "no name is resolved once the servers before it are gone,"),
         ):
             names = tuple(one.container.name for one in many if one.container is not None)
             if names:

@@ -70,6 +70,14 @@ def asked(records: dict[str, Record], *argv: str) -> list[tuple[str, str]]:
         ("nameserver 127.0.0.11\n", {"api/networks": '[{"Id":"n1","Internal":true}]'}, [("7", "127.0.0.11")]),
         ("nameserver 127.0.0.11\n", {"engine/daemon.json": '{"dns": ["192.0.2.7"]}'}, [("7", "127.0.0.11")]),
         ("nameserver 192.0.2.9\n", {"netns/index": "7\tn\t0.000\thost\n"}, [("7", "192.0.2.1")]),
+        (
+            "nameserver 127.0.0.11\n",
+            {
+                "files/etc/resolv.conf": "nameserver 127.0.0.53\n",
+                "files/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.5\n",
+            },
+            [("1", "127.0.0.53"), ("1", "192.0.2.5"), ("7", "127.0.0.11"), ("7", "192.0.2.5")],
+        ),
         ("nameserver 192.0.2.9\n", {f"api/inspect/{A}": "no json"}, []),
         ("nameserver 192.0.2.9\n", {f"api/inspect/{A}": '{"State":{"Pid":50},"NetworkSettings":{"Networks":{}}}'}, []),
     ],
@@ -104,7 +112,8 @@ def test_no_more_than_the_cap() -> None:
 def test_each_network_before_each_container() -> None:
     """A hundred containers of one network do not keep that of another from being asked."""
     records = host("")
-    inspect = '{{"State":{{"Pid":{pid}}},"NetworkSettings":{{"Networks":{{"n":{{"NetworkID":"{net}","IPAddress":"10.0.0.2"}}}}}}}}'
+    ends = '{{"Networks":{{"n":{{"NetworkID":"{net}","IPAddress":"10.0.0.2"}}}}}}'
+    inspect = '{{"State":{{"Pid":{pid}}},"NetworkSettings":' + ends + "}}"
     pids = range(1000, 1101)
     texts = {
         "netns/index": "1\tn\t0.000\thost\n" + "".join(f"{pid + 9000}\tn\t0.000\t{pid}\n" for pid in pids),
