@@ -231,7 +231,7 @@ class _Server:
         does = "refuses" if how else "does not answer"
         evidence: list[Citation] = []
         for key in sorted(keys)[:3]:
-            evidence += (held.cited for held in self.here[key].values())
+            evidence += (self._cited(key, held) for held in self.here[key].values())
         if up and self.host is not None:
             evidence.append(self.host.cited)
         elif self.heard is not None and not from_host:
@@ -254,6 +254,14 @@ class _Server:
             because=_WAY if not from_host else ("NET008",),
         )
 
+    def _cited(self, key: _Key, held: Answer) -> Citation:
+        """Cite an answer, by the name of who asks."""
+        cited = held.cited
+        names = [one.container.name for one in self.askers if one.container is not None and key in one.keys]
+        if key[0] == self.asked.host or not names:
+            return cited
+        return Citation(cited.record, cited.line, cited.excerpt, f"asked from {names[0]}")
+
     def _answered_before(self, one: _Asker, keys: set[_Key]) -> bool:
         """Whether another server, which is asked first, answers: then this one is asked only when that one is gone."""
         for key in one.keys:
@@ -266,7 +274,7 @@ class _Server:
     @staticmethod
     def _effects(lost: list[_Asker], slow: list[_Asker], spare: list[_Asker]) -> Iterator[Effect]:
         for many, text in (
-            (lost, "no name is resolved"),
+            (lost, "no name of the outside is resolved"),
             (slow, "a name takes seconds, until another server is asked"),
             (spare, "no name is resolved once the servers before it are gone,"),
         ):

@@ -299,7 +299,7 @@ def parts(entry: Entry) -> Iterator[tuple[str, list[Block]]]:
         yield "also", [Block("entries", entry.consequences)]
     yield "cure", list(_cure(shown))
     if shown.severity is not Severity.INFO:
-        yield "then", [Block("command", f"doctor check --only {one_line(shown.code)}")]
+        yield "then", [Block("command", one_line(words.again(shown.code, shown.evidence)))]
 
 
 def _since(value: Since) -> Iterator[Cell]:

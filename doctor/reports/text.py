@@ -187,7 +187,7 @@ class _Text:
         )
         yield from self._part("not", rivals)
         yield from self._part("cure", self._cure(cause))
-        yield from self._part("then", iter([f"doctor check --only {cause.code}"]))
+        yield from self._part("then", iter([words.again(cause.code, cause.evidence)]))
 
     def _part(self, name: str, lines: Iterator[str]) -> Iterator[str]:
         label = name

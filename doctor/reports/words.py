@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from doctor.amounts import plural
-from doctor.model import Command, Edit, EditKey, Note
+from doctor.model import Citation, Command, Edit, EditKey, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,6 +116,17 @@ def risk(remedy: Remedy) -> str:
 
 LAST = 253402300799.0
 """9999-12-31 23:59:59 UTC: what a hostile report claims beyond that is shown as that."""
+
+
+def again(code: str, evidence: Sequence[Citation]) -> str:
+    """Give the command that looks whether it is healed: evidence that is had only when asked for is asked for again.
+
+    >>> again("NET064", [Citation("probe/nameservers", 1, "192.0.2.1 udp: silent", "asked from web")])
+    'doctor check --probe --only NET064'
+    """
+    asked = (("probe/", "--probe "), ("sample/", "--sample 5s "))
+    options = "".join(option for start, option in asked if any(one.record.startswith(start) for one in evidence))
+    return f"doctor check {options}--only {code}"
 
 
 def _date(at: float) -> struct_time:
