@@ -104,15 +104,19 @@ class Walk(Struct, frozen=True):
     landed: tuple[str, Tuple] | None = None
     proxied: Walk | None = None
     asked: tuple[tuple[bool, Question], ...] = ()
+    later: End | None = None
+    """Where packets of the connection end, once it stands, if they do not arrive as its first one did."""
 
     @property
     def works(self) -> bool:
         """Whether the client is answered by the service."""
-        return self.sees == "connected" and (self.proxied is None or self.proxied.works)
+        return self.sees == "connected" and self.later is None and (self.proxied is None or self.proxied.works)
 
     @property
     def decider(self) -> End:
         """The end that decided: of the first packet, of what a docker-proxy sent, or of the answer."""
+        if self.later is not None:
+            return self.later
         if self.end.outcome == "delivered" and self.proxied is not None and not self.proxied.works:
             return self.proxied.decider
         if self.end.outcome in {"delivered", "refused", "leaves"} and self.reply is not None:
@@ -166,6 +170,7 @@ class _Walker:
         self.first: Tuple | None = None
         self.answering = False
         self.failing = False
+        self.standing = False
         self.hops = 0
         self.landed: tuple[str, Tuple] | None = None
 
@@ -188,15 +193,40 @@ class _Walker:
             return self.done(end, reply, "timeout", steps)
         if end.outcome == "refused":
             return self.done(end, reply, "refused", steps)
+        later = self.later()
+        if later is not None:
+            return self.done(end, reply, "reset" if later.outcome == "rejected" else "connected", steps, later=later)
         inner = self.proxy(end, packet)
         if inner is not None and not inner.works:
             return self.done(end, reply, "reset" if inner.sees != "timeout" else "connected", steps, inner)
         return self.done(end, reply, "connected", steps, inner)
 
-    def done(self, end: End, reply: End | None, sees: Sees, steps: tuple[Step, ...], inner: Walk | None = None) -> Walk:
+    def later(self) -> End | None:
+        """Walk a packet of the connection that now stands: rules may tell it from the first one. None where it arrives."""
+        if self.flow.protocol != TCP or self.first is None:
+            return None
+        steps, landed, first = self.steps, self.landed, self.first
+        self.steps, self.answering, self.standing, self.hops = [], False, True, 0
+        end = self.leave(Packet(self.flow.version, TCP, first.src, first.sport, first.dst, first.dport, flags=ACK))
+        self.landed, self.standing = landed, False
+        if end.outcome in {"delivered", "refused", "leaves"}:
+            self.steps = steps
+            return None
+        self.steps = [*steps, *self.steps]
+        return end
+
+    def done(
+        self,
+        end: End,
+        reply: End | None,
+        sees: Sees,
+        steps: tuple[Step, ...],
+        inner: Walk | None = None,
+        later: End | None = None,
+    ) -> Walk:
         """Put the walk together."""
         asked = tuple(self.unknowns.asked) if not self.depth else ()
-        return Walk(end, reply, sees, steps, tuple(self.steps), self.landed, inner, asked)
+        return Walk(end, reply, sees, steps, tuple(self.steps), self.landed, inner, asked, later)
 
     def told_of(self, packet: Packet, end: End) -> Sees:
         """Say what the sender learns of a packet that ended: an error has to find its way back like any packet."""
@@ -231,10 +261,9 @@ class _Walker:
     def leave(self, packet: Packet) -> End:
         """Start: from a process, or from the network beyond an uplink."""
         if self.flow.source != OUTSIDE:
-            space = self.site.spaces[self.flow.source]
-            return self.emit(space, packet)
+            return self.emit(self.site.spaces[self.flow.source], packet)
         packet.src = self.flow.src or number(STRANGERS[packet.version])
-        self.first = packet.ends
+        self.first = self.first or packet.ends
         way = self.site.host.find(packet, src=0, dst=packet.src)
         device = way.dev if way.route is not None and way.route.type == "unicast" else ""
         if not device:
@@ -333,21 +362,21 @@ class _Walker:
         """Look the packet's connection up, as nf_conntrack_in does; the first packet of one makes it."""
         if packet.state == "untracked":
             return None
-        if self.failing:
-            packet.state = "related" if packet.protocol != TCP else "established"
-            return None
         held = self.connections.setdefault(space.id, [])
+        if self.failing:  # an error belongs to the connection that it is about
+            packet.state = "related" if packet.protocol != TCP else "established"
+            if held:
+                packet.original, packet.status, packet.connmark = held[0].original, held[0].status, held[0].mark
+                packet.reply = True
+            return None
         for one in held:
             if one.zone == packet.zone and packet.ends in {one.answer, one.original}:
-                packet.reply = packet.ends == one.answer and (self.answering or one.answer == one.original.back)
                 packet.reply = self.answering and packet.ends == one.answer
-                packet.state = "established" if packet.reply else "new" if not self.answering else "established"
-                if packet.flags == 0 and packet.protocol == TCP:
-                    packet.state = "established"
+                packet.state = "established" if self.answering or self.standing else "new"
                 packet.original, packet.status, packet.connmark = one.original, one.status, one.mark
                 return one
         packet.reply, packet.status, packet.connmark = False, frozenset(), 0
-        if (self.answering and packet.protocol in {TCP, ICMP, ICMP6}) or packet.state == "related":
+        if self.standing or (self.answering and packet.protocol in {TCP, ICMP, ICMP6}) or packet.state == "related":
             packet.state, packet.original = "invalid", None  # tcp_new(): a SYN-ACK or RST starts nothing
             return None
         made = Connection(packet.ends, packet.zone)
@@ -362,6 +391,12 @@ class _Walker:
         there = hook in {"prerouting", "output"}
         if packet.reply:
             self.undo(space, packet, held, there=there)
+            return None
+        if self.standing:
+            if there and held.dst is not None:
+                packet.dst, packet.dport = held.dst
+            elif not there and held.src is not None:
+                packet.src, packet.sport = held.src
             return None
         if (held.dst if there else held.src) is not None:
             return None

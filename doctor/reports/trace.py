@@ -76,6 +76,8 @@ class _Text:
             said = "depends"
         else:
             said = _SEES.get(trace.client_sees or "", trace.verdict)
+            if trace.client_sees == "connected" and not trace.works:
+                said += ", and then hear nothing more"
             last = trace.steps[-1] if trace.steps else None
             if trace.reply_verdict not in _ARRIVED:
                 said += ": the answer does not come back"

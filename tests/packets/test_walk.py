@@ -82,6 +82,14 @@ def test_an_answer_that_does_not_come_back() -> None:
     assert "the answer does not come back" in as_text(found)
 
 
+def test_a_connection_that_stands_and_is_cut_off() -> None:
+    """The handshake gets through, and what follows does not: it works no more than one that is refused."""
+    rule = "[0:0] -A DOCKER-USER -i eth0 -m conntrack --ctstate ESTABLISHED -j DROP\n"
+    found = follow("outside", "host:8080", with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n" + rule)))
+    assert (found.works, found.client_sees, found.code) == (False, "connected", "DOCKER_USER_DROP")
+    assert "hear nothing more" in as_text(found)
+
+
 def test_what_depends_is_said() -> None:
     """A rate is not in a snapshot: the verdict is not guessed."""
     broken = with_rules(

@@ -1,0 +1,181 @@
+"""A router between two networks, made of network namespaces: `client` 10.1.0.2, `host`, `server` 10.2.0.2 to .4.
+
+It is thrown away with its namespaces. What the model reads of it is what `ip -j` and the savers print there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from doctor.examine import Facts
+from doctor.packets.build import SITE
+from doctor.registry import load
+from doctor.snapshot import Kind, Meta, Record, Snapshot
+from tests.enginehost import _outcome, _socket_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from doctor.packets.site import Site
+
+PORTS = range(80, 92)
+SPACES = ("host", "client", "server")
+_SETUP = (
+    ("host", "ip link set lo up; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0"),
+    ("host", "ip link add c0 type veth peer name eth0 netns /proc/{client}/ns/net; ip addr add 10.1.0.1/24 dev c0"),
+    ("host", "ip link add s0 type veth peer name eth0 netns /proc/{server}/ns/net; ip addr add 10.2.0.1/24 dev s0"),
+    ("host", "ip link set c0 up; ip link set s0 up"),
+    (
+        "client",
+        "ip link set lo up; ip addr add 10.1.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.1.0.1",
+    ),
+    ("server", "ip link set lo up; for n in 2 3 4; do ip addr add 10.2.0.$n/24 dev eth0; done; ip link set eth0 up"),
+    ("server", "ip route add default via 10.2.0.1"),
+)
+
+
+class Flow(NamedTuple):
+    """One connection: source, address, port."""
+
+    source: str
+    address: str
+    port: int
+
+
+class Lan:
+    """The three namespaces, each held by a process that sleeps."""
+
+    def __init__(self) -> None:
+        """Make them; services listen on all ports everywhere."""
+        self.holders = {
+            name: subprocess.Popen(["unshare", "-n", "sleep", "3600"], stdin=subprocess.DEVNULL) for name in SPACES
+        }
+        self.pids = {name: holder.pid for name, holder in self.holders.items()}
+        mine = os.readlink("/proc/self/ns/net")  # noqa: PTH115 - a link that leads nowhere
+        while any(os.readlink(f"/proc/{pid}/ns/net") == mine for pid in self.pids.values()):  # noqa: PTH115
+            time.sleep(0.005)
+        for name, script in _SETUP:
+            self.run(name, script.format(**self.pids))
+        self.listeners = [self._listen(name, port) for name in SPACES for port in PORTS]
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes: the namespaces go with them."""
+        for listener in self.listeners:
+            listener.close()
+        for holder in self.holders.values():
+            holder.kill()
+            holder.wait()
+
+    def run(self, name: str, script: str, stdin: str = "") -> str:
+        """Run a shell script in a namespace."""
+        argv = ["nsenter", "-t", str(self.pids[name]), "-n", "sh", "-ec", script]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+        assert not done.returncode, f"{script}\n{stdin}\n{done.stderr}"
+        return done.stdout
+
+    def _socket(self, name: str) -> socket.socket:
+        namespace = os.open(f"/proc/{self.pids[name]}/ns/net", os.O_RDONLY)
+        try:
+            return _socket_in(namespace, socket.AF_INET, socket.SOCK_STREAM)
+        finally:
+            os.close(namespace)
+
+    def _listen(self, name: str, port: int) -> socket.socket:
+        made = self._socket(name)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("", port))
+        made.listen(64)
+        made.setblocking(False)  # noqa: FBT003 - as the socket module has it
+        return made
+
+    def connect(self, flows: Iterable[Flow], seconds: float) -> dict[Flow, str]:
+        """Try every flow at once; what has no answer in time timed out."""
+        results: dict[Flow, str] = {}
+        pending = {}
+        poller = select.poll()
+        with contextlib.ExitStack() as stack:
+            for flow in flows:
+                made = stack.enter_context(self._socket(flow.source))
+                made.settimeout(0)
+                code = made.connect_ex((flow.address, flow.port))
+                if code == 115:  # EINPROGRESS
+                    pending[made.fileno()] = flow, made
+                    poller.register(made, select.POLLOUT)
+                else:
+                    results[flow] = _outcome(code, made, at_once=True)
+            until = time.monotonic() + seconds
+            while pending and (left := until - time.monotonic()) > 0:
+                for handle, _ in poller.poll(left * 1000):
+                    flow, made = pending.pop(handle)
+                    poller.unregister(handle)
+                    results[flow] = _outcome(made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), made, at_once=False)
+        for listener in self.listeners:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    listener.accept()[0].close()
+        return results | {flow: "timeout" for flow, _ in pending.values()}
+
+    def site(self) -> Site:
+        """Read all of it as it is now, and build the model's site."""
+        records: dict[str, Record] = {}
+
+        def put(name: str, text: str, kind: Kind = "netns") -> None:
+            records[name] = Record(name, kind, name, data=text.encode())
+
+        ids = {name: name if name == "host" else str(100 + number) for number, name in enumerate(SPACES)}
+        put(
+            "netns/index",
+            "".join(f"{ids[name]}\tn\t0.0\t{'host' if name == 'host' else 1}\n" for name in SPACES),
+            "tree",
+        )
+        for name, key in ids.items():
+            put(f"netns/{key}/links", self.run(name, "ip -j -d addr"))
+            put(f"netns/{key}/routes", self.run(name, "ip -j route show table all"))
+            put(f"netns/{key}/rules", self.run(name, "ip -j rule"))
+            put(f"netns/{key}/neighbours", self.run(name, "ip -j neigh"))
+            put(f"netns/{key}/listeners", "".join(f"tcp LISTEN 0 64 0.0.0.0:{port} 0.0.0.0:*\n" for port in PORTS))
+        for backend in ("nft", "legacy"):
+            put(
+                f"net/iptables-{backend}",
+                self.run("host", f"iptables-{backend}-save -c 2>/dev/null || true"),
+                "command",
+            )
+            put(f"net/ip6tables-{backend}", "", "command")
+        put("net/nft", self.run("host", "nft -j list ruleset"), "command")
+        names = ("all", "c0", "s0", "lo")
+        values = ("forwarding", "rp_filter", "route_localnet", "accept_local")
+        script = "; ".join(
+            f"printf '{name}/{value}\\tf\\t0.0\\t%s\\n' $(cat /proc/sys/net/ipv4/conf/{name}/{value})"
+            for name in names
+            for value in values
+        )
+        put("net/sysctl/ipv4", self.run("host", script), "tree")
+        put("net/sysctl/ipv6", "", "tree")
+        put("files/proc/sys/net/ipv4/ip_forward", self.run("host", "cat /proc/sys/net/ipv4/ip_forward"), "file")
+        meta = Meta("test", "lan", "6", "x86_64", 0.0, 0, 0, "root")
+        made: Site = Facts(load(plugins=False), Snapshot(meta, records)).get(SITE)
+        return made
+
+    @staticmethod
+    def space(name: str) -> str:
+        """Give the id of a namespace in the model."""
+        return name if name == "host" else str(100 + SPACES.index(name))
+
+
+def shown(rules: str) -> str:
+    """Give rules for a message, numbered."""
+    return "\n".join(f"{number:3} {line}" for number, line in enumerate(rules.splitlines(), 1))
+
+
+__all__ = ["PORTS", "Flow", "Lan", "json", "shown"]
