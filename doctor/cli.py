@@ -107,11 +107,12 @@ def trace(
     style: Annotated[str, typer.Option("--format")] = "text",
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     example: Annotated[str, typer.Option("--example")] = "",
+    probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
 ) -> None:
     """Follow one packet, and its answer."""
     code = commands.trace(
-        source, target, bundle=bundle, style=style, deadline=deadline, example=example, verbose=verbose
+        source, target, bundle=bundle, style=style, deadline=deadline, example=example, probe=probe, verbose=verbose
     )
     raise typer.Exit(code)
 

@@ -131,6 +131,7 @@ def trace(
     style: str = "text",
     deadline: str = "10s",
     example: str = "",
+    probe: bool = False,
     verbose: bool = False,
 ) -> int:
     """Follow one packet, and its answer."""
@@ -142,7 +143,14 @@ def trace(
         raise UsageError(f"trace: --format {style}: text or json")
     registry = options.registry()
     snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
-    found, code = follow(snapshot, registry, source, target)
+    knock = None
+    if probe:
+        if bundle or example:
+            raise UsageError("trace: --probe tries it on this host, not in a bundle")
+        from doctor.host import LocalHost
+
+        knock = LocalHost().knock
+    found, code = follow(snapshot, registry, source, target, knock, time.time())
     sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
     return code
 

@@ -59,10 +59,11 @@ TO                a container, host, or an address; without a port: a ping
   doctor trace web db:5432                from one container to another one
   doctor trace outside host:8080          to a published port
 Evidence          --bundle FILE           default: this host, read only
+                  --probe                 try it as well: one SYN or datagram
 Output            --format text|json      -v  the whole way back
 Limits            --deadline 10s          whole run
 Without Docker    --example NAME          list: doctor check --example list
-Nothing is sent: it is what the kernel would do, by the rules as they are.
+Without --probe nothing is sent: it is what the kernel would do.
 Exit: 0 works, 1 does not, 3 depends on what a snapshot does not tell
 """
 

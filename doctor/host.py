@@ -74,7 +74,10 @@ class Host(Protocol):
         """Give the lines of a tree record for the control groups of containers; `processes` is that of /proc. OSError."""
 
     def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
-        """Ask nameservers, in a process of its own: the only call that sends anything. `linux.ask` says what it prints."""
+        """Ask nameservers, in a process of its own: like `knock`, it sends something. `linux.ask` says what it prints."""
+
+    def knock(self, place: tuple[str, str], address: str, port: int, protocol: str, seconds: float) -> spawn.Completed:
+        """Try one connection from a namespace (path and inode), in a process of its own; see `linux.knock`."""
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """Run a reading command within its bounds; never raises for what the command does."""
@@ -192,6 +195,11 @@ class LocalHost:
         """See `Host.ask`."""
         argv = spawn.own("doctor.linux.ask", f"{seconds:.3f}", *("\t".join(one) for one in questions))
         return spawn.run(argv, deadline_seconds=seconds + 0.5, limit_bytes=_ASKED)
+
+    def knock(self, place: tuple[str, str], address: str, port: int, protocol: str, seconds: float) -> spawn.Completed:
+        """See `Host.knock`."""
+        argv = spawn.own("doctor.linux.knock", *place, address, str(port), protocol, f"{seconds:.3f}")
+        return spawn.run(argv, deadline_seconds=seconds + 1.0, limit_bytes=_ASKED)
 
     def run(self, argv: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
         """See `Host.run`."""

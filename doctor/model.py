@@ -323,6 +323,18 @@ class TraceStep(Struct, frozen=True):
     cited: Citation | None = None
 
 
+class Tried(Struct, frozen=True):
+    """What a real connection met: when (seconds since the epoch), what the client saw, after how many seconds.
+
+    `agrees` says whether the model had said so, null where it could not be compared.
+    """
+
+    at: float
+    sees: str
+    seconds: float
+    agrees: bool | None
+
+
 class Trace(Struct, frozen=True):
     """What would happen to one packet, and to its answer. The JSON of `doctor trace` is this struct, and a contract.
 
@@ -351,3 +363,5 @@ class Trace(Struct, frozen=True):
     remedy: Remedy | None = None
     coverage: str = ""
     """How much of the host's rules is modelled, where it is not all of them."""
+    tried: Tried | None = None
+    """What `--probe` met; it beats the model."""

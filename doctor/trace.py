@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from doctor import __version__
 from doctor.examine import Facts
@@ -11,12 +14,14 @@ from doctor.facts.containers import Containers
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
-from doctor.model import Citation, Command, Note, Remedy, Trace, TraceStep
+from doctor.linux.spawn import Completed
+from doctor.model import Citation, Command, Note, Remedy, Trace, TraceStep, Tried
 from doctor.packets.asked import Asked, NotKnown, asked
 from doctor.packets.build import SITE
+from doctor.packets.packet import spell
 from doctor.packets.site import HOST, Site
-from doctor.packets.walk import OUTSIDE, End, Result, Step, follow
-from doctor.snapshot import EvidenceMissing
+from doctor.packets.walk import OUTSIDE, TCP, UDP, End, Result, Step, follow
+from doctor.snapshot import EvidenceMissing, tree_entries
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Container
@@ -30,8 +35,20 @@ _MEANT = {"RAW_DIRECT_ACCESS", "RAW_REMOTE_LOOPBACK", "ISOLATION", "INTERNAL_NET
 """Codes of rules that an engine writes to keep packets out."""
 
 
-def trace(snapshot: Snapshot, registry: Registry, source: str, target: str) -> tuple[Trace, int]:
-    """Follow one packet. Gives the trace and the exit code: 0 works, 1 does not, 3 depends. Raises UsageError."""
+PROBE_SECONDS = 2.0
+"""How long a real connection is waited for."""
+
+Knock = Callable[[tuple[str, str], str, int, str, float], Completed]
+"""Tries one connection: `host.Host.knock`."""
+
+
+def trace(
+    snapshot: Snapshot, registry: Registry, source: str, target: str, knock: Knock | None = None, at: float = 0.0
+) -> tuple[Trace, int]:
+    """Follow one packet; `knock` also tries it, at `at` (seconds since the epoch), and beats the model.
+
+    Gives the trace and the exit code: 0 works, 1 does not, 3 depends. Raises UsageError.
+    """
     facts = Facts(registry, snapshot)
     try:
         site: Site = facts.get(SITE)
@@ -45,7 +62,36 @@ def trace(snapshot: Snapshot, registry: Registry, source: str, target: str) -> t
         raise UsageError(f"trace: {error}") from error
     result = follow(site, question.flow)
     code = INCOMPLETE if result.works is None else CLEAN if result.works else FOUND
-    return _trace(site, facts, question, result), code
+    made = _trace(site, facts, question, result)
+    if knock is None:
+        return made, code
+    tried = _tried(snapshot, question, made, knock, at)
+    if question.flow.protocol == TCP and not (tried.sees == "connected" and tried.agrees):
+        # A connect says nothing of what follows it: where the model agrees with it, the model knows more.
+        code = CLEAN if tried.sees == "connected" else FOUND
+    return structs.replace(made, tried=tried), code
+
+
+def _tried(snapshot: Snapshot, question: Asked, made: Trace, knock: Knock, at: float) -> Tried:
+    """Try the connection from where it would start. Raises UsageError."""
+    flow = question.flow
+    protocol = {TCP: "tcp", UDP: "udp"}.get(flow.protocol, "")
+    if flow.source == OUTSIDE or not protocol or flow.src is not None:
+        what = "a ping" if not protocol else f"what comes from {question.source}"
+        raise UsageError(f"trace: {what} cannot be tried from this host")
+    places = {entry.path: entry.content for entry in tree_entries(snapshot.get("netns/index"))}
+    place = places.get(flow.source, "")
+    path = HOST if flow.source == HOST else f"/proc/{place}/ns/net" if place.isdigit() else place
+    where = (path, "0" if flow.source == HOST else flow.source)
+    done = knock(where, spell(flow.dst, flow.version), flow.dport, protocol, PROBE_SECONDS)
+    word, _, taken = done.stdout.decode("utf-8", "replace").strip().rpartition(" ")
+    if done.status != "ok" or not word or word.startswith(("failed", "denied", "gone")):
+        raise UsageError(f"trace: it could not be tried: {word or done.status}")
+    agrees: bool | None = None
+    if made.client_sees is not None and not (protocol == "udp" and word in {"timeout", "answered"}):
+        agrees = word == made.client_sees or (word == "connected" and made.client_sees == "reset")
+        agrees = agrees or (word == "timeout" and made.client_sees == "unreachable")  # ARP asks for three seconds
+    return Tried(at, word, float(taken), agrees)
 
 
 def _trace(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
@@ -208,6 +254,3 @@ def _argv(text: str) -> list[str]:
     import shlex
 
     return shlex.split(text)
-
-
-__all__ = ["OUTSIDE", "trace"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from time import gmtime, strftime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +14,7 @@ from doctor.reports.words import middle, safe, step_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doctor.model import Remedy, Trace, TraceStep
+    from doctor.model import Remedy, Trace, TraceStep, Tried
 
 _SEES = {
     "connected": "would connect",
@@ -22,6 +23,15 @@ _SEES = {
     "no-route": "would find no route",
     "unreachable": "would be told that the host is unreachable",
     "reset": "would connect, and then be reset",
+}
+_MET = {
+    "connected": "connected",
+    "answered": "answered",
+    "timeout": "no answer",
+    "refused": "refused",
+    "no-route": "no route",
+    "unreachable": "told that it is unreachable",
+    "reset": "connected, then reset",
 }
 _ARRIVED = {"", "delivered", "leaves"}
 _STOPPED = {"drop": "dropped", "reject": "rejected"}
@@ -59,6 +69,8 @@ class _Text:
         back = trace.reply_steps if whole else _telling(trace.reply_steps)
         for number, step in enumerate(back):
             yield from self.step(step, "       " if number else " reply ")
+        if trace.tried is not None:
+            yield from self.tried(trace, trace.tried)
         if trace.depends_on:
             yield from self.part("depends", f"on what a snapshot does not tell: {trace.depends_on}")
         if trace.why:
@@ -103,6 +115,18 @@ class _Text:
         yield from (f"{indent}{line}" for line in self.wrap(step.text, len(indent)))
         if not word:
             yield f"{indent}{'now ' if step.effect.startswith(('to ', 'from ')) else ''}{safe(step.effect)}"
+
+    def tried(self, trace: Trace, tried: Tried) -> Iterator[str]:
+        """Print what a real connection met; a disagreement is told loudly."""
+        at = strftime("%H:%M:%S", gmtime(tried.at))
+        said = f"{at} UTC from {trace.source}: {_MET.get(tried.sees, tried.sees)} after {tried.seconds:.1f} s"
+        if tried.agrees is None:
+            yield from self.part("tried", said)
+        elif tried.agrees:
+            yield from self.part("tried", f"{said}, as predicted")
+        else:
+            yield from self.part("tried", f"{said}: NOT AS PREDICTED ({_SEES.get(trace.client_sees or '', '')})")
+            yield from self.part("", "please send what `doctor collect -o host.tar.gz` makes: the model is wrong here")
 
     def remedy(self, remedy: Remedy) -> Iterator[str]:
         """Print what would make it work."""

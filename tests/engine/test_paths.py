@@ -7,7 +7,8 @@ known: whether the network outside has a way back to a container that is not mas
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -271,3 +272,24 @@ def test_broken(host: EngineHost, case: Case, tmp_path: Path) -> None:
     finally:
         host.sh(case.undo, check=False)
         host.sh("conntrack -F 2>/dev/null || true; ip neigh flush all", check=False)
+
+
+def traced(host: EngineHost, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Run `doctor trace` as a user would: exit code, the JSON, the text."""
+    done = host.doctor("trace", *words, "--format", "json")
+    return done.returncode, json.loads(done.stdout or "{}"), host.doctor("trace", *words).stdout
+
+
+def test_what_is_tried(host: EngineHost) -> None:
+    """`--probe` connects for real, and says whether that is as predicted."""
+    code, found, text = traced(host, "cron", "web:80", "--probe")
+    assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (0, "connected", True)
+    assert "connected after 0.0 s, as predicted" in text
+    code, found, _ = traced(host, "host", "web:81", "--probe")
+    assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (1, "refused", True)
+    code, found, text = traced(host, "web", "api:80", "--probe")
+    assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (1, "timeout", True)
+    assert "no answer after 2.0 s, as predicted" in text
+    refused = host.doctor("trace", "outside", "host:8080", "--probe")
+    assert refused.returncode == 2
+    assert "cannot be tried from this host" in refused.stderr
