@@ -20,7 +20,8 @@ from doctor.packets.asked import Asked, NotKnown, asked
 from doctor.packets.build import SITE
 from doctor.packets.packet import spell
 from doctor.packets.site import HOST, Site
-from doctor.packets.walk import OUTSIDE, TCP, UDP, End, Result, Step, follow
+from doctor.packets.stack import OUTSIDE, TCP, UDP, End, Step
+from doctor.packets.walk import Result, follow
 from doctor.snapshot import EvidenceMissing, tree_entries
 
 if TYPE_CHECKING:

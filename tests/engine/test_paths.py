@@ -17,7 +17,8 @@ from doctor.examine import Facts
 from doctor.facts.containers import Containers
 from doctor.packets.asked import asked
 from doctor.packets.build import SITE
-from doctor.packets.walk import Flow, Result, follow
+from doctor.packets.stack import Flow
+from doctor.packets.walk import Result, follow
 from doctor.registry import load
 from tests.enginehost import HOST_IP, IMAGE, OUTSIDE_IP, EngineHost
 

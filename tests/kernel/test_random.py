@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doctor.packets.packet import number
-from doctor.packets.walk import Flow as Asked
+from doctor.packets.stack import Flow as Asked
 from doctor.packets.walk import Result, follow
 from tests.kernel.lan import PORTS, Flow, Lan, shown
 
