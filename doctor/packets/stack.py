@@ -344,6 +344,7 @@ class Stack:
             space, "prerouting", packet, CONNTRACK, _LAST
         )
         packet.original = original
+        self.keep(packet, held)
         return stop or self.input(space, packet)
 
     # Receiving
@@ -467,6 +468,7 @@ class Stack:
             or self.nat(space, "input", packet, held)
             or self.called(space, "input", packet, 100, _LAST)
         )
+        self.keep(packet, held)
         if stop:
             return stop
         if self.answering:

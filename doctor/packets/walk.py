@@ -14,7 +14,7 @@ from doctor.model import Citation
 from doctor.packets.evaluate import Question, Unknowns
 from doctor.packets.packet import ACK, RST, SYN, Packet, Tuple, Version, number
 from doctor.packets.site import HOST, Site, Space
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, End, Flow, Stack, Step, spelled
+from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, End, Flow, Stack, Step, spelled
 
 STRANGERS: dict[Version, str] = {4: "203.0.113.77", 6: "2001:db8:77::77"}
 """Clients outside that nobody knows by their address (RFC 5737, RFC 3849)."""
@@ -178,6 +178,10 @@ class _Walker(Stack):
         space = self.site.spaces.get(end.space)
         if space is not None and not self.error_arrives(space, packet, end):
             return "timeout"
+        if packet.protocol == UDP and (
+            end.reject in {"host", "net"} or (not end.reject and end.code != "ROUTE_PROHIBIT")
+        ):
+            return "timeout"  # icmp_err_convert[]: to a datagram socket these are no error, it goes on waiting
         return _REJECTED.get(end.reject, "unreachable") if end.outcome == "rejected" else "unreachable"
 
     def error_arrives(self, space: Space, packet: Packet, end: End) -> bool:

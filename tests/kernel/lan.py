@@ -1,12 +1,14 @@
 """A router between two networks, made of network namespaces: `client` 10.1.0.2, `host`, `server` 10.2.0.2 to .4.
 
+The same in IPv6: fd01::2, fd02::2 to ::4. Services listen on all ports, by TCP, and answer what they get by UDP.
+
 It is thrown away with its namespaces. What the model reads of it is what `ip -j` and the savers print there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 import select
 import socket
@@ -29,8 +31,10 @@ PORTS = range(80, 92)
 SPACES = ("host", "client", "server")
 _SETUP = (
     ("host", "ip link set lo up; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0"),
+    ("host", "sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.icmp.ratelimit=0"),
     ("host", "ip link add c0 type veth peer name eth0 netns /proc/{client}/ns/net; ip addr add 10.1.0.1/24 dev c0"),
     ("host", "ip link add s0 type veth peer name eth0 netns /proc/{server}/ns/net; ip addr add 10.2.0.1/24 dev s0"),
+    ("host", "ip addr add fd01::1/64 dev c0 nodad; ip addr add fd02::1/64 dev s0 nodad"),
     ("host", "ip link set c0 up; ip link set s0 up"),
     (
         "client",
@@ -38,6 +42,8 @@ _SETUP = (
     ),
     ("server", "ip link set lo up; for n in 2 3 4; do ip addr add 10.2.0.$n/24 dev eth0; done; ip link set eth0 up"),
     ("server", "ip route add default via 10.2.0.1"),
+    ("client", "ip addr add fd01::2/64 dev eth0 nodad; ip -6 route add default via fd01::1"),
+    ("server", "for n in 2 3 4; do ip addr add fd02::$n/64 dev eth0 nodad; done; ip -6 route add default via fd02::1"),
 )
 
 
@@ -47,6 +53,7 @@ class Flow(NamedTuple):
     source: str
     address: str
     port: int
+    protocol: str = "tcp"
 
 
 class Lan:
@@ -64,6 +71,7 @@ class Lan:
         for name, script in _SETUP:
             self.run(name, script.format(**self.pids))
         self.listeners = [self._listen(name, port) for name in SPACES for port in PORTS]
+        self.echoes = {one.fileno(): one for one in (self._echo(name, port) for name in SPACES for port in PORTS)}
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -71,7 +79,7 @@ class Lan:
 
     def __exit__(self, *_: object) -> None:
         """End the processes: the namespaces go with them."""
-        for listener in self.listeners:
+        for listener in (*self.listeners, *self.echoes.values()):
             listener.close()
         for holder in self.holders.values():
             holder.kill()
@@ -84,39 +92,61 @@ class Lan:
         assert not done.returncode, f"{script}\n{stdin}\n{done.stderr}"
         return done.stdout
 
-    def _socket(self, name: str) -> socket.socket:
+    def _socket(self, name: str, family: int, kind: int) -> socket.socket:
         namespace = os.open(f"/proc/{self.pids[name]}/ns/net", os.O_RDONLY)
         try:
-            return _socket_in(namespace, socket.AF_INET, socket.SOCK_STREAM)
+            return _socket_in(namespace, family, kind)
         finally:
             os.close(namespace)
 
-    def _listen(self, name: str, port: int) -> socket.socket:
-        made = self._socket(name)
+    def _bound(self, name: str, port: int, kind: int) -> socket.socket:
+        made = self._socket(name, socket.AF_INET6, kind)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("", port))
+        made.settimeout(0)
+        return made
+
+    def _listen(self, name: str, port: int) -> socket.socket:
+        made = self._bound(name, port, socket.SOCK_STREAM)
         made.listen(64)
-        made.setblocking(False)  # noqa: FBT003 - as the socket module has it
+        return made
+
+    def _echo(self, name: str, port: int) -> socket.socket:
+        """Answer from the address that was asked: a socket that is bound to all would choose one by itself."""
+        made = self._bound(name, port, socket.SOCK_DGRAM)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         return made
 
     def connect(self, flows: Iterable[Flow], seconds: float) -> dict[Flow, str]:
         """Try every flow at once; what has no answer in time timed out."""
         results: dict[Flow, str] = {}
-        pending = {}
+        pending: dict[int, tuple[Flow, socket.socket]] = {}
         poller = select.poll()
+        for handle in self.echoes:
+            poller.register(handle, select.POLLIN)
         with contextlib.ExitStack() as stack:
             for flow in flows:
-                made = stack.enter_context(self._socket(flow.source))
+                stream = flow.protocol == "tcp"
+                family = socket.AF_INET6 if ":" in flow.address else socket.AF_INET
+                kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+                made = stack.enter_context(self._socket(flow.source, family, kind))
                 made.settimeout(0)
                 code = made.connect_ex((flow.address, flow.port))
-                if code == 115:  # EINPROGRESS
+                if not stream and not code:
+                    with contextlib.suppress(PermissionError):  # a rule of OUTPUT: for UDP the sender is told
+                        made.send(b"?")
+                if code in {0, errno.EINPROGRESS} and not (stream and not code):
                     pending[made.fileno()] = flow, made
-                    poller.register(made, select.POLLOUT)
+                    poller.register(made, select.POLLOUT if stream else select.POLLIN)
                 else:
                     results[flow] = _outcome(code, made, at_once=True)
             until = time.monotonic() + seconds
             while pending and (left := until - time.monotonic()) > 0:
                 for handle, _ in poller.poll(left * 1000):
+                    if handle in self.echoes:
+                        _answer(self.echoes[handle])
+                        continue
                     flow, made = pending.pop(handle)
                     poller.unregister(handle)
                     results[flow] = _outcome(made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), made, at_once=False)
@@ -141,17 +171,26 @@ class Lan:
         )
         for name, key in ids.items():
             put(f"netns/{key}/links", self.run(name, "ip -j -d addr"))
-            put(f"netns/{key}/routes", self.run(name, "ip -j route show table all"))
-            put(f"netns/{key}/rules", self.run(name, "ip -j rule"))
+            six = self.run(name, "ip -j -6 route show table all").replace('{"', '{"family":"inet6","')
+            put(f"netns/{key}/routes", self.run(name, "ip -j -4 route show table all") + six)
+            six = self.run(name, "ip -j -6 rule").replace('{"', '{"family":"inet6","')
+            put(f"netns/{key}/rules", self.run(name, "ip -j rule") + six)
             put(f"netns/{key}/neighbours", self.run(name, "ip -j neigh"))
-            put(f"netns/{key}/listeners", "".join(f"tcp LISTEN 0 64 0.0.0.0:{port} 0.0.0.0:*\n" for port in PORTS))
+            put(
+                f"netns/{key}/listeners",
+                "".join(f"{one} 0 64 *:{port} *:*\n" for port in PORTS for one in ("tcp LISTEN", "udp UNCONN")),
+            )
         for backend in ("nft", "legacy"):
             put(
                 f"net/iptables-{backend}",
                 self.run("host", f"iptables-{backend}-save -c 2>/dev/null || true"),
                 "command",
             )
-            put(f"net/ip6tables-{backend}", "", "command")
+            put(
+                f"net/ip6tables-{backend}",
+                self.run("host", f"ip6tables-{backend}-save -c 2>/dev/null || true"),
+                "command",
+            )
         put("net/nft", self.run("host", "nft -j list ruleset"), "command")
         names = ("all", "c0", "s0", "lo")
         values = ("forwarding", "rp_filter", "route_localnet", "accept_local")
@@ -161,7 +200,7 @@ class Lan:
             for value in values
         )
         put("net/sysctl/ipv4", self.run("host", script), "tree")
-        put("net/sysctl/ipv6", "", "tree")
+        put("net/sysctl/ipv6", "all/forwarding\tf\t0.0\t1\n", "tree")
         put("files/proc/sys/net/ipv4/ip_forward", self.run("host", "cat /proc/sys/net/ipv4/ip_forward"), "file")
         meta = Meta("test", "lan", "6", "x86_64", 0.0, 0, 0, "root")
         made: Site = Facts(load(plugins=False), Snapshot(meta, records)).get(SITE)
@@ -173,9 +212,13 @@ class Lan:
         return name if name == "host" else str(100 + SPACES.index(name))
 
 
+def _answer(echo: socket.socket) -> None:
+    """Send back what came, from the address that it came to."""
+    with contextlib.suppress(OSError):
+        data, about, _, sender = echo.recvmsg(64, 256)
+        echo.sendmsg([data], [(level, kind, info) for level, kind, info in about], 0, sender)
+
+
 def shown(rules: str) -> str:
     """Give rules for a message, numbered."""
     return "\n".join(f"{number:3} {line}" for number, line in enumerate(rules.splitlines(), 1))
-
-
-__all__ = ["PORTS", "Flow", "Lan", "json", "shown"]

@@ -154,3 +154,13 @@ def test_always_an_answer(record: str, cut: int, length: int, flow: tuple[str, s
         return
     assert as_text(found)
     assert as_json(found)
+
+
+def test_datagrams() -> None:
+    """UDP: a port that nobody listens on is refused by an error, which has to come back; some errors are none to it."""
+    assert follow("db", "api:80/udp").client_sees == "refused"
+    reject = "[0:0] -A DOCKER-USER -i br-b4b4b4b4b4b4 -p udp -j REJECT --reject-with icmp-net-unreachable\n"
+    cut = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n" + reject))
+    assert follow("db", "198.51.100.1:53/udp", cut).client_sees == "timeout"
+    told = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n" + reject.replace("net-un", "port-un")))
+    assert follow("db", "198.51.100.1:53/udp", told).client_sees == "refused"
