@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,11 +21,13 @@ from doctor.model import Citation
 from doctor.packets import iptables, nft
 from doctor.packets.packet import Version, number
 from doctor.packets.program import Program, joined
-from doctor.packets.site import HOST, Neighbour, Port, Site, Space
+from doctor.packets.site import HOST, Neighbour, Port, Site, Space, Spaces
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot, tree_entries
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doctor.facts.links import Link
 
 _BITS: dict[Version, int] = {4: 32, 6: 128}
@@ -65,10 +68,13 @@ def site(
         _sysctls(snapshot, sysctls),
         "" if firewall is not None else "the rules of the host could not be read",
     )
-    spaces = {HOST: host}
+    makers: dict[str, Callable[[], Space]] = {HOST: lambda: host}
     for inode, held in namespaces.by_inode.items():
-        spaces[inode] = _space(snapshot, held, names.get(inode, inode))
-    return Site(spaces, _peers(links, namespaces), proxies.by_port if proxies is not None else {})
+        makers[inode] = partial(_space, snapshot, held, names.get(inode, inode))
+    by_name = {HOST: links.by_name}
+    by_name |= {inode: {link.name: link for link in held.links} for inode, held in namespaces.by_inode.items()}
+    proxied = proxies.by_port if proxies is not None else {}
+    return Site(Spaces(makers), by_name, _peers(links, namespaces), proxied)
 
 
 def _names(containers: Containers | None, processes: Processes | None) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -93,12 +95,7 @@ class Space(Struct, frozen=True):
     def addresses(self, device: str, version: Version) -> list[int]:
         """Give the addresses of a link that are not link-local, in the kernel's order."""
         link = self.links.get(device)
-        found = []
-        for held in link.addresses if link else ():
-            address = held.partition("/")[0]
-            if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
-                found.append(number(address))
-        return found
+        return addresses(link, version) if link is not None else []
 
     def source(self, packet: Packet, route: Route) -> int | None:
         """Give the address that the kernel takes for a packet that leaves by a route; None where there is none."""
@@ -155,10 +152,49 @@ class Space(Struct, frozen=True):
         return next((one for one in taking if one.address == address), taking[0] if taking else None)
 
 
-class Site(Struct, frozen=True):
-    """All namespaces by id, and the other ends of their veths. `proxies` are the docker-proxies of the host."""
+def addresses(link: Link, version: Version) -> list[int]:
+    """Give the addresses of a link that are not link-local, in the kernel's order; what is none is left out."""
+    found = []
+    for held in link.addresses:
+        address = held.partition("/")[0]
+        if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
+            with contextlib.suppress(ValueError):
+                found.append(number(address))
+    return found
 
-    spaces: dict[str, Space]
+
+class Spaces(Mapping[str, Space]):
+    """Namespaces by id, each made when it is first asked for: a packet meets three of hundreds."""
+
+    def __init__(self, makers: dict[str, Callable[[], Space]]) -> None:
+        """Take what makes each."""
+        self._makers = makers
+        self._made: dict[str, Space] = {}
+
+    def __getitem__(self, key: str) -> Space:
+        """Give one."""
+        held = self._made.get(key)
+        if held is None:
+            held = self._made[key] = self._makers[key]()
+        return held
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the ids."""
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._makers)
+
+
+class Site(Struct, frozen=True):
+    """All namespaces by id, their links by name, and the other ends of the veths.
+
+    `proxies` are the docker-proxies of the host, by protocol and port.
+    """
+
+    spaces: Mapping[str, Space]
+    links: dict[str, dict[str, Link]]
     peers: dict[Port, Port]
     proxies: dict[tuple[str, int], tuple[Proxy, ...]] = field(default_factory=dict)
 
@@ -173,6 +209,13 @@ class Site(Struct, frozen=True):
         return bool(self.host.sysctl(f"bridge/{name}")) or version in bridge.filters
 
     def owner(self, address: int, version: Version) -> Space | None:
-        """Give the namespace that holds an address; the host's own first."""
-        spaces = [self.host, *(one for key, one in self.spaces.items() if key != HOST)]
-        return next((one for one in spaces if one.holds(address, version)), None)
+        """Give the namespace that holds an address on a link; the host's own first."""
+        if self.host.holds(address, version):
+            return self.host
+        holders = (
+            key
+            for key, links in self.links.items()
+            if key != HOST and any(address in addresses(link, version) for link in links.values())
+        )
+        found = next(holders, None)
+        return self.spaces[found] if found is not None else None

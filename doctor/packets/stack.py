@@ -14,7 +14,7 @@ from doctor.model import Citation
 from doctor.packets.evaluate import Connection, Ended, Hit, Machine, Question, Unknowns
 from doctor.packets.packet import Packet, Tuple, Version, number, spell
 from doctor.packets.program import CONNTRACK, NAT_DST
-from doctor.packets.site import HOST, Port, Site, Space
+from doctor.packets.site import HOST, Port, Site, Space, addresses
 
 if TYPE_CHECKING:
     from doctor.facts.links import Link, Route
@@ -690,21 +690,25 @@ class Stack:
         if port is not None and (bridge.mac == fixed if fixed else space.holds(hop, version)):
             return space.id, bridge.name
         unknown: Port | None = None
-        found: list[tuple[Port, Link]] = []
+        behind: list[tuple[Port, Link]] = []
         for link in space.links.values():
             if link.master != bridge.name:
                 continue
             peer = self.site.peers.get((space.id, link.name))
-            if peer is None:
-                unknown = unknown or ((space.id, link.name) if link.up and link.kind != "veth" else None)
-                continue
-            other = self.site.spaces[peer[0]]
-            end = other.links[peer[1]]
-            if (end.mac == fixed) if fixed else (hop in _held(other, end, version) or other.holds(hop, version)):
-                found.append((peer, link))
+            if peer is not None:
+                behind.append((peer, link))
+            elif link.up and link.kind != "veth":
+                unknown = unknown or (space.id, link.name)
+        ends = [(peer, link, self.site.links[peer[0]][peer[1]]) for peer, link in behind]
+        if fixed:
+            found = [(peer, link) for peer, link, end in ends if end.mac == fixed]
+        else:
+            found = [(peer, link) for peer, link, end in ends if hop in addresses(end, version)]
+            # A namespace answers for the addresses of its other links, too.
+            found = found or [(peer, link) for peer, link in behind if self.site.spaces[peer[0]].holds(hop, version)]
         stopped = None
         for peer, link in found:
-            stopped = self.shut(space, port, link, self.site.spaces[peer[0]], peer[1])
+            stopped = self.shut(space, port, link, peer)
             if stopped is None:
                 return peer
         if fixed and not found:
@@ -714,11 +718,11 @@ class Stack:
             return self.end("dropped", "NEIGH_WRONG_MAC", step, space.id)
         return stopped or unknown
 
-    def shut(self, space: Space, port: Link | None, link: Link, other: Space, name: str) -> End | None:
+    def shut(self, space: Space, port: Link | None, link: Link, peer: Port) -> End | None:
         """Say why a port of a bridge takes nothing from another one."""
-        end = other.links[name]
+        end = self.site.links[peer[0]][peer[1]]
         if not link.up or not end.up:
-            down, where = (link, space) if not link.up else (end, other)
+            down, where = (link, space) if not link.up else (end, self.site.spaces[peer[0]])
             step = self.step(where, "veth", f"{down.name} is down", down.cited, "drop")
             return self.end("unreachable", "VETH_DOWN", step, where.id)
         if link.port_state not in {"forwarding", ""}:
@@ -728,10 +732,6 @@ class Stack:
             text = f"ports {port.name} and {link.name} are isolated from each other"
             return self.end("unreachable", "BR_PORT_ISOLATED", self.step(space, "bridge", text, link.cited, "drop"))
         return None
-
-
-def _held(space: Space, link: Link, version: Version) -> list[int]:
-    return space.addresses(link.name, version)
 
 
 def _mac(space: Space, link: Link, hop: int, version: Version, states: tuple[str, ...]) -> str:
