@@ -97,8 +97,8 @@ class Socket:
         """Close it."""
         self._socket.close()
 
-    def dump(self, kind: int, body: bytes, what: str, most: int = LIMIT) -> list[bytes]:
-        """Ask for all objects of a kind; gives the payload of every message, EFBIG for more than `most` bytes of them.
+    def dump(self, kind: int, body: bytes, what: str, most: int = 0) -> list[bytes]:
+        """Ask for all objects of a kind; gives the payload of every message, EFBIG for more than `most` bytes of them (0: LIMIT).
 
         An answer that the kernel calls inconsistent (something changed between two parts of it) is asked for anew.
         Raises OSError with the kernel's errno and `what`; EINTR when every answer was inconsistent, ETIMEDOUT
@@ -110,7 +110,7 @@ class Socket:
                 self._sequence += 1
                 question = _HEAD.pack(_HEAD_BYTES + len(body), kind, _REQUEST_DUMP, self._sequence) + bytes(4) + body
                 self._socket.send(question)
-                payloads, whole = self._answer(until, most)
+                payloads, whole = self._answer(until, most or LIMIT)
                 if whole:
                     return payloads
         except OSError as error:
