@@ -98,7 +98,7 @@ class Socket:
         self._socket.close()
 
     def dump(self, kind: int, body: bytes, what: str, most: int = 0) -> list[bytes]:
-        """Ask for all objects of a kind; gives the payload of every message, EFBIG for more than `most` bytes of them (0: LIMIT).
+        """Ask for all objects of a kind; gives the payload of every message. `most` bounds their bytes (0: LIMIT).
 
         An answer that the kernel calls inconsistent (something changed between two parts of it) is asked for anew.
         Raises OSError with the kernel's errno and `what`; EINTR when every answer was inconsistent, ETIMEDOUT

@@ -155,7 +155,12 @@ SETTINGS = (
         args=("--userland-proxy=false",),
     ),
     Setting("no-icc-daemon", networks=(SHOP,), runs=("-p 8080:80", ""), args=("--icc=false",)),
-    Setting("links", runs=("--expose 5432 -p 8080:80", "--link c0:db -p 81:80"), args=("--icc=false",), unordered=OLD),
+    Setting(
+        "links",
+        runs=("--expose 5432 -p 8080:80", "--link c0:db -p 81:80"),
+        args=("--icc=false",),
+        unordered=("bookworm", "trixie", "sid"),
+    ),
     Setting("no-masquerade-daemon", networks=(SHOP,), runs=("-p 8080:80",), args=("--ip-masq=false",)),
     Setting("bip", runs=("-p 8080:80",), args=("--bip=10.99.0.1/24", "--fixed-cidr=10.99.0.128/25")),
     Setting("binding-daemon", runs=("-p 8080:80",), args=("--ip=127.0.0.1",)),
