@@ -689,16 +689,10 @@ class Stack:
         """
         if port is not None and (bridge.mac == fixed if fixed else space.holds(hop, version)):
             return space.id, bridge.name
-        unknown: Port | None = None
-        behind: list[tuple[Port, Link]] = []
-        for link in space.links.values():
-            if link.master != bridge.name:
-                continue
-            peer = self.site.peers.get((space.id, link.name))
-            if peer is not None:
-                behind.append((peer, link))
-            elif link.up and link.kind != "veth":
-                unknown = unknown or (space.id, link.name)
+        ports = [link for link in space.links.values() if link.master == bridge.name]
+        peers = [(self.site.peers.get((space.id, link.name)), link) for link in ports]
+        behind = [(peer, link) for peer, link in peers if peer is not None]
+        open_ = [link for peer, link in peers if peer is None and link.up]
         ends = [(peer, link, self.site.links[peer[0]][peer[1]]) for peer, link in behind]
         if fixed:
             found = [(peer, link) for peer, link, end in ends if end.mac == fixed]
@@ -716,7 +710,19 @@ class Stack:
                 space, "neighbour", f"no port leads to {fixed}, which {spell(hop, version)} is said to have"
             )
             return self.end("dropped", "NEIGH_WRONG_MAC", step, space.id)
-        return stopped or unknown
+        return stopped or self.unread(space, bridge, open_)
+
+    def unread(self, space: Space, bridge: Link, ports: list[Link]) -> Port | End | None:
+        """Say what of ports whose other end is not known: a veth leads to a namespace unread, anything else outside."""
+        beyond = next((link for link in ports if link.kind != "veth"), None)
+        if beyond is not None:
+            return space.id, beyond.name
+        if not ports:
+            return None
+        text = f"what is behind {ports[0].name}, port of {bridge.name}"
+        if not self.unknowns.ask(Question(text, ports[0].cited)):
+            return None
+        return self.end("unknown", "UNKNOWN", self.step(space, "veth", text, ports[0].cited), space.id)
 
     def shut(self, space: Space, port: Link | None, link: Link, peer: Port) -> End | None:
         """Say why a port of a bridge takes nothing from another one."""

@@ -194,6 +194,7 @@ def test_no_route_is_told_from_an_answer_of_others(bare: EngineHost) -> None:
 def test_http_tells_who_answered_and_whom_it_saw(engine: EngineHost) -> None:
     """The answer tells the container, and the address that its client came with."""
     with engine.container("web", "-p", "8080:80", command=("serve",)):
+        engine.probe([("outside", HOST_IP, 8080)], timeout=2.0)  # a neighbour that had the address before is believed
         answer = engine.http_get("outside", HOST_IP, 8080)
         assert (answer.outcome, answer.status, answer.server, answer.peer) == ("connected", 200, "web", OUTSIDE_IP)
         assert engine.http_get("host", "127.0.0.1", 8080).peer == "172.17.0.1"  # docker-proxy

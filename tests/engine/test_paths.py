@@ -253,7 +253,9 @@ def compare(host: EngineHost, path: Path) -> list[str]:
     assert len(real) > 400
     assert sum(model.follow(*flow).works is None for flow in real) < len(real) / 20
     doubtful = [flow for flow, kernel in real.items() if disagree(model, flow, kernel)]
-    again = host.probe(doubtful, timeout=2.0) if doubtful else {}
+    if not doubtful:
+        return []
+    again, model = host.probe(doubtful, timeout=2.0), Model.of(host, path)
     return [said for flow, kernel in again.items() if (said := disagree(model, flow, kernel))]
 
 

@@ -214,7 +214,7 @@ def another(host: EngineHost) -> object:
     return made
 
 
-def _vpn(host: EngineHost) -> None:
+def _private_ranges(host: EngineHost) -> None:
     """Have a VPN take every private range that dockerd makes networks of."""
     host.sh("for net in 172.16.0.0/12 192.168.0.0/16; do ip route add $net dev eth0; done")
 
@@ -225,7 +225,7 @@ def _old_project(host: EngineHost) -> None:
 
 
 FAULTS = (
-    Fault("NET006", "vpn", _vpn, another, level="warning"),
+    Fault("NET006", "vpn", _private_ranges, another, level="warning"),
     Fault(
         "NET006",
         "old-project",

@@ -124,12 +124,15 @@ def _same_namespace(host: EngineHost) -> object:
     return spaces[0] == spaces[1]
 
 
+_STOPPED = ("DMN016",)
+"""Where containerd was stopped, so that it does not clean up what is broken: that is a cause of its own, and rightly told."""
+
 FAULTS = (
-    Fault("NSP001", "gone", _process_gone, _lives),
+    Fault("NSP001", "gone", _process_gone, _lives, beside=_STOPPED),
     Fault("NSP003", "other-namespace", _other_namespace, _same_namespace, level="warning"),
     Fault("NSP007", "unknown-to-docker", _behind_dockers_back, _shims, level="warning"),
-    Fault("NSP007", "without-shim", _kill_shim, _execs),
+    Fault("NSP007", "without-shim", _kill_shim, _execs, beside=_STOPPED),
     Fault("NSP008", "six", _orphans, _zombies, level="warning", setup=_not_reaping),
-    Fault("NSP013", "reused", _pid_reused, _lives),
+    Fault("NSP013", "reused", _pid_reused, _lives, beside=_STOPPED),
     Fault("NSP014", "no-handler", _without_handler, _stops, level="info", setup=_stops_well, heal=_with_handler),
 )

@@ -27,7 +27,7 @@ class Fault(NamedTuple):
     a note the exit code stays 0. `engines` are the suites that it can be made on, empty for all; `daemon_args` what its
     dockerd is started with. `setup` prepares the host, which is still healthy then (and clean but for notes). `heal`
     does what a cure asks of a person, where it has a step that no machine can do; such a cure is not executed. `options` are
-    what `doctor check` is given beside.
+    what `doctor check` is given beside. `beside` are codes of what making the fault needs: causes of their own.
     """
 
     code: str
@@ -41,6 +41,7 @@ class Fault(NamedTuple):
     setup: Callable[[EngineHost], object] | None = None
     heal: Callable[[EngineHost], object] | None = None
     options: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def populate(host: EngineHost) -> None:
