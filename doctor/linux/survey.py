@@ -43,6 +43,8 @@ JOB_SECONDS = 3.0
 
 SAVE_SECONDS = 2.0
 SAVE_LIMIT = 1 << 20
+IPTABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
+"""The tables that iptables makes; its savers print them."""
 _NETWORK = re.compile(r"^(\d+)/(?:ns/net\tl\t[\d.]+\tnet:\[(\d+)\]|(cgroup)\t)", re.MULTILINE)
 
 
@@ -235,12 +237,15 @@ class _Reader:
         families = {family for family, _ in tables}
         if "ip" not in families:  # that there are none is known, too: what leads 127.0.0.11 to Docker's DNS was flushed
             self.survey.put(f"netns/{self.name}/iptables", "netns", "iptables-nft-save", b"")
-        for family, record in (("ip", "iptables"), ("ip6", "ip6tables")):
-            program = f"{record}-nft-save"
-            if family not in families or program in stuck:
+        savers: list[tuple[str, ...]] = [(f"{word}tables-nft-save",) for word in ("ip", "ip6") if word in families]
+        if any(family not in {"ip", "ip6"} or table not in IPTABLES for family, table in tables):
+            savers.append(("nft", "-j", "list", "ruleset"))
+        for argv in savers:
+            program, record = argv[0], argv[0].partition("-")[0]
+            if program in stuck:
                 continue
             # In our own process group: whoever kills that gets the saver, too.
-            done = spawn.run((program,), deadline_seconds=SAVE_SECONDS, limit_bytes=SAVE_LIMIT, own_group=False)
+            done = spawn.run(argv, deadline_seconds=SAVE_SECONDS, limit_bytes=SAVE_LIMIT, own_group=False)
             if done.status == "timeout":
                 stuck.add(program)
             status: Status = done.status
@@ -248,7 +253,7 @@ class _Reader:
             if done.status == "ok" and done.returncode:
                 status, why = "failed", f"exit {done.returncode}"
             ms = done.seconds * 1000
-            self.survey.put(f"netns/{self.name}/{record}", "netns", program, done.stdout, status, 0, ms, why)
+            self.survey.put(f"netns/{self.name}/{record}", "netns", " ".join(argv), done.stdout, status, 0, ms, why)
 
     def _resolver(self) -> bool:
         """Read the rules here when there are no others than those of the engine's resolver; whether that was so."""

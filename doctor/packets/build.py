@@ -66,7 +66,7 @@ def site(
         read_listeners(snapshot.get("netns/host/listeners"), ""),
         _neighbours(snapshot.get("netns/host/neighbours")),
         _sysctls(snapshot, sysctls),
-        "" if firewall is not None else "the rules of the host could not be read",
+        program.unread if firewall is not None else "the rules of the host could not be read",
     )
     makers: dict[str, Callable[[], Space]] = {HOST: lambda: host}
     for inode, held in namespaces.by_inode.items():
@@ -90,36 +90,50 @@ def _names(containers: Containers | None, processes: Processes | None) -> dict[s
 def host_program(snapshot: Snapshot, firewall: Firewall | None) -> Program:
     """Compile what the savers and nft print. What iptables-nft holds is in nft's listing too, and is not read twice."""
     programs = []
+    read: frozenset[str] = frozenset()
     if firewall is not None:
         # Legacy tables register their hooks when they are loaded, before any rule of nf_tables on most hosts.
         ordered = sorted(firewall.tables, key=lambda one: one.backend != "legacy")
         programs.append(iptables.compile_tables(ordered))
+        read = frozenset(one.family for one in ordered if one.backend == "nft" and not one.unread)
+        programs += [
+            Program(unread=f"{one.record}: {one.unread}")
+            for one in ordered
+            if one.backend == "legacy" and snapshot.get(one.record).status in {"denied", "timeout", "failed"}
+        ]
     listing, elements = snapshot.get("net/nft"), snapshot.get("net/nft-sets")
-    programs.append(nft.compile_ruleset(listing, managed=firewall is not None, elements=elements))
+    programs.append(nft.compile_ruleset(listing, managed=read, elements=elements))
     return joined(programs)
 
 
 def _space(snapshot: Snapshot, held: Namespace, name: str) -> Space:
-    record = snapshot.get(f"netns/{held.inode}/rules")
-    programs = []
-    rules = snapshot.get(f"netns/{held.inode}/iptables")
-    if rules.readable and rules.data:
-        chains, damage = parse_save(rules.text, rules.name, f"{name}: ")
-        programs.append(iptables.compile_tables([Tables("ip", "nft", rules.name, chains, "", damage)]))
-    own = snapshot.get(f"netns/{held.inode}/nft")
-    if own.readable:
-        programs.append(nft.compile_ruleset(own, managed=bool(programs), whose=f"{name}: "))
+    program = _inner_program(snapshot, held.inode, name)
     return Space(
         held.inode,
         name,
         {link.name: link for link in held.links},
-        routing_of(record, Routes(held.routes)),
+        routing_of(snapshot.get(f"netns/{held.inode}/rules"), Routes(held.routes)),
         _locals(held.routes),
-        joined(programs),
+        program,
         read_listeners(snapshot.get(f"netns/{held.inode}/listeners"), f"{name}: "),
         _neighbours(snapshot.get(f"netns/{held.inode}/neighbours")),
-        missing=held.missing,
+        missing=held.missing or program.unread,
     )
+
+
+def _inner_program(snapshot: Snapshot, inode: str, name: str) -> Program:
+    """Compile the rules inside a container; a record that was not made says that there are none."""
+    programs = []
+    for family, word in (("ip", "iptables"), ("ip6", "ip6tables")):
+        record = snapshot.get(f"netns/{inode}/{word}")
+        if record.readable and record.data:
+            chains, damage = parse_save(record.text, record.name, f"{name}: ")
+            programs.append(iptables.compile_tables([Tables(family, "nft", record.name, chains, "", damage)]))
+        elif not record.readable and record.status not in {"not-run", "absent"}:
+            programs.append(Program(unread=f"{word} inside: {record.why or record.status}"))
+    own = snapshot.get(f"netns/{inode}/nft")
+    programs.append(nft.compile_ruleset(own, managed=nft.FAMILIES, whose=f"{name}: "))
+    return joined(programs)
 
 
 def _locals(routes: tuple[Route, ...]) -> dict[Version, tuple[tuple[int, int, str, str], ...]]:

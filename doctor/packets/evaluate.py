@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct, field
 
 from doctor.model import Citation
+from doctor.packets import conditions
 from doctor.packets.conditions import (
     Address,
     Any,
@@ -53,8 +54,7 @@ _CONDITIONS = (Address, Device, Number, Ct, Direction, Kind, Never, Opaque, Any)
 class Connection(Struct):
     """What conntrack of one namespace remembers: the first packet's ends as they were, and what NAT makes of them.
 
-    `src` and `dst` are None until NAT has decided about that end, also that it stays; `confirmed` says that the first
-    packet got through the namespace.
+    `src` and `dst` are None until NAT has decided about that end, also that it stays.
     """
 
     original: Tuple
@@ -62,7 +62,6 @@ class Connection(Struct):
     src: tuple[int, int] | None = None
     dst: tuple[int, int] | None = None
     mark: int = 0
-    confirmed: bool = False
     status: frozenset[str] = frozenset()
 
     @property
@@ -112,11 +111,8 @@ class Ended(Struct, frozen=True):
     reject: str = ""
 
 
-class Where(Protocol):
+class Where(conditions.Where, Protocol):
     """The namespace that a packet is in, as its rules see it."""
-
-    def kind(self, address: int, packet: Packet, device: str = "") -> str:
-        """Give the type of an address, as `conditions.Where` says."""
 
     def outward(self, packet: Packet) -> int | None:
         """Give the address that masquerading takes; None where the way out has none."""

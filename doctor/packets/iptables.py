@@ -355,17 +355,21 @@ def _mark(field: Literal["mark", "connmark"], text: str) -> SetNumber:
     return SetNumber(field, ~bits & 0xFFFFFFFF, int(value, 0))
 
 
+Mark = Literal["mark", "connmark"]
+_COPIES: tuple[tuple[str, Mark, Mark], ...] = (
+    ("--save-mark", "connmark", "mark"),
+    ("--restore-mark", "mark", "connmark"),
+)
+
+
 def _connmark(options: dict[str, str]) -> Action:
-    for option, target, source in (
-        ("--save-mark", "connmark", "mark"),
-        ("--restore-mark", "mark", "connmark"),
-    ):
+    for option, target, source in _COPIES:
         if option in options:
             masks = [int(options[name], 0) for name in ("--nfmask", "--ctmask", "--mask") if name in options]
             bits = masks[0] if masks else 0xFFFFFFFF
             if any(one != bits for one in masks):
                 return Unmodelled("CONNMARK with two masks")
-            return SetNumber(target, ~bits & 0xFFFFFFFF, 0, source, bits)  # type: ignore[arg-type]  # the two above
+            return SetNumber(target, ~bits & 0xFFFFFFFF, 0, source, bits)
     return _mark("connmark", options["--set-xmark"] if "--set-xmark" in options else options["--set-mark"])
 
 

@@ -18,7 +18,7 @@ from doctor.model import Citation
 from doctor.packets import conditions as when
 from doctor.packets import program as then
 from doctor.packets.packet import PROTOCOLS, number
-from doctor.packets.program import Base, Chain, Program, Rule
+from doctor.packets.program import Base, Chain, Hook, Program, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +27,16 @@ if TYPE_CHECKING:
     from doctor.packets.program import Action, Step
     from doctor.snapshot import Record
 
+FAMILIES = frozenset({"ip", "ip6"})
+"""The families in which iptables-nft makes tables."""
+
 OWN = frozenset({"filter", "nat", "mangle", "raw", "security"})
 """The tables of iptables-nft, in the families ip and ip6."""
 
-_HOOKS = frozenset({"ingress", "prerouting", "input", "forward", "output", "postrouting"})
+_HOOKS: dict[str, Hook] = {
+    name: name for name in ("ingress", "prerouting", "input", "forward", "output", "postrouting")
+}
+_KINDS: dict[str, Literal["filter", "nat", "route"]] = {"nat": "nat", "route": "route"}
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _SERVICES = {"ssh": 22, "domain": 53, "http": 80, "https": 443, "ntp": 123, "smtp": 25, "bootps": 67, "bootpc": 68}
 _ICMP = {
@@ -101,20 +107,25 @@ class Unread(Exception):  # noqa: N818 - a part of a rule that is not modelled
     """A part of a rule that is not modelled."""
 
 
-def compile_ruleset(record: Record, *, managed: bool, whose: str = "", elements: Record | None = None) -> Program:
-    """Compile a listing; `managed`: the tables of iptables-nft were read from its saver, and are left out.
+def compile_ruleset(
+    record: Record, *, managed: frozenset[str], whose: str = "", elements: Record | None = None
+) -> Program:
+    """Compile a listing; `managed` are the families whose tables of iptables-nft were read from its saver: left out here.
 
     `elements` are what stands in named sets, where the listing itself is terse.
     """
     if not record.readable:
-        return Program()
+        none = record.status in {"absent", "not-run"}  # no nft, or no nf_tables: no rules of its
+        return Program(unread="" if none else f"nft: {record.why or record.status}")
+    if record.status == "truncated":
+        return Program(unread="nft: its listing is cut off")
     try:
         entries = msgspec.json.decode(record.data, type=_Listing).nftables
     except UNDECODABLE as error:
         return Program(unread=f"{record.name}: {error}")
 
     def ours(one: _Chain | _Rule | _Set) -> bool:
-        return not (managed and one.family in {"ip", "ip6"} and one.table in OWN)
+        return not (one.family in managed and one.table in OWN)
 
     terse = " -t " in record.target
     sets = _sets(entries, terse=terse)
@@ -145,12 +156,13 @@ def compile_ruleset(record: Record, *, managed: bool, whose: str = "", elements:
             "nft", one.family, one.table, one.name, tuple(rules.get((one.family, one.table, one.name), ())), cited
         )
         chains[chain.key] = chain
-        if one.hook in _HOOKS:
-            kind = one.type if one.type in {"nat", "route"} else "filter"
+        hook = _HOOKS.get(one.hook)
+        if hook is not None:
+            kind = _KINDS.get(one.type, "filter")
             priority = one.prio if isinstance(one.prio, int) else _PRIORITIES.get(one.prio, 0)
             devices = (one.dev,) if isinstance(one.dev, str) else tuple(one.dev)
-            policy = "drop" if one.policy == "drop" else "accept"
-            bases.append(Base(chain, one.hook, priority, kind, policy, tuple(filter(None, devices))))  # type: ignore[arg-type]  # checked above
+            policy: Literal["accept", "drop"] = "drop" if one.policy == "drop" else "accept"
+            bases.append(Base(chain, hook, priority, kind, policy, tuple(filter(None, devices))))
     return Program(chains, tuple(bases))
 
 
@@ -412,13 +424,15 @@ class _Compiler:
             pairs = data["set"]
         if pairs is None:
             raise Unread
-        elements = []
+        elements: list[tuple[tuple[Condition, ...], Action]] = []
         for pair in pairs:
             wanted, verdict = pair
             wanted = _element(wanted)
-            steps = self.statement(verdict)
-            elements.append((tuple(self.conditions(value["key"], wanted)), steps[0]))
-        return then.Map(tuple(elements))  # type: ignore[arg-type]  # verdicts are actions
+            action = self.statement(verdict)[0]
+            if not isinstance(action, then.Verdict | then.Jump):
+                raise Unread
+            elements.append((tuple(self.conditions(value["key"], wanted)), action))
+        return then.Map(tuple(elements))
 
     def nat(self, name: Any, value: dict[str, Any]) -> Action:
         """Compile a translation; maps of addresses are not modelled."""

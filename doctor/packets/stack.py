@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from doctor.model import Citation
 from doctor.packets.evaluate import Connection, Ended, Hit, Machine, Question, Unknowns
 from doctor.packets.packet import Packet, Tuple, Version, number, spell
-from doctor.packets.program import CONNTRACK, NAT_DST
+from doctor.packets.program import CONNTRACK, NAT_DST, Hook
 from doctor.packets.site import HOST, Port, Site, Space, addresses
 
 if TYPE_CHECKING:
@@ -126,11 +126,11 @@ class Stack:
         """Name the packet's family."""
         return "ip" if packet.version == 4 else "ip6"  # noqa: PLR2004 - IPv4
 
-    def called(self, space: Space, hook: str, packet: Packet, first: int, last: int, family: str = "") -> End | None:
+    def called(self, space: Space, hook: Hook, packet: Packet, first: int, last: int, family: str = "") -> End | None:
         """Run what a hook calls between two priorities, nat left out."""
         machine = self.machine(space)
         start = len(machine.hits)
-        ended = machine.run(hook, family or self.family(packet), packet, first=first, last=last)  # type: ignore[arg-type]
+        ended = machine.run(hook, family or self.family(packet), packet, first=first, last=last)
         self.told(space, machine, start)
         return self.stopped(space, ended) if ended else None
 
@@ -160,7 +160,7 @@ class Stack:
         packet.state, packet.original = "new", made.original
         return made
 
-    def nat(self, space: Space, hook: str, packet: Packet, held: Connection | None) -> End | None:
+    def nat(self, space: Space, hook: Hook, packet: Packet, held: Connection | None) -> End | None:
         """Do what NAT does at a hook: by the rules for the first packet, by what they made of it for all others."""
         if held is None or packet.state in {"invalid", "untracked"}:
             return None
@@ -177,7 +177,7 @@ class Stack:
         if (held.dst if there else held.src) is not None:
             return None
         machine = self.machine(space)
-        for base in machine.program.at(hook, self.family(packet)):  # type: ignore[arg-type]
+        for base in machine.program.at(hook, self.family(packet)):
             if base.kind != "nat":
                 continue
             start = len(machine.hits)
@@ -205,7 +205,7 @@ class Stack:
             text = f"source becomes {spelled(packet.src, packet.sport, packet.version)} again"
             self.step(space, "conntrack", text)
 
-    def before(self, space: Space, hook: str, packet: Packet) -> End | Connection | None:
+    def before(self, space: Space, hook: Hook, packet: Packet) -> End | Connection | None:
         """Run prerouting or output up to and with destination NAT; gives the connection, or the end."""
         packet.state = "invalid"
         stop = self.called(space, hook, packet, _BEFORE, CONNTRACK - 1)
@@ -663,7 +663,7 @@ class Stack:
         self.step(space, "bridge", f"{bridge.name} to port {out.name}", out.cited)
         return self.into(space, out, target, packet)
 
-    def frames(self, space: Space, hook: str, packet: Packet, bridge: Link) -> End | None:
+    def frames(self, space: Space, hook: Hook, packet: Packet, bridge: Link) -> End | None:
         """Run nft's chains of the family bridge; they see the ports as devices."""
         if not any(base.chain.family == "bridge" for base in space.program.bases):
             return None

@@ -154,6 +154,11 @@ CASES = (
          f"nsenter -t {_WEB} -n sh -c 'ip link set eth0 up; ip route add default via 172.17.0.1'"),
     Case("inside", f"nsenter -t {_API} -n iptables -I INPUT -p tcp --dport 80 -j DROP",
          f"nsenter -t {_API} -n iptables -D INPUT -p tcp --dport 80 -j DROP"),
+    Case("inside-nft", f"nsenter -t {_API} -n sh -c 'nft add table inet own; "
+         "nft \"add chain inet own i { type filter hook input priority 0; policy drop; }\"'",
+         f"nsenter -t {_API} -n nft delete table inet own"),
+    Case("inside-six", "nsenter -t $(docker inspect -f '{{.State.Pid}}' six2) -n ip6tables -I INPUT -p tcp -j DROP",
+         "nsenter -t $(docker inspect -f '{{.State.Pid}}' six2) -n ip6tables -F INPUT"),
     Case("bridge-down", f"ip link set {_SHOP} down", f"ip link set {_SHOP} up"),
 )  # fmt: skip
 

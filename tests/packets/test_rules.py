@@ -202,7 +202,7 @@ def listing(*expressions: list[dict[str, Any]], policy: str = "accept", sets: An
         *({"rule": {"family": family, "table": "t", "chain": "c", "expr": one}} for one in expressions),
     ]  # fmt: skip
     record = Record("net/nft", "command", "nft -j list ruleset", data=json.dumps({"nftables": entries}).encode())
-    return nft.compile_ruleset(record, managed=True)
+    return nft.compile_ruleset(record, managed=nft.FAMILIES)
 
 
 def match(left: Any, right: Any, operator: str = "==") -> dict[str, Any]:
@@ -294,8 +294,8 @@ def test_tables_of_iptables_are_not_read_twice() -> None:
         {"chain": {"family": "inet", "table": "filter", "name": "f", "type": "filter", "hook": "forward", "prio": 0}},
     ]  # fmt: skip
     record = Record("net/nft", "command", "nft", data=json.dumps({"nftables": entries}).encode())
-    assert [base.chain.family for base in nft.compile_ruleset(record, managed=True).bases] == ["inet"]
-    assert len(nft.compile_ruleset(record, managed=False).bases) == 2
+    assert [base.chain.family for base in nft.compile_ruleset(record, managed=nft.FAMILIES).bases] == ["inet"]
+    assert len(nft.compile_ruleset(record, managed=frozenset()).bases) == 2
 
 
 @pytest.mark.parametrize(
@@ -303,4 +303,13 @@ def test_tables_of_iptables_are_not_read_twice() -> None:
 )
 def test_what_is_no_listing(data: bytes) -> None:
     """A bundle may hold anything: nothing is raised."""
-    nft.compile_ruleset(Record("net/nft", "command", "nft", data=data), managed=True)
+    nft.compile_ruleset(Record("net/nft", "command", "nft", data=data), managed=nft.FAMILIES)
+
+
+@pytest.mark.parametrize("status", ["timeout", "denied", "failed", "truncated"])
+def test_a_listing_that_was_not_read_is_no_empty_one(status: Any) -> None:
+    """What could not be read is unknown: no packet may be said to pass for it."""
+    record = Record("net/nft", "command", "nft", status=status, data=b'{"nftables": []}')
+    assert nft.compile_ruleset(record, managed=nft.FAMILIES).unread
+    absent = Record("net/nft", "command", "nft", status="absent")
+    assert not nft.compile_ruleset(absent, managed=nft.FAMILIES).unread

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from doctor.exits import UsageError
 from doctor.registry import load
@@ -33,8 +34,6 @@ def with_rules(*edits: tuple[str, str], record: str = "net/iptables-nft") -> Sna
     for old, new in edits:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    from msgspec.structs import replace
-
     return replace(HEALTHY, records=HEALTHY.records | {record: replace(held, data=text.encode())})
 
 
@@ -142,8 +141,6 @@ def test_what_is_not_known(source: str, target: str, words: str) -> None:
 )
 def test_always_an_answer(record: str, cut: int, length: int, flow: tuple[str, str], put: str) -> None:
     """Whatever of the evidence is broken: an answer or a word of what is missing, never anything else."""
-    from msgspec.structs import replace
-
     held = HEALTHY.records[record]
     text = held.text
     broken = text[:cut] + put + text[cut + length :]
@@ -154,6 +151,17 @@ def test_always_an_answer(record: str, cut: int, length: int, flow: tuple[str, s
         return
     assert as_text(found)
     assert as_json(found)
+
+
+def test_rules_that_were_not_read_decide_nothing() -> None:
+    """Half of a firewall is none: neither yes nor no is said."""
+    held = HEALTHY.records["net/nft"]
+    cut = replace(
+        HEALTHY, records=HEALTHY.records | {"net/nft": replace(held, status="timeout", data=b"", why="2.0 s")}
+    )
+    found = follow("outside", "host:8080", cut)
+    assert found.works is None
+    assert "host" in found.depends_on
 
 
 def test_datagrams() -> None:
