@@ -208,6 +208,8 @@ _WHY = {
     "BR_NO_HAIRPIN": "a bridge sends nothing back by the port that it came from, unless its hairpin is on",
     "BR_PORT_ISOLATED": "both ports of the bridge are isolated",
     "SRC_NO_ROUTE": "its namespace has no route there",
+    "ROUTE_NONE": "the host has no route there: see ip route",
+    "NO_UPLINK": "the host has no route to the outside, so it could not answer: see ip route",
 }
 
 
