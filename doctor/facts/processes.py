@@ -77,8 +77,13 @@ class Processes(Struct, frozen=True):
         return [one for one in self.by_pid.values() if one.container == container]
 
     def named(self, name: str) -> list[Process]:
-        """Give the processes of that command that are no part of a container."""
-        return [one for one in self.by_pid.values() if one.name == name and not one.container]
+        """Give the processes of that command that are no part of a container.
+
+        A child that has not come to its execve(2) yet bears the name of its parent; it is no second one.
+        """
+        every = [one for one in self.by_pid.values() if one.name == name and not one.container]
+        pids = {one.pid for one in every}
+        return [one for one in every if one.parent not in pids]
 
 
 def _stat(text: str) -> tuple[str, str, int, int]:

@@ -56,6 +56,7 @@ class Pool:
 
 
 _STATE = """
+set +e
 ls /var/lib/docker/overlay2 | wc -l; ls /var/lib/docker/image/overlay2/layerdb/* | wc -l; ls /run/docker/netns | wc -l
 ls -lR --time-style=+ /etc/docker /etc/systemd/system /etc/network /etc/sysctl.d 2>/dev/null
 cat /etc/docker/* /etc/default/docker /etc/resolv.conf /etc/hosts 2>/dev/null
@@ -113,7 +114,7 @@ def report(host: EngineHost, options: tuple[str, ...] = ()) -> tuple[int, dict[s
 def set_up(found: dict[str, Any]) -> set[str]:
     """Give the ids of the findings of a healthy host: notes on how it was set up, and nothing worse."""
     worse = [one for one in found["findings"] if one["severity"] != "info"]
-    assert not worse
+    assert not worse, worse
     return {one["id"] for one in found["findings"]}
 
 
@@ -173,7 +174,8 @@ def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
 
     code, found = report(host, fault.options)
     named = [one["code"] for one in found["diagnoses"] if one["code"] not in fault.beside]
-    assert named == ([] if fault.level == "info" else [fault.code]), "a note is no cause, anything else is the only one"
+    # A note is no cause, anything else is the only one.
+    assert named == ([] if fault.level == "info" else [fault.code]), found["findings"]
     new = [one for one in found["findings"] if one["id"] not in noted]
     # A container that could not be started for it is no other cause: there would be two.
     assert {one["code"] for one in new} <= {fault.code, *fault.also, *fault.beside, "CTR001"}
@@ -206,7 +208,7 @@ def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
         time.sleep(1)
     assert healed == healthy
     code, found = report(host, fault.options)
-    assert code == 0
+    assert code == 0, found["findings"]
     set_up(found)
     assert fault.code not in {one["code"] for one in found["findings"] if one["id"] not in noted}
 
