@@ -46,10 +46,14 @@ def assess(
     checks: Iterable[Check],
     ignores: tuple[Ignore, ...] = (),
     began: float | None = None,
+    facts: Facts | None = None,
 ) -> Report:
-    """Judge a snapshot. `began` is when the run began (time.perf_counter), for the report's milliseconds."""
+    """Judge a snapshot. `began` is when the run began (time.perf_counter), for the report's milliseconds.
+
+    `facts` are those of the snapshot, where somebody else asks for them too.
+    """
     began = time.perf_counter() if began is None else began
-    facts = Facts(registry, snapshot)
+    facts = facts or Facts(registry, snapshot)
     done = examine(facts, registry, checks)
     findings = tuple(_ignored(one, ignores, snapshot.meta.collected_at) for one in done.findings)
     findings = tuple(sorted(findings, key=lambda one: (-one.severity.rank, one.code, one.subject)))

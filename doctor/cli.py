@@ -117,6 +117,23 @@ def trace(
     raise typer.Exit(code)
 
 
+@app.command()
+def why(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT")],
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
+    colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
+) -> None:
+    """Say what is wrong with one thing, and nothing else."""
+    code = commands.why(
+        subject, bundle=bundle, style=style, deadline=deadline, example=example, verbose=verbose, colour=colour
+    )
+    raise typer.Exit(code)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def explain(subject: Annotated[list[str] | None, typer.Argument(metavar="[CODE|NAME|AREA|ERROR]")] = None) -> None:
     """Print the page of a code, the list of an area, or what an error message means, offline."""

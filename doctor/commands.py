@@ -155,6 +155,35 @@ def trace(
     return code
 
 
+def why(
+    subject: str,
+    *,
+    bundle: str = "",
+    style: str = "text",
+    deadline: str = "10s",
+    example: str = "",
+    verbose: bool = False,
+    colour: str = "auto",
+) -> int:
+    """Say what is wrong with one thing, and nothing else."""
+    began = time.perf_counter()
+    from doctor import evidence, options
+    from doctor.reports.text import Style
+    from doctor.reports.why import as_json, as_text
+    from doctor.why import why as ask
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"why: --format {style}: text or json")
+    registry = options.registry()
+    found = evidence.take(bundle, example, registry, options.duration(deadline))
+    answer, code = ask(found.snapshot, registry, subject, began)
+    shown = Style(options.width(), options.colour(colour), verbose=verbose, source=found.source)
+    sys.stdout.write(as_json(answer) if style == "json" else as_text(answer, shown))
+    if found.snapshot.damage:
+        sys.stderr.write(f"doctor: {found.snapshot.damage}\n")
+    return code
+
+
 def explain(subject: Sequence[str] = ()) -> int:
     """Print the page of a code, the list of an area, or what an error message means, offline."""
     from doctor.explain import explain as text

@@ -6,6 +6,7 @@ TOP = """\
 doctor - what is wrong with this Docker host, why, and what to do
 
   doctor check                     the whole host, or a bundle
+  doctor why web1 | :8080 | IMAGE  only what concerns this one
   doctor trace FROM TO[:PORT]      what would happen to one packet, and why
   doctor rules                     the firewall rules Docker would write here
   doctor explain CODE | "ERROR"    the page of a code, offline
@@ -67,6 +68,21 @@ Without --probe nothing is sent: it is what the kernel would do.
 Exit: 0 works, 1 does not, 3 depends on what a snapshot does not tell
 """
 
+WHY = """\
+Usage: doctor why SUBJECT                 what is wrong with this one thing
+SUBJECT           a container (name, id, Compose service), a Compose project,
+                  :PORT of the host (:53/udp), a network, an image
+  doctor why web                          does it run, is it reached, gets it out
+  doctor why :8080                        what a client of that port meets
+  doctor why network:shop                 where a name is more than one thing
+Evidence          --bundle FILE           default: this host, read only
+Output            --format text|json      -v  all that was asked, warnings whole
+                  --color auto|always|never
+Limits            --deadline 10s          whole run
+Without Docker    --example NAME          list: doctor check --example list
+Exit: 0 nothing wrong with it, 1 a cause, 3 something could not be known
+"""
+
 EXPLAIN = """\
 Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
   doctor explain NET034                   one page
@@ -79,7 +95,7 @@ Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
 Exit: 0, or 2 when nothing is known of it
 """
 
-_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES, "trace": TRACE}
+_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES, "trace": TRACE, "why": WHY}
 
 
 def wanted(arguments: list[str]) -> str:

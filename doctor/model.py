@@ -365,3 +365,76 @@ class Trace(Struct, frozen=True):
     """How much of the host's rules is modelled, where it is not all of them."""
     tried: Tried | None = None
     """What `--probe` met; it beats the model."""
+
+
+class Promise(Struct, frozen=True):
+    """One thing that is expected of a container, as one packet and its answer.
+
+    `kind` is `port` (a published port), `outside` (the way out), `nameserver` or `neighbour`; `about` is the port, the
+    nameserver or the network, `peer` the container at the other end, empty for none. `kept` is whether the packet is
+    answered, null where that depends; one that is not `wanted` is told and counts for nothing: Docker or its user meant it
+    so, or another one does the same. Of one that is kept the trace has no steps.
+    """
+
+    kind: str
+    about: str
+    peer: str
+    kept: bool | None
+    wanted: bool
+    trace: Trace
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is wanted and not kept."""
+        return self.wanted and self.kept is False
+
+
+class Looked(Struct, frozen=True):
+    """One container that was looked at: whether it runs, its state in words, what is expected of it.
+
+    `well` is false where it does not run as it should, or a promise is broken, null where that is not known. `notes` are
+    sentences on what was not asked, and why that is no fault; `unknown` those on what could not be.
+    """
+
+    name: str
+    image: str
+    networks: tuple[str, ...]
+    runs: bool
+    state: str
+    well: bool | None
+    promises: tuple[Promise, ...]
+    notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    remedy: Remedy | None = None
+    """What to do about a container that does not run, where no finding says more."""
+
+
+class Why(Struct, frozen=True):
+    """What is wrong with one thing. The JSON of `doctor why` is this struct, and a contract ([schema](why.schema.json)).
+
+    `kind` is `container`, `project`, `port`, `network` or `image`; `answer` one line; `well` is false where a cause was
+    found, null where something that would have to be known is not. `diagnoses` are the causes of `doctor check` that concern
+    it, with their `findings`; `stopped` says in the same form what stops its packets where no check does: `code` is one of
+    docs/packet-path.md, `root` is empty. `elsewhere` counts the causes and `warnings_elsewhere` the warnings that do not
+    concern it, `unknown` says what could not be judged.
+    """
+
+    schema: str
+    doctor: str
+    host: HostInfo
+    kind: str
+    subject: str
+    answer: str
+    well: bool | None
+    containers: tuple[Looked, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    stopped: tuple[Diagnosis, ...]
+    findings: tuple[Reported, ...]
+    elsewhere: int
+    warnings_elsewhere: int
+    unknown: tuple[str, ...]
+    checks: int
+    walks: int
+    ms: float
+    coverage: str = ""
+    """How much of the host's rules is modelled, where it is not all of them."""

@@ -63,7 +63,7 @@ def trace(
         raise UsageError(f"trace: {error}") from error
     result = follow(site, question.flow)
     code = INCOMPLETE if result.works is None else CLEAN if result.works else FOUND
-    made = _trace(site, facts, question, result)
+    made = told(site, facts, question, result)
     if knock is None:
         return made, code
     tried = _tried(snapshot, question, made, knock, at)
@@ -95,7 +95,8 @@ def _tried(snapshot: Snapshot, question: Asked, made: Trace, knock: Knock, at: f
     return Tried(at, word, float(taken), agrees)
 
 
-def _trace(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
+def told(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
+    """Put a walk into words."""
     walk, end = result.walk, result.walk.decider
     works = bool(result.works) or result.works is None
     cited = end.step.cited if end.step is not None and not works else None
@@ -218,7 +219,11 @@ def _why(end: End, question: Asked, *, meant: bool) -> tuple[str, Remedy | None]
     why = _WHY.get(end.code, "")
     walked = end.step
     if end.code == "DST_NO_LISTENER" and end.space == HOST:
-        why = f"nothing on the host listens there, and no container publishes {question.flow.dport}"
+        why = "nothing on the host listens there" + (
+            ", and no rule leads to the container"
+            if question.server is not None
+            else f", and no container publishes {question.flow.dport}"
+        )
     remedy = None
     client, server = question.client, question.server
     if meant and client is not None and server is not None and end.code != "ICC_DISABLED":

@@ -239,6 +239,8 @@ class Container(Struct, frozen=True):
     stop_timeout: int = 10
     driver: str = ""
     """The storage driver that its layer is of; empty when that is not known."""
+    project: str = ""
+    """The Compose project that it is of."""
 
     @property
     def scope(self) -> str:
@@ -411,6 +413,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
         image=raw.Config.Image,
         image_id=raw.Image,
         driver=raw.Driver,
+        project=(raw.Config.Labels or {}).get("com.docker.compose.project", ""),
         network_mode=raw.HostConfig.NetworkMode,
         cited=Citation(record.name, 1, f"{name} pid {raw.State.Pid}", f"container {name}"),
         asked=_asked(raw),

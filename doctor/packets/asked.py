@@ -108,7 +108,7 @@ def _source(name: str, client: Container | None, site: Site, processes: Processe
     if name == OUTSIDE:
         return OUTSIDE, None
     if client is not None:
-        return _space(client, site, processes), None
+        return space_of(client, site, processes), None
     try:
         address = number(name)
     except ValueError:
@@ -117,7 +117,8 @@ def _source(name: str, client: Container | None, site: Site, processes: Processe
     return (owner.id if owner is not None else OUTSIDE), address
 
 
-def _space(one: Container, site: Site, processes: Processes) -> str:
+def space_of(one: Container, site: Site, processes: Processes) -> str:
+    """Give the namespace that a container's processes are in. Raises NotKnown."""
     if not one.running:
         raise NotKnown(f"{one.name} does not run")
     process = processes.by_pid.get(one.pid)
@@ -158,17 +159,20 @@ def _naming(client: Container, server: Container, shared: list[Endpoint], end: E
     return f"{server.engine_name} is not known in {client.name}: {why}. Followed to its address on {end.network}, {address}"
 
 
+def host_address(site: Site) -> str:
+    """Give the address of this host that clients outside know it by. Raises NotKnown."""
+    uplinks = [link for link in site.host.links.values() if link.kind != "bridge" and link.name != "lo"]
+    held = [one.partition("/")[0] for link in uplinks for one in link.addresses if not link.master]
+    found = next((one for one in held if ":" not in one), None)
+    if found is None:
+        raise NotKnown("this host has no address of its own beside its bridges")
+    return found
+
+
 def _number(name: str, site: Site, space: str, containers: Containers) -> str:
     """Give the address of what is no container."""
     if name == HOST:
-        if space == HOST:
-            return "127.0.0.1"
-        uplinks = [link for link in site.host.links.values() if link.kind != "bridge" and link.name != "lo"]
-        held = [one.partition("/")[0] for link in uplinks for one in link.addresses if not link.master]
-        found = next((one for one in held if ":" not in one), None)
-        if found is None:
-            raise NotKnown("this host has no address of its own beside its bridges")
-        return found
+        return "127.0.0.1" if space == HOST else host_address(site)
     if name == "localhost":
         return "127.0.0.1"
     try:

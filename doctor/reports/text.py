@@ -17,9 +17,11 @@ from doctor.model import Command, Diagnosis, Edit, EditKey, Effect, Report, Repo
 from doctor.reports import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from doctor.model import Citation, Remedy, Step
+
+    Then = Callable[[Diagnosis], str]
 
 INDENT = 8
 RIGHT = 78
@@ -79,6 +81,11 @@ def _flat(effect: Effect) -> str:
     return f"{text}: {names}" if names else text
 
 
+def causes(report: Report, style: Style, found: Iterable[Diagnosis], then: Then) -> Iterator[str]:
+    """Give the lines of causes as the report has them; `then` gives a command for what no check looks at again."""
+    return _Text(report, style).causes(found, then)
+
+
 def seconds(ms: float) -> str:
     """Print a duration as a person would: `0.44 s`, `2.3 s`, `41 s`.
 
@@ -104,26 +111,11 @@ class _Text:
             yield self._last()
             return
         yield self._first()
-        errors = [one for one in self.report.diagnoses if one.severity is Severity.ERROR]
-        warnings = [one for one in self.report.diagnoses if one.severity is Severity.WARNING]
-        if errors:
-            yield ""
-            yield from self._order(errors)
-        for number, cause in enumerate(errors):
-            if number:
-                yield ""
-            yield from self._cause(cause)
-        if warnings:
-            yield ""
-            for cause in warnings:
-                if self.style.verbose:
-                    yield from self._cause(cause)
-                else:
-                    yield self._heading("WARN", cause, self.style.width)
+        yield from self.causes(self.report.diagnoses)
         if self.style.verbose:
             yield from self._details()
         unknown = list(self._unknown())
-        if errors or warnings or unknown:
+        if self.report.diagnoses or unknown:
             yield ""
         yield from unknown
         if self.report.unsettled:
@@ -133,6 +125,26 @@ class _Text:
         yield self._last()
         for fault in self.report.faults:
             yield f"doctor: fault in doctor itself: {words.safe(fault)}"
+
+    def causes(self, found: Iterable[Diagnosis], then: Then | None = None) -> Iterator[str]:
+        """Give the lines of causes and warnings; `then` gives a command for what no check looks at again."""
+        held = tuple(found)
+        errors = [one for one in held if one.severity is Severity.ERROR]
+        warnings = [one for one in held if one.severity is Severity.WARNING]
+        if errors:
+            yield ""
+            yield from self._order(errors)
+        for number, cause in enumerate(errors):
+            if number:
+                yield ""
+            yield from self._cause(cause, then(cause) if then else "")
+        if warnings:
+            yield ""
+            for cause in warnings:
+                if self.style.verbose:
+                    yield from self._cause(cause)
+                else:
+                    yield self._heading("WARN", cause, self.style.width)
 
     def _first(self) -> str:
         line = words.host_line(self.report.host)
@@ -172,7 +184,7 @@ class _Text:
             title = words.middle(title, width - len(label) - len(cause.code) - 4)
         return f"{self._paint(label, colour)}  {self._paint(cause.code, _CYAN)}  {title}"
 
-    def _cause(self, cause: Diagnosis) -> Iterator[str]:
+    def _cause(self, cause: Diagnosis, then: str = "") -> Iterator[str]:
         label = "FAIL" if cause.severity is Severity.ERROR else "WARN"
         yield self._heading(label, cause)
         yield from self._part("hits", self._effects(cause.hits))
@@ -187,7 +199,7 @@ class _Text:
         )
         yield from self._part("not", rivals)
         yield from self._part("cure", self._cure(cause))
-        yield from self._part("then", iter([words.again(cause.code, cause.evidence)]))
+        yield from self._part("then", iter([words.safe(then) or words.again(cause.code, cause.evidence)]))
 
     def _part(self, name: str, lines: Iterator[str]) -> Iterator[str]:
         label = name

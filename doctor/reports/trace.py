@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from doctor.model import Remedy, Trace, TraceStep, Tried
 
-_SEES = {
+SEES = {
     "connected": "would connect",
     "timeout": "would time out",
     "refused": "would be refused",
@@ -24,6 +24,7 @@ _SEES = {
     "unreachable": "would be told that the host is unreachable",
     "reset": "would connect, and then be reset",
 }
+"""What a client would meet, in words."""
 _MET = {
     "connected": "connected",
     "answered": "answered",
@@ -87,7 +88,7 @@ class _Text:
         if trace.works is None:
             said = "depends"
         else:
-            said = _SEES.get(trace.client_sees or "", trace.verdict)
+            said = SEES.get(trace.client_sees or "", trace.verdict)
             if trace.client_sees == "connected" and not trace.works:
                 said += ", and then hear nothing more"
             last = trace.steps[-1] if trace.steps else None
@@ -125,7 +126,7 @@ class _Text:
         elif tried.agrees:
             yield from self.part("tried", f"{said}, as predicted")
         else:
-            yield from self.part("tried", f"{said}: NOT AS PREDICTED ({_SEES.get(trace.client_sees or '', '')})")
+            yield from self.part("tried", f"{said}: NOT AS PREDICTED ({SEES.get(trace.client_sees or '', '')})")
             yield from self.part("", "please send what `doctor collect -o host.tar.gz` makes: the model is wrong here")
 
     def remedy(self, remedy: Remedy) -> Iterator[str]:
