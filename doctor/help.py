@@ -72,7 +72,7 @@ WHY = """\
 Usage: doctor why SUBJECT                 what is wrong with this one thing
 SUBJECT           a container (name, id, Compose service), a Compose project,
                   :PORT of the host (:53/udp), a network, an image
-  doctor why web                          does it run, is it reached, gets it out
+  doctor why web                          does it run, is it reached, by whom
   doctor why :8080                        what a client of that port meets
   doctor why network:shop                 where a name is more than one thing
 Evidence          --bundle FILE           default: this host, read only

@@ -60,18 +60,20 @@ def state(one: Container, host: HostInfo) -> tuple[str, bool]:
         return "does not run: it was created and never started", not one.asked.ports
     at = f" at {clock(one.finished, host)}" if one.finished else ""
     well = one.exit_code in _ASKED_TO and not one.oom_killed and not one.asked.ports
-    return f"does not run: {_ended(one)}{at}", well
+    return f"does not run: {_ended(one, at)}", well
 
 
-def _ended(one: Container) -> str:
+def _ended(one: Container, at: str = "") -> str:
     signal = _SIGNALS.get(one.exit_code)
     if one.oom_killed:
-        return f"it was killed for memory (exit code {one.exit_code})"
+        return f"it was killed for memory{at} (exit code {one.exit_code})"
     if signal in {"SIGTERM", "SIGINT", "SIGHUP"}:
-        return f"it was told to end ({signal}, exit code {one.exit_code})"
+        return f"it was told to end by {signal}{at} (exit code {one.exit_code})"
+    if signal == "SIGKILL":
+        return f"it was killed by {signal}{at} (exit code {one.exit_code}), not for memory"
     if signal:
-        return f"it was killed by {signal} (exit code {one.exit_code}), not for memory"
-    return f"it ended with exit code {one.exit_code}"
+        return f"it crashed, by {signal}{at} (exit code {one.exit_code})"
+    return f"it ended{at} with exit code {one.exit_code}"
 
 
 def _again(one: Container) -> Remedy | None:
@@ -212,6 +214,12 @@ class _Walks:
             kept = None
             trace = structs.replace(
                 trace, works=None, depends_on=f"the network stack of its own that {server.name} has"
+            )
+        if kept is False and self.site.host.missing:
+            # What was not read may send a packet elsewhere: where this one ended is one way of several.
+            kept = None
+            trace = structs.replace(
+                trace, works=None, by_design=False, depends_on=f"what was not read: {self.site.host.missing}"
             )
         if kept:
             trace = structs.replace(trace, steps=(), reply_steps=())

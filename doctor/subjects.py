@@ -95,6 +95,8 @@ class Host(Struct, frozen=True):
 
 def resolve(word: str, host: Host) -> Subject:
     """Find what a word names. Raises UsageError for what is nothing here, or more than one thing."""
+    if not word:
+        raise UsageError("why: what is it called? a container, a project, a network, an image or :PORT")
     if word.startswith(":"):
         return _port(word, host)
     kind, _, name = word.partition(":")

@@ -17,6 +17,7 @@ from doctor import sources
 from doctor.amounts import sized
 from doctor.asking import MANY
 from doctor.registry import AREAS, Check, load, sections
+from doctor.reports import why
 from doctor.reports.json import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -33,6 +34,7 @@ def made() -> dict[str, str]:
     files["checks/README.md"] = index()
     files["cli.md"] = command_line()
     files["evidence.md"] = evidence()
+    files["why.schema.json"] = json.dumps(_clean(why.schema()), indent=1, ensure_ascii=False) + "\n"
     files["report.schema.json"] = json.dumps(_clean(schema()), indent=1, ensure_ascii=False) + "\n"
     return files
 
@@ -97,7 +99,7 @@ def index() -> str:
 def command_line() -> str:
     """Give what every --help prints."""
     lines = [NOTE.format("doctor/help.py"), "# The command line\n", f"```text\n{pages.TOP}```\n"]
-    for name in ("check", "explain", "rules", "collect"):
+    for name in ("check", "why", "trace", "explain", "rules", "collect"):
         lines += [f"## doctor {name}\n", f"```text\n{pages.wanted([name, '--help'])}```\n"]
     return "\n".join(lines).rstrip() + "\n"
 

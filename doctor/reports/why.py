@@ -216,8 +216,11 @@ class _Text:
         warnings = len(found.diagnoses) + len(found.stopped) - errors
         took = text.seconds(found.ms)
         done = f"{plural(found.checks, 'check')} and {plural(found.walks, 'walk')} in {took}"
+        down = sum(one.well is False and not one.runs for one in found.containers)
         if errors or warnings or found.well is False:
             line = f"{plural(errors, 'cause')}, {plural(warnings, 'warning')}; {done}"
+            if not errors and down:
+                line = f"{plural(down, 'container')} {'does' if down == 1 else 'do'} not run; {done}"
         elif found.well is None:
             line = f"incomplete: nothing wrong was found in {done}"
         else:

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from doctor.reports.json import schema
+from doctor.reports.why import schema as why_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,10 @@ def doctor(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
         (("check", "--sample", "1000"), "more than ten minutes"),
         (("collect",), "where to?"),
         (("explain", "NET03"), "no such check: NET03"),
+        (("why", "web", "--example", "forwarding-off"), "Did you mean web1?"),
+        (("why", ":9", "--example", "forwarding-off"), "no container publishes :9; published: :2525"),
+        (("why", "web1", "--example", "forwarding-off", "--format", "html"), "--format html: text or json"),
+        (("why", "web1", "--example", "forwarding-off", "--bundle", "x"), "not both"),
     ],
 )
 def test_usage(args: tuple[str, ...], words: str) -> None:
@@ -67,6 +72,24 @@ def test_exit_codes() -> None:
     assert doctor("check", "--example", "daemon-stopped", "--skip", "DMN016").returncode == 3
     assert doctor(*EXAMPLE, "--only", "NET", "--skip", "NET034").returncode == 0
     assert doctor(*EXAMPLE, "--only", "NET010..NET034").returncode == 1
+
+
+def test_why() -> None:
+    """Exit 1 with a cause, 0 without; JSON is one object, text begins with the answer; a bundle is read like an example."""
+    from doctor.examples import path
+
+    bundle = ("--bundle", path("forwarding-off"))
+    found = doctor("why", ":8080", *bundle, "--format", "json")
+    assert (found.returncode, found.stderr) == (1, "")
+    answer = json.loads(found.stdout)
+    jsonschema.validate(answer, why_schema())
+    shown = doctor("why", ":8080", *bundle)
+    assert shown.returncode == 1
+    assert shown.stdout.startswith(f"forwarding-off: {answer['answer']}"[:60])
+    assert doctor("why", ":5432", *bundle).returncode == 0
+    cut = doctor("why", "web1", "--example", "daemon-stopped", "--color", "always")
+    assert cut.returncode == 1
+    assert "\x1b[31mFAIL" in cut.stdout
 
 
 def test_an_expired_ignore_is_told_and_not_applied() -> None:
@@ -130,7 +153,7 @@ def test_cut_bundle_goes_on() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "check", "collect", "explain", "rules"])
+@pytest.mark.parametrize("command", ["", "check", "collect", "explain", "rules", "why"])
 def test_help(command: str) -> None:
     """Every command has help that fits 80 columns, exit 0."""
     done = doctor(*([command] if command else []), "--help")

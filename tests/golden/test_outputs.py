@@ -21,9 +21,15 @@ from doctor.places import Places
 from doctor.registry import load
 from doctor.reports import json as json_report
 from doctor.reports import text
+from doctor.reports.why import as_json, as_text
+from doctor.why import why
+from tests.why import hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from doctor.model import Why
+    from doctor.snapshot import Snapshot
 
     Golden = Callable[[str, str], None]
 
@@ -152,7 +158,36 @@ def test_no_docker(golden: Golden) -> None:
     golden("no-docker.txt", evidence._nothing_here(places))
 
 
-@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN"])
+def asked(word: str, held: Snapshot) -> Why:
+    """Ask what is wrong with something, without what differs from run to run."""
+    return replace(why(held, REGISTRY, word)[0], ms=1000.0, doctor="V")
+
+
+@pytest.mark.parametrize("word", ["web1", ":8080", ":5432", "shop", "busybox:lab"])
+@pytest.mark.parametrize("name", ["forwarding-off", "rules-flushed"])
+def test_why(golden: Golden, name: str, word: str) -> None:
+    """What is wrong with one thing: a container, a port, a network, an image."""
+    golden(f"why/{name}-{word.strip(':').replace(':', '-')}.txt", as_text(asked(word, read(path(name)))))
+
+
+def test_why_at_length(golden: Golden) -> None:
+    """The same with -v, in colour, and as JSON."""
+    held = read(path("forwarding-off"))
+    golden("why/verbose.txt", as_text(asked("shop", held), text.Style(verbose=True)))
+    golden("why/colour.txt", as_text(asked("web1", held), text.Style(colour=True, width=120)))
+    golden("why/answer.json", as_json(asked(":8080", held)))
+
+
+def test_why_of_a_rule_and_of_an_end(golden: Golden) -> None:
+    """What no check names: the rule that decides, the state of a container; and one that is well."""
+    rule = "-i eth0 -p tcp -m conntrack --ctorigdstport 8080 --ctdir ORIGINAL -j DROP"
+    golden("why/rule.txt", as_text(asked(":8080", hosts.user_rule(hosts.healthy(), rule))))
+    golden("why/ended.txt", as_text(asked("db", hosts.down(hosts.healthy(), "db", ExitCode=137))))
+    golden("why/well.txt", as_text(asked("web1", hosts.healthy())))
+    golden("why/unknown.txt", as_text(asked("web1", hosts.missing(hosts.healthy(), "net/iptables-nft"))))
+
+
+@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN", "WHY"])
 def test_help(golden: Golden, page: str) -> None:
     """The help of each command."""
     golden(f"help-{page.lower()}.txt", getattr(pages, page))
