@@ -234,6 +234,8 @@ class Concern:
         self.works = works
         self.mine = _named(subject.containers)
         self.everyone = _named(host.containers)
+        held = {port.host for one in subject.containers for port in published(one)}
+        self.ports = {subject.port.partition("/")[0]} if subject.port else set(map(str, held))
         self.networks = [name for name, _ in host.networks]
         self.images = {name for names, identity in host.images for name in (*names, identity[7:19])}
 
@@ -244,6 +246,8 @@ class Concern:
         names |= {head, finding.scope.removeprefix("container ")}
         prose = " ".join((finding.title, *(one.text for one in finding.hits)))
         loose = names | _tokens(prose)
+        if not loose & self.everyone and self.ports & set(re.findall(r"\bport (?:\S+:)?(\d+)\b", prose)):
+            return True
         if self.subject.port and (self.works or finding.severity is not Severity.ERROR):
             # Where else the container gets to, or what will bite it, is another question than this port.
             number = self.subject.port.partition("/")[0]

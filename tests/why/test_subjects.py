@@ -129,6 +129,9 @@ WEB = Effect("from outside, 1 published port would time out:", ("8080 -> web1",)
         (":8080", finding("web1:memory", Effect("web1 is killed"), severity=Severity.WARNING), False),
         (":8080", finding("OUTPUT", WEB, severity=Severity.WARNING), True),
         (":8081", finding("OUTPUT", WEB, severity=Severity.WARNING), False),
+        (":8081", finding("docker-proxy:0.0.0.0:8081", Effect("port 8081 is held"), severity=Severity.WARNING), True),
+        ("api", finding("docker-proxy:0.0.0.0:8081", Effect("port 8081 is held"), severity=Severity.WARNING), True),
+        ("web1", finding("docker-proxy:0.0.0.0:8081", Effect("port 8081 is held"), severity=Severity.WARNING), False),
     ],
 )
 def test_what_concerns_it(word: str, found: Reported, wanted: bool) -> None:  # noqa: FBT001
