@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Literal
 
@@ -31,7 +30,7 @@ from doctor.packets.walk import CLIENT_PORT, Result, follow
 from doctor.registry import fact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from doctor.facts.containers import Endpoint
     from doctor.model import Citation
@@ -366,10 +365,10 @@ class _Walks:
 
     def neighbours(self) -> None:
         """Walk between two containers of each network: they talk to each other, or (icc off) do not."""
-        for network, ends in self.pairs(4):
+        for network, every in self.pairs(4):
             off = network.option("enable_icc") in {"0", "f", "F", "false", "FALSE", "False"}
-            linked = {alias for one, _ in ends for alias, _ in one.asked.links}
-            ends = [(one, address) for one, address in ends if one.engine_name not in linked] if off else ends
+            linked = {alias for one, _ in every for alias, _ in one.asked.links}
+            ends = [held for held in every if not off or held[0].engine_name not in linked]
             if len(ends) < 2:  # noqa: PLR2004 - a pair
                 continue
             (first, _), (second, address) = ends[0], ends[1]
