@@ -21,6 +21,7 @@ MODULES = (
     "engine_rules",
     "exposure",
     "file_rights",
+    "foreign_rules",
     "image_database",
     "kernel",
     "kernel_log",

@@ -115,11 +115,15 @@ class Walked(Struct, frozen=True):
 
 
 class Promises(Struct, frozen=True):
-    """All of them; `unwalked` counts the classes beyond the limit. `written` are the texts of the engine's own rules."""
+    """All of them; `unwalked` counts the classes beyond the limit. `written` are the texts of the engine's own rules.
+
+    `unread` says why nothing was walked, empty where it was.
+    """
 
     all: tuple[Walked, ...]
     unwalked: int
     written: frozenset[str]
+    unread: str = ""
 
     def broken(self, *kinds: Kind) -> list[Walked]:
         """Give those of these kinds that are not kept."""
@@ -218,7 +222,7 @@ def promises(
         for rule in held
     )
     if site.host.missing:
-        return Promises((), 0, written)
+        return Promises((), 0, written, site.host.missing)
     split = _Split(site.host.program, rules, written)
     walker = _Walks(site, networks, containers, processes, namespaces, split)
     walker.egress()
