@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from doctor.checks.published_ports import leading
 from doctor.facts.containers import Containers
-from doctor.facts.engine_rules import EngineRules
+from doctor.facts.engine_rules import SWITCHED_OFF, EngineRules, FamilyRules
 from doctor.facts.networks import Networks
 from doctor.facts.rules import Chain, Firewall, Rule
 from doctor.model import (
@@ -153,7 +153,13 @@ def _cuts(promises: Promises) -> list[_Cut]:
     found: dict[Citation, list[Walked]] = {}
     for one in promises.broken("egress", "neighbours", "published"):
         cited = one.decided
-        if cited is None or one.code not in _BY_RULE or promises.own(cited) or "docker-bridges" in cited.place:
+        if (
+            cited is None
+            or one.code not in _BY_RULE
+            or one.astray
+            or promises.own(cited)
+            or "docker-bridges" in cited.place
+        ):
             continue
         found.setdefault(cited, []).append(one)
     return [
@@ -444,9 +450,20 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
         )
 
 
+def _family(cut: _Cut, rules: EngineRules | None) -> FamilyRules | None:
+    """Give the engine's rules of the family that it is of."""
+    return rules.of("ip6" if cut.cited.record.startswith("net/ip6") else "ip") if rules is not None else None
+
+
+def _flushed(cut: _Cut, rules: EngineRules | None) -> bool:
+    """Whether the engine's own rules are gone: which back end it writes to is not known then."""
+    its = _family(cut, rules)
+    return its is not None and its.lacks("filter")
+
+
 def _other_backend(cut: _Cut, rules: EngineRules | None) -> bool:
     """Whether it stands in the back end that the engine does not write to."""
-    its = rules.of("ip6" if cut.cited.record.startswith("net/ip6") else "ip") if rules is not None else None
+    its = _family(cut, rules)
     return its is not None and not cut.native and cut.cited.record != its.tables.record
 
 
@@ -478,7 +495,7 @@ def other_backend_stops_containers(
         yield idle
         return
     for cut in _cuts(promises):
-        if not _other_backend(cut, rules):
+        if not _other_backend(cut, rules) or _flushed(cut, rules):
             continue
         program = _program(cut.cited, None)
         backend = "iptables-legacy" if cut.cited.record.endswith("-legacy") else "iptables-nft"
@@ -497,7 +514,7 @@ def other_backend_stops_containers(
             subject=" ".join((backend, *cut.words)),
             scope=_scope(cut),
             title=f"{backend} {_what(cut)}, beside the rules that Docker writes",
-            message=f"{'the policy' if cut.policy else 'rule'} {' '.join(cut.words)} of {backend} ({cut.cited.excerpt})"
+            message=f"{'the policy of' if cut.policy else 'rule'} {' '.join(cut.words[-2 if cut.policy else -3 :])} in {backend} ({cut.cited.excerpt})"
             f" stops what {_some(cut.walks)} would send or get; Docker writes to the other back end",
             evidence=(cut.cited,),
             remedy=remedy,
@@ -536,10 +553,13 @@ def policy_stops_containers(promises: PROMISES, networks: Networks, rules: Engin
     if rules is None:
         yield Unknown("iptables", "what Docker would have written is not known")
         return
+    if rules.off and rules.off != SWITCHED_OFF:
+        yield NotApplicable(rules.off)
+        return
     for cut in _cuts(promises):
         if cut.native or not cut.policy or _other_backend(cut, rules):
             continue
-        its = rules.of("ip6" if cut.cited.record.startswith("net/ip6") else "ip")
+        its = _family(cut, rules)
         if its is not None and any(one.table == "filter" for one in its.difference.missing):
             continue
         program = _program(cut.cited, rules)
@@ -602,6 +622,9 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | No
         return
     if rules is None:
         yield Unknown("iptables", "what Docker would have written is not known")
+        return
+    if rules.off and rules.off != SWITCHED_OFF:
+        yield NotApplicable(rules.off)
         return
     bare: dict[str, list[Walked]] = {}
     for one in promises.of("egress"):

@@ -19,6 +19,9 @@ from doctor.places import Places
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot
 
+SWITCHED_OFF = "iptables is switched off"
+"""Why an engine that was told so writes no rules."""
+
 ANY = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
 
@@ -109,7 +112,7 @@ def engine_rules(
         others = [_compared(other, family, tables, found, places) for family, tables in on.items()]
         if sum(len(one.difference.missing) for one in others) < sum(len(one.difference.missing) for one in families):
             sight, families = other, others
-    return EngineRules(found.name, live, "" if families else "iptables is switched off", tuple(families), sight.proxy)
+    return EngineRules(found.name, live, "" if families else SWITCHED_OFF, tuple(families), sight.proxy)
 
 
 def _compared(site: Site, family: Family, tables: Tables, spoken: Dialect, places: Places) -> FamilyRules:

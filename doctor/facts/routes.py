@@ -255,6 +255,9 @@ def _tables(routes: Routes) -> dict[int, dict[str, Table]]:
             else:
                 address, _, written = route.dst.partition("/")
                 network, length = int(ip_address(address)), int(written) if written else bits
+            for end in (route.gateway, route.source):
+                if end:
+                    ip_address(end)
         except ValueError:
             continue
         if not 0 <= length <= bits:

@@ -7,9 +7,10 @@ them, and every other rule, splits a class by each address and port that it name
 
 from __future__ import annotations
 
+import contextlib
 import re
 from bisect import bisect_right
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -58,7 +59,10 @@ _WHOLE = {4: 8, 6: 16}
 _OWN = ("SRC_", "VETH_", "BR_PORT_", "NEIGH_", "DST_")
 """Codes of what concerns one container alone, and is judged with it."""
 
-_WRITTEN = re.compile(r"(?:-[sd]|--(?:to-destination|to-source)) ([0-9a-f:.]+(?:/\d+)?)|--dport (\d+)")
+_WRITTEN = re.compile(
+    r"-[sd] (?P<prefix>[0-9a-f:.]+(?:/\d+)?)|--to-destination \[?(?P<end>\d+\.[0-9.]+|[0-9a-f:]+(?=\]))|--dport (?P<port>\d+)"
+)
+"""Addresses and ports of a rule, as the savers print it."""
 
 
 class Walked(Struct, frozen=True):
@@ -107,6 +111,13 @@ class Walked(Struct, frozen=True):
         return step.cited if step is not None else None
 
     @property
+    def astray(self) -> bool:
+        """Whether a rule that stopped it saw other devices than those it belongs on: it went another way before."""
+        end = self.result.walk.decider
+        seen, bridge = {end.iif, end.oif} - {""}, self.network.bridge
+        return bridge not in seen if self.kind != "neighbours" else seen != {bridge}
+
+    @property
     def going(self) -> bool:
         """Whether it is the first packet that is stopped, and not an answer or what follows."""
         walk = self.result.walk
@@ -145,10 +156,11 @@ class _Split:
         edges: dict[Version, set[int]] = {4: set(), 6: set()}
         ports: set[int] = set()
         self.named: dict[Version, list[tuple[int, int]]] = {4: [], 6: []}
+        version: Version
         for rule in _foreign(program, written):
             for one in _conditions(rule):
                 if isinstance(one, Address):
-                    version: Version = 6 if one.version == 6 else 4  # noqa: PLR2004 - IPv6
+                    version = 6 if one.version == 6 else 4  # noqa: PLR2004 - IPv6
                     for first, last in one.ranges:
                         edges[version] |= {first, last + 1}
                         self.named[version].append((first, last))
@@ -156,15 +168,14 @@ class _Split:
                     ports |= {edge for first, last in one.ranges for edge in (first, last + 1)}
         for its in rules.families if rules is not None else ():
             for text in [*(one.text for one in its.difference.missing), *(one.text for one in its.difference.extra)]:
-                for prefix, port in _WRITTEN.findall(text):
-                    if port:
-                        ports |= {int(port), int(port) + 1}
-                    else:
-                        held = ip_network(prefix, strict=False)
-                        edges[6 if held.version == 6 else 4] |= {  # noqa: PLR2004 - IPv6
-                            int(held.network_address),
-                            int(held.broadcast_address) + 1,
-                        }
+                for match in _WRITTEN.finditer(text):
+                    if match["port"]:
+                        ports |= {int(match["port"]), int(match["port"]) + 1}
+                        continue
+                    with contextlib.suppress(ValueError):
+                        held = ip_network(match["prefix"] or match["end"], strict=False)
+                        version = 6 if held.version == 6 else 4  # noqa: PLR2004 - IPv6
+                        edges[version] |= {int(held.network_address), int(held.broadcast_address) + 1}
         self._edges: dict[Version, list[int]] = {version: sorted(held) for version, held in edges.items()}
         self._ports = sorted(ports)
 
@@ -183,6 +194,14 @@ class _Split:
         narrow = [(first, last) for first, last in self.named[version] if last - first < size]
         tried = [number(one) for one in CLIENTS[version]]
         return next((one for one in tried if not any(first <= one <= last for first, last in narrow)), tried[0])
+
+
+def _is_address(text: str, version: Version) -> bool:
+    """Whether a text is an address of a version: what an engine says may be anything."""
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 def _foreign(program: Program, written: frozenset[str]) -> Iterator[Rule]:
@@ -266,7 +285,7 @@ class _Walks:
         for end in one.endpoints:
             network = self.by_id.get(end.network_id)
             address = end.address if version == 4 else end.address6  # noqa: PLR2004 - IPv4
-            if network is not None and address:
+            if network is not None and _is_address(address, version):
                 yield end, network, address
 
     def egress(self) -> None:
@@ -319,6 +338,8 @@ class _Walks:
         for one, space in self.seats:
             for port in one.ports:
                 version: Version = 6 if ":" in port.host_ip else 4
+                if port.host_ip and not _is_address(port.host_ip, version):
+                    continue
                 network = self.way_out(one, space, version)
                 held = [address for _, its, address in self.ends(one, version) if its is network]
                 if version not in versions or network is None or not held or not self.outer(port):

@@ -111,9 +111,10 @@ class Space(Struct, frozen=True):
             address, _, length = held.partition("/")
             if (":" in address) != (version == 6):  # noqa: PLR2004 - IPv6
                 continue
-            shift = (32 if version == 4 else 128) - int(length or 0)  # noqa: PLR2004 - IPv4
-            if number(address) >> shift == wanted >> shift:
-                return number(address)
+            with contextlib.suppress(ValueError):  # what a namespace says may be anything
+                shift = (32 if version == 4 else 128) - int(length or 0)  # noqa: PLR2004 - IPv4
+                if number(address) >> shift == wanted >> shift:
+                    return number(address)
         first = self.addresses(device, version)
         if first:
             return first[0]

@@ -46,13 +46,18 @@ class Step(Struct, frozen=True):
 
 
 class End(Struct, frozen=True):
-    """Where a packet ends. `code` names why (`docs/packet-path.md` lists them), `step` is what decided."""
+    """Where a packet ends. `code` names why (`docs/packet-path.md` lists them), `step` is what decided.
+
+    `iif` and `oif` are the devices that a rule which ended it saw, empty before they were known.
+    """
 
     outcome: Outcome
     code: str = ""
     step: Step | None = None
     space: str = ""
     reject: str = ""
+    iif: str = ""
+    oif: str = ""
 
 
 class Flow(Struct, frozen=True):
@@ -100,11 +105,12 @@ class Stack:
         """Say where it ends."""
         return End(outcome, code, step, space, reject)
 
-    def stopped(self, space: Space, ended: Ended) -> End:
+    def stopped(self, space: Space, ended: Ended, packet: Packet) -> End:
         """Say which rule ended it."""
         step = self.steps[-1]
         outcome: Outcome = "rejected" if ended.reject else "dropped"
-        return End(outcome, _code(ended.hit, space, self.flow, step), step, space.id, ended.reject)
+        code = _code(ended.hit, space, self.flow, step)
+        return End(outcome, code, step, space.id, ended.reject, packet.iif, packet.oif)
 
     # Hooks
 
@@ -132,7 +138,7 @@ class Stack:
         start = len(machine.hits)
         ended = machine.run(hook, family or self.family(packet), packet, first=first, last=last)
         self.told(space, machine, start)
-        return self.stopped(space, ended) if ended else None
+        return self.stopped(space, ended, packet) if ended else None
 
     def track(self, space: Space, packet: Packet) -> Connection | None:
         """Look the packet's connection up, as nf_conntrack_in does; the first packet of one makes it."""
@@ -184,7 +190,7 @@ class Stack:
             ended = machine.base(base, packet, held)
             self.told(space, machine, start)
             if ended:
-                return self.stopped(space, ended)
+                return self.stopped(space, ended, packet)
             if (held.dst if there else held.src) is not None:
                 return None
         if there:
@@ -374,7 +380,7 @@ class Stack:
                 ended = machine.base(base, packet)
                 self.told(space, machine, start)
                 if ended:
-                    return self.stopped(space, ended)
+                    return self.stopped(space, ended, packet)
         return None
 
     def martian(self, space: Space, packet: Packet) -> End | None:
