@@ -86,10 +86,10 @@ class _Cut(Struct, frozen=True):
 
     @property
     def whole(self) -> bool:
-        """Whether it stops all that there is of a kind: every way out, or neighbours of every network."""
-        return any(
-            held and all(one in self.walks for one in held)
-            for held in (self.promises.of("egress"), self.promises.of("neighbours"))
+        """Whether nobody can have meant it: every way out is shut, or neighbours are kept apart."""
+        ways = self.promises.of("egress")
+        return any(one.kind == "neighbours" for one in self.walks) or (
+            bool(ways) and all(one in self.walks for one in ways)
         )
 
     @property
@@ -510,12 +510,13 @@ def other_backend_stops_containers(
             if cut.policy
             else _without(cut, program)
         )
+        where = f"the policy of {cut.chain}" if cut.policy else "rule " + " ".join(cut.words[-3:])
         yield Finding(
-            subject=" ".join((backend, *cut.words)),
+            subject=" ".join((backend, *(word for word in cut.words if word != "legacy"))),
             scope=_scope(cut),
             title=f"{backend} {_what(cut)}, beside the rules that Docker writes",
-            message=f"{'the policy of' if cut.policy else 'rule'} {' '.join(cut.words[-2 if cut.policy else -3 :])} in {backend} ({cut.cited.excerpt})"
-            f" stops what {_some(cut.walks)} would send or get; Docker writes to the other back end",
+            message=f"{where} of {backend} ({cut.cited.excerpt}) stops what {_some(cut.walks)} would send or get;"
+            " Docker writes to the other back end",
             evidence=(cut.cited,),
             remedy=remedy,
             severity=None if cut.whole else Severity.WARNING,
@@ -626,55 +627,67 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | No
     if rules.off and rules.off != SWITCHED_OFF:
         yield NotApplicable(rules.off)
         return
-    bare: dict[str, list[Walked]] = {}
+    bare: dict[tuple[int, str], list[Walked]] = {}
     for one in promises.of("egress"):
         leaves = one.result.walk.end
         if one.code != "MASQ_MISSING" and not (one.result.question and "way back to" in one.result.question.text):
             continue
-        if leaves.outcome == "leaves" and (rules.off or not _masks(one, rules)):
-            bare.setdefault(one.network.id, []).append(one)
-    for walks in bare.values():
-        network = walks[0].network
-        names = _names(walks)
-        steps: list[Step] = []
-        undo: list[Step] = []
-        for subnet in network.subnets:
-            program = "iptables" if subnet.version == walks[0].version == 4 else "ip6tables"  # noqa: PLR2004 - IPv4
-            if subnet.version == walks[0].version:
-                rule = ("-s", str(subnet), "!", "-o", network.bridge, "-j", "MASQUERADE")
-                steps.append(Command((program, "-t", "nat", "-A", "POSTROUTING", *rule)))
-                undo.append(Command((program, "-t", "nat", "-D", "POSTROUTING", *rule)))
-        why = rules.off or "masquerading is switched off"
-        yield Finding(
-            subject=network.name + (" (IPv6)" if walks[0].version == 6 else ""),  # noqa: PLR2004 - IPv6
-            scope=network.name,
-            title=f"nobody masks the addresses of network {network.name}",
-            message=f"what {_some(tuple(walks))} sends outside bears an address of {network.name}: {why}, and no rule"
-            " replaces it; answers come only where the network outside has a route back",
-            evidence=(network.cited,),
-            remedy=Remedy(
-                "mask them",
-                tuple(steps),
-                lasts="until-boot",
-                for_good=(Note("put this rule where this host's firewall is written, or set iptables to true again"),),
-                undo=tuple(undo),
-            ),
-            severity=None if rules.off else Severity.INFO,
-            hits=(
-                Effect(
-                    f"{_some(tuple(walks))} would get no answer from outside, unless it has a route back",
-                    names if len(names) > 1 else (),
-                ),
-            ),
-            works=(Effect("containers of one network among themselves, and this host"),),
-        )
+        if leaves.outcome == "leaves":
+            why = _why_bare(one, rules)
+            if why:
+                bare.setdefault((one.version, why), []).append(one)
+    for (version, why), walks in bare.items():
+        yield _bare(version, why, tuple(walks))
 
 
-def _masks(one: Walked, rules: EngineRules) -> bool:
-    """Whether the engine would write a rule that masks the network: it is another question where that is."""
+_OPTION = "masquerading is switched off for it"
+
+
+def _why_bare(one: Walked, rules: EngineRules) -> str:
+    """Say why the engine writes no rule that masks a network; empty where it would: that is another question."""
     its = rules.of("ip6" if one.version == 6 else "ip")  # noqa: PLR2004 - IPv6
-    post = its.expected.chains.get(("nat", "POSTROUTING"), ()) if its is not None else ()
-    return any(one.network.bridge in rule.text.split(" ") and "MASQUERADE" in rule.text for rule in post)
+    if its is None:
+        return SWITCHED_OFF
+    post = its.expected.chains.get(("nat", "POSTROUTING"), ())
+    masks = any(one.network.bridge in rule.text.split(" ") and "MASQUERADE" in rule.text for rule in post)
+    return "" if masks else _OPTION
+
+
+def _bare(version: int, why: str, walks: tuple[Walked, ...]) -> Finding:
+    """Say which networks nobody masks, for one reason."""
+    program = "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004 - IPv4
+    networks = list({one.network.id: one.network for one in walks}.values())
+    names = _names(walks)
+    rules = [
+        ("-s", str(subnet), "!", "-o", network.bridge, "-j", "MASQUERADE")
+        for network in networks
+        for subnet in network.subnets
+        if subnet.version == version
+    ]
+    which = f"network {networks[0].name}" if len(networks) == 1 else f"{len(networks)} networks"
+    return Finding(
+        subject=(networks[0].name if why == _OPTION else program),
+        scope=networks[0].name if len(networks) == 1 else "",
+        title=f"nobody masks the addresses of {which}" + (" (IPv6)" if version == 6 else ""),  # noqa: PLR2004 - IPv6
+        message=f"what {_some(walks)} would send outside bears an address of {networks[0].name}: {why}, and no rule"
+        " replaces it; answers come only where the network outside has a route back",
+        evidence=tuple(network.cited for network in networks[:3]),
+        remedy=Remedy(
+            "mask them",
+            tuple(Command((program, "-t", "nat", "-A", "POSTROUTING", *rule)) for rule in rules),
+            lasts="until-boot",
+            for_good=(Note("put this where this host's firewall is written, or let Docker do it again"),),
+            undo=tuple(Command((program, "-t", "nat", "-D", "POSTROUTING", *rule)) for rule in rules),
+        ),
+        severity=Severity.INFO if why == _OPTION else None,
+        hits=(
+            Effect(
+                f"{_some(walks)} would get no answer from outside, unless it has a route back",
+                names if len(names) > 1 else (),
+            ),
+        ),
+        works=(Effect("containers of one network among themselves, and this host"),),
+    )
 
 
 _VERDICTS = {"DROP", "REJECT", "ACCEPT", "RETURN"}

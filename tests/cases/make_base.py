@@ -323,7 +323,7 @@ class Cutter:
             (self._routes, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/routes", name))),
             (self._rules, ("net/iptables-nft", "net/ip6tables-nft", "net/iptables-legacy", "net/ip6tables-legacy")),
             (self._nft, ("net/nft",)),
-            (self._sysctl, ("net/sysctl/ipv4", "net/sysctl/ipv6")),
+            (self._sysctl, ("net/sysctl/ipv4", "net/sysctl/ipv6", "net/sysctl/bridge")),
             (self._json(_LISTED), ("api/containers",)),
             (self._json(dict.fromkeys(("Version", "ApiVersion", "MinAPIVersion", "KernelVersion"))), ("api/version",)),
             (self._json(_INFO), ("api/info",)),
@@ -505,7 +505,7 @@ class Cutter:
 
     @staticmethod
     def _sysctl(text: str) -> str:
-        kept = [line for line in text.split("\n") if "/forwarding\t" in line]
+        kept = [line for line in text.split("\n") if re.search(r"/forwarding\t|^bridge-nf-call-ip", line)]
         return "".join(re.sub(r"\tf\t[\d.]+\t", "\tf\t0.000\t", line) + "\n" for line in kept)
 
     def _json(self, keys: dict[str, Any]) -> Callable[[str], str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NEW = ("sid",)
 OLD = ("bookworm", "trixie")
 BARE = ("--iptables=false",)
+NEW_ONLY = "-m conntrack --ctstate NEW"
 CLOSED = "-i eth0 -p tcp --dport 80 -j DROP"
 """Keeps strangers from what is published for port 80 of a container."""
 
@@ -46,12 +47,18 @@ FAULTS = (
     Fault("NET067", "from-outside", _iptables("-I DOCKER-USER -i eth0 -j DROP"), outward),
     Fault("NET067", "allow-list", _iptables("-I DOCKER-USER -i eth0 ! -s 10.0.0.0/8 -j REJECT"), outward),
     Fault("NET029", "everything", _iptables("-I DOCKER-USER -j DROP"), flows),
-    Fault("NET029", "ways-out", _iptables("-I DOCKER-USER ! -i eth0 -o eth0 -j REJECT"), flows, level="warning"),
+    Fault(
+        "NET029",
+        "ways-out",
+        _iptables(f"-I DOCKER-USER ! -i eth0 -o eth0 {NEW_ONLY} -j REJECT"),
+        flows,
+        level="warning",
+    ),
     Fault("NET029", "one-network", _iptables("-I DOCKER-USER -i docker0 -o eth0 -j DROP"), flows, level="info"),
     Fault(
         "NET051",
         "policy",
-        _nft("table inet filter { chain forward { type filter hook forward priority filter; policy drop; } }"),
+        _nft("table inet filter { chain forward { type filter hook forward priority filter; policy drop; }; }"),
         flows,
     ),
     Fault(
@@ -62,13 +69,21 @@ FAULTS = (
             " chain no { reject; }; }"
         ),
         flows,
+    ),
+    Fault(
+        "NET051",
+        "one-way-out",
+        _nft(
+            'table ip fw { chain f { type filter hook forward priority 10; iifname "docker0" oifname "eth0" drop; }; }'
+        ),
+        flows,
         level="warning",
     ),
     Fault("NET028", "forward", _iptables("-I FORWARD -o eth0 -j REJECT --reject-with icmp-host-prohibited"), flows),
     Fault("NET028", "mangle", _iptables("-t mangle -A FORWARD -o eth0 -j DROP"), flows),
-    Fault("NET028", "in-docker", _iptables("-I DOCKER -d 10.7.0.0/24 -j DROP"), flows, level="warning"),
+    Fault("NET028", "in-docker", _iptables("-I DOCKER -d 10.7.0.0/24 -j DROP"), flows),
     Fault("NET031", "policy", lambda h: h.sh("iptables-legacy -P FORWARD DROP"), flows),
-    Fault("NET031", "rule", lambda h: h.sh("iptables-legacy -A FORWARD -i docker0 -j DROP"), flows, level="warning"),
+    Fault("NET031", "rule", lambda h: h.sh("iptables-legacy -A FORWARD -i docker0 -j DROP"), flows),
     Fault("NET035", "no-rules", _iptables("-P FORWARD DROP"), flows, daemon_args=BARE, setup=_masked_by_hand),
     Fault(
         "NET062",
