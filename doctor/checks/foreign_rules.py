@@ -629,15 +629,20 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | No
         return
     bare: dict[tuple[int, str], list[Walked]] = {}
     for one in promises.of("egress"):
-        leaves = one.result.walk.end
-        if one.code != "MASQ_MISSING" and not (one.result.question and "way back to" in one.result.question.text):
-            continue
-        if leaves.outcome == "leaves":
-            why = _why_bare(one, rules)
-            if why:
-                bare.setdefault((one.version, why), []).append(one)
+        if one.result.walk.end.outcome == "leaves" and _unanswered(one, promises) and (why := _why_bare(one, rules)):
+            bare.setdefault((one.version, why), []).append(one)
     for (version, why), walks in bare.items():
         yield _bare(version, why, tuple(walks))
+
+
+def _unanswered(one: Walked, promises: Promises) -> bool:
+    """Whether an answer to a container's own address would have to find its way, or is dropped by Docker itself (28+)."""
+    asked = one.result.question
+    return (
+        one.code == "MASQ_MISSING"
+        or (asked is not None and "way back to" in asked.text)
+        or (one.code == "RAW_DIRECT_ACCESS" and not one.going and promises.own(one.decided))
+    )
 
 
 _OPTION = "masquerading is switched off for it"

@@ -183,7 +183,11 @@ HEALTHY = (
     Healthy("several-networks", _several),
     Healthy("internal", network("inner", "--internal")),
     Healthy("icc-off", network("apart", "--opt", "com.docker.network.bridge.enable_icc=false")),
-    Healthy("no-masquerade", network("routed", "--opt", "com.docker.network.bridge.enable_ip_masquerade=false")),
+    Healthy(
+        "no-masquerade",
+        network("routed", "--opt", "com.docker.network.bridge.enable_ip_masquerade=false"),
+        notes=("NET062",),
+    ),
     Healthy("mtu", network("small", "--opt", "com.docker.network.driver.mtu=1400")),
     Healthy("bridge-name", network("named", "--opt", "com.docker.network.bridge.name=shop0")),
     Healthy("binding-address", network("bound", "--opt", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1")),
