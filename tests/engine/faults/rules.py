@@ -79,5 +79,5 @@ FAULTS = (
         clients,
         daemon_args=("--userland-proxy=false",),
     ),
-    Fault("NET030", "with-a-jump", _left_over, flows, level="warning", engines=NEW),
+    Fault("NET030", "with-a-jump", _left_over, flows, ("NET028",), level="warning", engines=NEW),
 )
