@@ -233,7 +233,7 @@ def user_rules_cut_answers(promises: PROMISES, networks: Networks, rules: Engine
     ## Cure
     A first rule that lets answers pass; the restriction stays as it is. Nothing stops.
     ## Looks like
-    NET029 (the request itself is dropped), NET025 (nobody masks the address)
+    NET029 (the request itself is dropped), NET062 (nobody masks the address)
     ## Limits
     Walked with one address outside that no rule names; a rule that depends on a rate, a clock
     or an ipset is not judged.
@@ -264,7 +264,7 @@ def user_rules_cut_answers(promises: PROMISES, networks: Networks, rules: Engine
             ),
             hits=cut.hits,
             works=cut.works,
-            excluded=(Excluded("NET025", "requests leave, with the host's address"),),
+            excluded=(Excluded("NET062", "requests leave, with the host's address"),),
         )
 
 
@@ -542,7 +542,7 @@ def policy_stops_containers(promises: PROMISES, networks: Networks, rules: Engin
     Let iptables accept what comes from Docker's bridges and answers to it, or switch iptables
     on again in daemon.json. Nothing stops.
     ## Looks like
-    NET021 (Docker's rules were flushed), NET022 (rules of one network are gone), NET034
+    NET021 (Docker's rules were flushed), NET020 (a jump is gone), NET034 (forwarding is off)
     ## Limits
     Where rules of Docker's own are missing, that is told instead.
     ## References
@@ -611,7 +611,7 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | No
     ## Cure
     A rule that masks them, or iptables switched on again. Nothing stops.
     ## Looks like
-    NET025 (the rule of one network is gone), NET035 (they are not forwarded at all)
+    NET021 (the rules were flushed), NET035 (they are not forwarded at all)
     ## Limits
     Whether the network outside knows a way back cannot be seen from here: this is a warning
     with iptables off, and a note where masquerading alone was switched off.
