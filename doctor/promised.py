@@ -36,6 +36,8 @@ MOST = 64
 """Neighbours that one container is asked about."""
 
 _WEB, _DNS = 443, 53
+_OTHERS: dict[int, str] = {4: "93.184.215.14", 6: "2606:2800:21f:cb07::14"}
+"""Strangers of an ordinary range, for hosts that ban those of the documentation (RFC 5737), as many firewalls do."""
 _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound
 _PROTOCOLS = {"tcp": TCP, "udp": UDP}
 _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
@@ -206,6 +208,9 @@ class _Walks:
             # No default route: clients are those of the subnet.
             flow, source = structs.replace(flow, src=near), spell(near, version)
             result = follow(self.site, flow)
+        if not result.works and space == OUTSIDE and flow.src is None:
+            other = follow(self.site, structs.replace(flow, src=number(_OTHERS[version])))
+            result = other if other.works else result
         self.count += 1
         target = f"{ends[1]} (icmp echo)" if not port else f"{ends[1]}:{port}/{protocol}"
         trace = told(self.site, self.all.facts, Asked(flow, source, target, (), client, server), result)
@@ -221,6 +226,10 @@ class _Walks:
             trace = structs.replace(
                 trace, works=None, by_design=False, depends_on=f"what was not read: {self.site.host.missing}"
             )
+        if trace.code == "UNKNOWN":
+            kept = None
+            last = trace.steps[-1].text if trace.steps else "what was not read"
+            trace = structs.replace(trace, works=None, depends_on=trace.depends_on or last)
         if kept:
             trace = structs.replace(trace, steps=(), reply_steps=())
         made = Promise(kind, about, peer, kept, wanted and not trace.by_design, structs.replace(trace, coverage=""))
@@ -283,6 +292,9 @@ class _Walks:
         if own.code == "SRC_NO_ROUTE" and own.space == HOST:
             self.unknown.append("this host has no default route: whether anything here is meant to have a way out")
             return
+        if not follow(self.site, Flow(self._space(), number(stranger), _WEB, version)).works:
+            flow = Flow(self._space(), number(_OTHERS[version]), _WEB, version)
+            stranger = _OTHERS[version] if follow(self.site, flow).works else stranger
         name = f"[{stranger}]" if version == 6 else stranger  # noqa: PLR2004 - IPv6
         self.walk("outside", "outside", (one.engine_name, name), (self._space(), stranger, _WEB, "tcp"), one)
 

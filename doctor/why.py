@@ -39,7 +39,7 @@ _OWN = frozenset(
 
 _CAUSES = {
     "FORWARDING_OFF_GLOBAL": ("NET034",),
-    "FORWARDING_OFF_IFACE": ("NET034",),
+    "FORWARDING_OFF_IFACE": ("NET013", "NET034"),
     "DST_NO_LISTENER": ("NET058", "NET038", "NET037", "NET021"),
     "DST_LISTEN_ADDR": ("NET058", "NET037"),
     "VETH_DOWN": ("NET012",),
@@ -55,10 +55,12 @@ _CAUSES = {
     "ROUTE_UNREACHABLE": ("NET007", "NET054"),
     "ROUTE_PROHIBIT": ("NET007", "NET054"),
     "RP_FILTER": ("NET007", "NET010", "NET054"),
-    "FORWARD_POLICY": ("NET020", "NET021"),
+    "FORWARD_POLICY": ("NET007", "NET008", "NET020", "NET021", "NET054", "NET059"),
     "FORWARD_RULE": ("NET020", "NET021"),
     "UNPUBLISHED_PORT": ("NET020", "NET021", "NET040"),
     "MASQ_MISSING": ("NET021",),
+    "REPLY_BYPASSES_HOST": ("NET021", "NET056"),
+    "REPLY_ASTRAY": ("NET007", "NET008", "NET054"),
 }
 """By code of a walk: the checks whose finding is the cause of it."""
 
@@ -201,12 +203,11 @@ class _Concerned:
 
 def _explains(cause: Diagnosis, one: Looked, held: Promise) -> bool:
     """Whether a cause explains why a promise is not kept."""
-    trace, decided = held.trace, held.trace.decided_by
-    if decided is not None and any(
-        (cited.record, cited.line, cited.excerpt) == (decided.record, decided.line, decided.excerpt)
-        for cited in cause.evidence
-    ):
-        return True
+    trace = held.trace
+    cited = {(one.record, one.line) for one in cause.evidence if one.line}
+    met = [step.cited for step in (*trace.steps, *trace.reply_steps) if trace.code not in _OWN or step.stage == "route"]
+    if any(one is not None and (one.record, one.line) in cited for one in (trace.decided_by, *met)):
+        return True  # the way itself goes by what the cause is about
     if cause.severity is not Severity.ERROR or trace.code in _OWN:
         return False
     if cause.code in _CAUSES.get(trace.code, ()):

@@ -167,7 +167,7 @@ class _Text:
         if held.kind == "outside":
             return f"{_met(held)}"
         by = " (dockerd asks it)" if held.trace.source == "host" and self.found.kind == "container" else ""
-        return f"{held.about}{by} {'would be reached' if held.kept else _met(held)}"
+        return f"{held.about}{by} {_met(held)}"
 
     def flow(self, held: Promise) -> str:
         """Say of one packet from where to where, and what comes of it."""
@@ -238,7 +238,7 @@ def _met(held: Promise) -> str:
         return f"may or may not be answered: it depends on {held.trace.depends_on}"
     said = SEES.get(held.trace.client_sees or "", held.trace.verdict)
     if held.kept:
-        return said
+        return said if held.trace.target.endswith("/tcp") else "would be reached"
     if held.trace.client_sees == "connected":
         said = "would connect, and then hear nothing more"
     return said + (f": {held.trace.why}" if held.trace.why else "")

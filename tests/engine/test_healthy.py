@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tempfile
 from typing import Any
 
 import pytest
 
+from doctor.bundle import read
+from doctor.examine import Facts
+from doctor.registry import load
+from doctor.subjects import Host
+from doctor.why import why
 from tests.engine.healthy import HEALTHY, Healthy
 from tests.engine.healthy.table import ALWAYS_NOTED
 from tests.enginehost import EngineHost
 
+REGISTRY = load(plugins=False)
 HOSTS: dict[str, list[Healthy]] = {}
 for _one in HEALTHY:
     HOSTS.setdefault(_one.host, []).append(_one)
@@ -63,14 +71,46 @@ def alarms(rows: list[Healthy], suite: str, *, each: bool) -> list[str]:
             found += [f"{row.name}: {words}" for words in new if not any(is_allowed(words, one) for one in turn)]
             known |= now
             turn = []
+        if not each:
+            found += complaints(host)
     return found
+
+
+def complaints(host: EngineHost) -> list[str]:
+    """Ask `doctor why` of everything that has a name: give what it finds wrong with what runs."""
+    host.doctor("collect", "-o", "/tmp/host.tar.gz")
+    with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
+        file.write(base64.b64decode(host.sh("base64 /tmp/host.tar.gz")))
+        file.flush()
+        snapshot = read(file.name)
+    names = Host.of(Facts(REGISTRY, snapshot))
+    asked = [f"container:{one.engine_name}" for one in names.containers] + [
+        f"network:{name}" for name, _ in names.networks
+    ]
+    found: dict[str, str] = {}
+    for word in asked:
+        answer, _ = why(snapshot, REGISTRY, word)
+        found |= {
+            f"why {one.name}: {held.trace.source} -> {held.trace.target}": f"{held.trace.code} {held.trace.why}"
+            for one in answer.containers
+            for held in one.promises
+            if held.broken
+        }
+        found |= {
+            f"why {one.name}": one.state
+            for one in answer.containers
+            if one.runs and one.well is False and "paused" not in one.state
+        }
+    return [f"{flow}: {text}" for flow, text in found.items()]
 
 
 @pytest.mark.parametrize("rows", HOSTS.values(), ids=lambda rows: rows[0].name)
 def test_nothing_is_wrong(rows: list[Healthy], suite: str) -> None:
     """All rows of a host at once; only where something is said, once more row by row, to say which row's it is."""
-    if alarms(rows, suite, each=False):
-        false = alarms(rows, suite, each=True) or ["what was said of all rows at once is not said of any"]
+    once = alarms(rows, suite, each=False)
+    if once:
+        false = [words for words in once if words.startswith("why ")] or alarms(rows, suite, each=True)
+        false = false or ["what was said of all rows at once is not said of any"]
         pytest.fail("\n".join(false), pytrace=False)
 
 

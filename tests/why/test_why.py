@@ -79,6 +79,12 @@ def test_a_rule_that_no_check_names() -> None:
     assert ask("web1", broken, 1).answer == "web1 runs; 8080 would time out from outside"
 
 
+def test_a_range_that_is_banned() -> None:
+    """Nobody outside is one of a certain range: a ban of those that documents use stops neither clients nor the way out."""
+    for rule in ("-s 203.0.113.0/24 -j DROP", "-d 203.0.113.0/24 -j DROP"):
+        assert ask("web1", user_rule(healthy(), rule), 0).well
+
+
 def test_a_cause_is_not_told_twice() -> None:
     """Where a check names what stops the packets, the walk adds nothing but who is hit."""
     off = edited(healthy(), "files/proc/sys/net/ipv4/ip_forward", ("1\n", "0\n"))
