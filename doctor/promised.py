@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from doctor.examine import Facts
     from doctor.facts.containers import Container, Endpoint, Port
-    from doctor.model import HostInfo
+    from doctor.model import HostInfo, Trace
     from doctor.packets.packet import Version
+    from doctor.packets.stack import End
 
 MOST = 64
 """Neighbours that one container is asked about."""
@@ -214,27 +215,30 @@ class _Walks:
         self.count += 1
         target = f"{ends[1]} (icmp echo)" if not port else f"{ends[1]}:{port}/{protocol}"
         trace = told(self.site, self.all.facts, Asked(flow, source, target, (), client, server), result)
+        doubt = self._doubt(trace, result.walk.decider, server)
+        if doubt:
+            trace = structs.replace(trace, works=None, by_design=False, depends_on=trace.depends_on or doubt)
         kept = trace.works
-        if kept is False and server is not None and server.asked.own_kernel and trace.code.startswith("DST_"):
-            kept = None
-            trace = structs.replace(
-                trace, works=None, depends_on=f"the network stack of its own that {server.name} has"
-            )
-        if kept is False and self.site.host.missing:
-            # What was not read may send a packet elsewhere: where this one ended is one way of several.
-            kept = None
-            trace = structs.replace(
-                trace, works=None, by_design=False, depends_on=f"what was not read: {self.site.host.missing}"
-            )
-        if trace.code == "UNKNOWN":
-            kept = None
-            last = trace.steps[-1].text if trace.steps else "what was not read"
-            trace = structs.replace(trace, works=None, depends_on=trace.depends_on or last)
         if kept:
             trace = structs.replace(trace, steps=(), reply_steps=())
         made = Promise(kind, about, peer, kept, wanted and not trace.by_design, structs.replace(trace, coverage=""))
         self.promises.append(made)
         return made
+
+    def _doubt(self, trace: Trace, end: End, server: Container | None) -> str:
+        """Say what a walk that ends badly depends on, where that is more than the model knows; empty where it is sure."""
+        if trace.code == "UNKNOWN":
+            return trace.steps[-1].text if trace.steps else "what was not read"
+        if trace.works is not False:
+            return ""
+        if server is not None and server.asked.own_kernel and trace.code.startswith("DST_"):
+            return f"the network stack of its own that {server.name} has"
+        if self.site.host.missing:  # it may send a packet elsewhere: where this one ended is one way of several
+            return f"what was not read: {self.site.host.missing}"
+        if trace.code.startswith("FORWARDING_OFF") and end.space != HOST:
+            name = self.site.spaces[end.space].name if end.space in self.site.spaces else end.space
+            return f"whether {name} forwards packets: settings inside of containers are not read"
+        return ""
 
     def _near(self, flow: Flow) -> int | None:
         """Give an address in the subnet of one of the host's addresses that is not its own."""
