@@ -28,6 +28,7 @@ MODULES = (
     "layerdb",
     "links",
     "nameservers",
+    "network_rules",
     "overlaps",
     "overlay_links",
     "published_ports",

@@ -37,7 +37,7 @@ from doctor.registry import check
 @check(
     "NET021",
     Severity.ERROR,
-    explains=("NET020", "NET024", "NET030"),
+    explains=("NET018", "NET020", "NET022", "NET023", "NET024", "NET025", "NET026", "NET027", "NET030"),
     says=(
         "iptables failed: ... No chain/target/match by that name",
         "Chain 'DOCKER' does not exist",
@@ -272,7 +272,7 @@ def _since(daemon: Daemon, containers: Containers, log: DaemonLog) -> Since | No
 JUMPS = ("DOCKER-USER", "DOCKER-FORWARD", "DOCKER-CT", "DOCKER-INTERNAL", "DOCKER-BRIDGE", "DOCKER-ISOLATION-STAGE-1")
 
 
-@check("NET020", Severity.ERROR)
+@check("NET020", Severity.ERROR, explains=("NET018", "NET022", "NET023", "NET026", "NET027"))
 def jump_to_engine_chain_missing(
     rules: EngineRules, networks: Networks, containers: Containers, lifecycle: Lifecycle
 ) -> Iterator[Yield]:
@@ -417,7 +417,7 @@ def _late(rules: EngineRules, its: FamilyRules) -> Iterator[Finding]:
     )
 
 
-@check("NET024", Severity.ERROR)
+@check("NET024", Severity.ERROR, explains=("NET025", "NET026"))
 def nat_jump_missing(rules: EngineRules, containers: Containers, lifecycle: Lifecycle) -> Iterator[Yield]:
     """Packets for published ports are not led to Docker's rules: a jump of table nat is gone.
 

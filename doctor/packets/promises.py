@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from doctor.facts.containers import Endpoint
     from doctor.model import Citation
 
-Kind = Literal["egress", "published", "neighbours", "apart", "inside"]
+Kind = Literal["egress", "published", "neighbours", "apart", "inside", "direct"]
 
 CLIENTS: dict[Version, tuple[str, ...]] = {
     4: ("203.0.113.77", "198.51.100.77", "192.0.2.77", "198.18.7.77", "1.2.3.4", "9.8.7.6", "93.7.7.7", "185.7.7.7"),
@@ -59,6 +59,10 @@ _WHOLE = {4: 8, 6: 16}
 _OWN = ("SRC_", "VETH_", "BR_PORT_", "NEIGH_", "DST_")
 """Codes of what concerns one container alone, and is judged with it."""
 
+_DIRECT = re.compile(r"-d (\S+)/(?:32|128) ! -i \S+ (?:-p .*)?-j DROP")
+_UNPUBLISHED = re.compile(r"! -i (\S+) -o \1 -j DROP")
+"""How the engine's rules look that keep strangers from a container's own address."""
+
 _WRITTEN = re.compile(
     r"-[sd] (?P<prefix>[0-9a-f:.]+(?:/\d+)?)|--to-destination \[?(?P<end>\d+\.[0-9.]+|[0-9a-f:]+(?=\]))|--dport (?P<port>\d+)"
 )
@@ -70,7 +74,8 @@ class Walked(Struct, frozen=True):
 
     `container` is who was walked with, and stands for `members`. `egress`: to a stranger outside, and `masked` says that
     the network's addresses are to be replaced; `published`: a stranger to `port` of the host; `neighbours`: `container` to
-    `other` of the same network; `apart` and `inside`: the same, and the packet is to be kept out (networks, or icc off).
+    `other` of the same network; `apart` and `inside`: the same, and the packet is to be kept out (networks, or icc off);
+    `direct`: a stranger to `container` by its own address, which is walked only where a rule against that is missing.
     """
 
     kind: Kind
@@ -83,6 +88,8 @@ class Walked(Struct, frozen=True):
     port: Port | None = None
     other: Container | None = None
     masked: bool = True
+    ports: tuple[Port, ...] = ()
+    """Of a published port: those of all members, in their order."""
 
     @property
     def arrives(self) -> bool:
@@ -97,7 +104,7 @@ class Walked(Struct, frozen=True):
         """Whether the promise is kept; what depends on something is taken to be."""
         if self.result.works is None:
             return True
-        return self.arrives != (self.kind in {"apart", "inside"})
+        return self.arrives != (self.kind in {"apart", "inside", "direct"})
 
     @property
     def code(self) -> str:
@@ -243,12 +250,47 @@ def promises(
     if site.host.missing:
         return Promises((), 0, written, site.host.missing)
     split = _Split(site.host.program, rules, written)
-    walker = _Walks(site, networks, containers, processes, namespaces, split)
+    walker = _Walks(site, networks, containers, processes, namespaces, split, rules)
     walker.egress()
     walker.published()
     walker.neighbours()
     walker.apart()
+    walker.direct()
     return Promises(tuple(walker.found), walker.unwalked, written)
+
+
+_Seat = tuple[Network, Container, str]
+_OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+def _strangers(seats: list[_Seat], mode: str) -> Iterator[tuple[_Seat, _Seat]]:
+    """Pair containers of networks that are to be apart: each network once as a source, and each once as a target.
+
+    Internal ones are apart for a reason of their own, so others are paired with each other first.
+    """
+    sources = [seat for seat in seats if not seat[0].internal]
+    inner = [seat for seat in seats if seat[0].internal]
+    reached = set()
+    for at, seat in enumerate([*sources, *inner]):
+        around = [*sources[at + 1 :], *sources[:at], *inner]
+        other = next((one for one in around if _strange(seat, one, mode)), None)
+        if other is not None:
+            reached.add(other[0].id)
+            yield seat, other
+    for seat in seats:
+        other = next((one for one in sources if _strange(one, seat, mode)), None) if seat[0].id not in reached else None
+        if other is not None:
+            yield other, seat
+
+
+def _port(one: Container) -> Port | None:
+    """Give a published port of TCP."""
+    return next((port for port in one.ports if port.protocol == "tcp"), None)
+
+
+def _strange(one: _Seat, other: _Seat, mode: str) -> bool:
+    shared = {end.network_id for end in one[1].endpoints} & {end.network_id for end in other[1].endpoints}
+    return one[0].id != other[0].id and not shared and "routed" not in {one[0].option(mode), other[0].option(mode)}
 
 
 class _Walks:
@@ -262,9 +304,11 @@ class _Walks:
         processes: Processes,
         namespaces: Namespaces,
         split: _Split,
+        rules: EngineRules | None,
     ) -> None:
         self.site = site
         self.split = split
+        self.rules = rules
         self.namespaces = namespaces.by_inode
         self.by_id = {one.id: one for one in networks.all}
         self.found: list[Walked] = []
@@ -301,7 +345,7 @@ class _Walks:
             client = self.split.client(version)
             for several in groups.values():
                 network = several[0][0]
-                masked = network.option("enable_ip_masquerade") not in {"0", "f", "F", "false", "FALSE", "False"}
+                masked = network.option("enable_ip_masquerade") not in _OFF
                 masked = masked and network.option(f"gateway_mode_ipv{version}") in {"", "nat", "nat-unprotected"}
                 members = [one for _, one in several]
                 self.walk("egress", network, members, version, self.outward(members, client, version), masked=masked)
@@ -357,7 +401,8 @@ class _Walks:
                     protocol = TCP if its.protocol == "tcp" else UDP
                     flows.append((one, Flow(OUTSIDE, target, its.host, version, protocol, self.split.client(version))))
             members = [one for _, one, _, _ in several]
-            self.walk("published", network, members, version, flows, port=port)
+            ports = tuple(its for _, _, its, _ in several)
+            self.walk("published", network, members, version, flows, port=port, ports=ports)
 
     def outer(self, port: Port) -> bool:
         """Whether a port is published to the outside, by a protocol that is modelled."""
@@ -388,20 +433,26 @@ class _Walks:
             firsts = [first for first, *_ in several]
             yield self.by_id[key], firsts + [one for _, *rest in several for one in rest]
 
+    def ruled(self) -> tuple[Version, ...]:
+        """Give the versions of IP that the engine writes rules of: without them nothing is kept apart."""
+        six = self.rules is not None and self.rules.of("ip6") is not None
+        return (4, 6) if six else (4,)
+
     def neighbours(self) -> None:
         """Walk between two containers of each network: they talk to each other, or (icc off) do not."""
-        for network, every in self.pairs(4):
-            off = network.option("enable_icc") in {"0", "f", "F", "false", "FALSE", "False"}
-            linked = {alias for one, _ in every for alias, _ in one.asked.links}
-            ends = [held for held in every if not off or held[0].engine_name not in linked]
-            if len(ends) < 2:  # noqa: PLR2004 - a pair
-                continue
-            (first, _), (second, address) = ends[0], ends[1]
-            if first.id == second.id:
-                continue
-            flow = Flow(self.spaces[first.id], number(address), self.listening(second), 4, TCP)
-            kind: Kind = "inside" if off else "neighbours"
-            self.walk(kind, network, [one for one, _ in ends], 4, [(first, flow)], other=second)
+        for version in self.ruled():
+            for network, held in self.pairs(version):
+                off = network.option("enable_icc") in _OFF
+                linked = {alias for one, _ in held for alias, _ in one.asked.links}
+                ends = [(one, address) for one, address in held if one.engine_name not in linked] if off else held
+                if len(ends) < 2:  # noqa: PLR2004 - a pair
+                    continue
+                (first, _), (second, address) = ends[0], ends[1]
+                if first.id == second.id:
+                    continue
+                flow = Flow(self.spaces[first.id], number(address), self.listening(second), version, TCP)
+                kind: Kind = "inside" if off else "neighbours"
+                self.walk(kind, network, [one for one, _ in ends], version, [(first, flow)], other=second)
 
     def listening(self, one: Container) -> int:
         """Give a port that a container listens on, else one that it does not."""
@@ -411,22 +462,43 @@ class _Walks:
         return next(iter(ports), CLIENT_PORT)
 
     def apart(self) -> None:
-        """Walk between a container of each network and one of the next: Docker keeps them apart."""
-        seats = [(network, *ends[0]) for network, ends in self.pairs(4) if ends]
-        for (network, one, _), (other, target, address) in zip(seats, [*seats[1:], *seats[:1]], strict=True):
-            shared = {end.network_id for end in one.endpoints} & {end.network_id for end in target.endpoints}
-            if (
-                network.id == other.id
-                or shared
-                or "routed"
-                in {
-                    network.option("gateway_mode_ipv4"),
-                    other.option("gateway_mode_ipv4"),
-                }
-            ):
+        """Walk from a container of each network to one of another, and to each: Docker keeps them apart."""
+        for version in self.ruled():
+            seats = [(network, *ends[0]) for network, ends in self.pairs(version) if ends]
+            for (network, one, _), (_, target, address) in _strangers(seats, f"gateway_mode_ipv{version}"):
+                flow = Flow(self.spaces[one.id], number(address), self.listening(target), version, TCP)
+                self.walk("apart", network, [one], version, [(one, flow)], other=target)
+
+    def direct(self) -> None:
+        """Walk from a stranger to containers by their own address, where a rule that keeps it out is missing."""
+        for its in self.rules.families if self.rules is not None else ():
+            version: Version = 4 if its.family == "ip" else 6
+            raw = {
+                found[1]
+                for text in its.difference.lacking("raw", "PREROUTING")
+                if (found := _DIRECT.match(text)) is not None
+            }
+            closed = {
+                found[1]
+                for text in its.difference.lacking("filter", "DOCKER")
+                if (found := _UNPUBLISHED.fullmatch(text)) is not None
+            }
+            if not raw and not closed:
                 continue
-            flow = Flow(self.spaces[one.id], number(address), self.listening(target), 4, TCP)
-            self.walk("apart", network, [one], 4, [(one, flow)], other=target)
+            for network, ends in self.pairs(version):
+                open_ = [end for end in ends if network.bridge in closed or (end[1] in raw and _port(end[0]))]
+                for one, address in open_[:_TRIES]:
+                    port = _port(one) if address in raw else None
+                    number_ = port.container if port is not None else self.unpublished(one)
+                    flow = Flow(OUTSIDE, number(address), number_, version, TCP, self.split.client(version))
+                    self.walk("direct", network, [one], version, [(one, flow)], port=port)
+
+    def unpublished(self, one: Container) -> int:
+        """Give a port that a container listens on and does not publish, else one that it does not."""
+        ports = {port.container for port in one.ports}
+        held = self.site.spaces[self.spaces[one.id]].listeners
+        mine = [listener.port for listener in held if listener.protocol.startswith("tcp")]
+        return next((port for port in mine if port not in ports), CLIENT_PORT)
 
     def walk(
         self,
@@ -439,6 +511,7 @@ class _Walks:
         port: Port | None = None,
         other: Container | None = None,
         masked: bool = True,
+        ports: tuple[Port, ...] = (),
     ) -> None:
         """Walk with the first member whose own affairs do not decide."""
         last: Walked | None = None
@@ -448,7 +521,7 @@ class _Walks:
                 return
             self.walks += 1
             result = follow(self.site, flow)
-            last = Walked(kind, network, one, tuple(members), version, flow, result, port, other, masked)
+            last = Walked(kind, network, one, tuple(members), version, flow, result, port, other, masked, ports)
             if last.kept or not last.code.startswith(_OWN) or last.result.walk.decider.space == HOST:
                 break
         if last is not None:
