@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doctor.packets.packet import Version
-    from doctor.packets.site import Site
 
 OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """How an option is spelled that is off (Go's strconv.ParseBool)."""
@@ -209,7 +208,8 @@ def _cited(its: FamilyRules, rules: Iterable[_Rule]) -> tuple[Citation, ...]:
     found = []
     for key in chains:
         held = its.tables.chains.get(key)
-        found.append(held.cited if held is not None else Citation(its.tables.record, 0, "", " ".join(key)))
+        place = " ".join(key)
+        found.append(held.cited if held is not None else Citation(its.tables.record, 0, f"no chain {key[1]}", place))
     return tuple(found)
 
 
@@ -314,15 +314,13 @@ def _of_networks(networks: Networks, evidence: Evidence, *kinds: str) -> Iterato
             yield network, mine
 
 
-def _unjudged(rules: EngineRules, networks: Networks, site: Site) -> Yield | None:
+def _unjudged(rules: EngineRules, networks: Networks, promises: Promises) -> Yield | None:
     """Say why there is nothing to judge, or nothing to judge it by."""
     if rules.off:
         return NotApplicable(rules.off)
     if not networks.all:
         return NotApplicable("no bridge network here")
-    if site.host.missing:
-        return Unknown("rules", f"firewall: {site.host.missing}")
-    return None
+    return Unknown("iptables", promises.unread) if promises.unread else None
 
 
 def _lacks(its: FamilyRules, rules: list[_Rule], severity: Severity) -> str:
@@ -445,11 +443,10 @@ def _finding(
     )
 
 
-@check("NET018", Severity.ERROR)
+@check("NET018", Severity.ERROR, explains=("NET028",))
 def icc_not_effective(
     rules: EngineRules,
     networks: Networks,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -477,7 +474,7 @@ def icc_not_effective(
     ## References
     moby libnetwork/drivers/bridge, docker network create --opt
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
@@ -568,8 +565,8 @@ def icc_without_bridge_filter(
     if not off:
         yield NotApplicable("no network with icc off")
         return
-    if site.host.missing:
-        yield Unknown("rules", f"firewall: {site.host.missing}")
+    if promises.unread:
+        yield Unknown("iptables", promises.unread)
         return
     for its in rules.families:
         version: Version = 6 if its.family == "ip6" else 4
@@ -654,11 +651,10 @@ _HEALS = {
 """The promises that rest on a rule of a network."""
 
 
-@check("NET022", Severity.ERROR)
+@check("NET022", Severity.ERROR, explains=("NET028",))
 def network_rule_missing(
     rules: EngineRules,
     networks: Networks,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -686,7 +682,7 @@ def network_rule_missing(
     ## References
     moby libnetwork/drivers/bridge, iptables(8)
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
@@ -712,7 +708,6 @@ def _rests_on(its: Healed, network: Network, missing: list[_Rule]) -> bool:
 def isolation_rule_missing(
     rules: EngineRules,
     networks: Networks,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -738,7 +733,7 @@ def isolation_rule_missing(
     ## References
     moby libnetwork/drivers/bridge, docker network create --internal
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
@@ -765,7 +760,6 @@ def _ends(walked: Walked) -> set[str]:
 def masquerade_missing(
     rules: EngineRules,
     networks: Networks,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -791,7 +785,7 @@ def masquerade_missing(
     ## References
     moby libnetwork/drivers/bridge, iptables-extensions(8) on MASQUERADE
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
@@ -823,7 +817,6 @@ def port_rule_missing_or_stale(
     rules: EngineRules,
     networks: Networks,
     containers: Containers,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -852,7 +845,7 @@ def port_rule_missing_or_stale(
     ## References
     moby libnetwork/drivers/bridge/port_mapping_linux.go, iptables-extensions(8) on DNAT
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
@@ -915,7 +908,8 @@ def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecy
         return any(way.is_of(healed.walked) for way in ways)
 
     healed = [one for one in evidence.healed if mine(one)]
-    misled = [way for way in ways if way.stale and any(one.by == "extra" or one.flaw == "astray" for one in healed)]
+    before = any(one.by == "extra" or one.flaw == "astray" for one in healed)
+    misled = [way for way in ways if way.stale and (before or any(rule.what == "dnat" for rule in way.missing))]
     missing = list({one.text: one for way in ways for one in way.missing}.values())
     stale = list({rule.text: rule for way in misled for rule in way.stale}.values())
     if not missing and not stale:
@@ -958,7 +952,6 @@ def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecy
 def direct_access_open(
     rules: EngineRules,
     networks: Networks,
-    site: SITE,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -983,7 +976,7 @@ def direct_access_open(
     ## References
     moby libnetwork/drivers/bridge, docker docs on packet filtering and firewalls
     """
-    if (said := _unjudged(rules, networks, site)) is not None:
+    if (said := _unjudged(rules, networks, promises)) is not None:
         yield said
         return
     for one in _evidence(rules, promises, restored):
