@@ -712,7 +712,7 @@ def isolation_rule_missing(
     restored: RESTORED,
     lifecycle: Lifecycle,
 ) -> Iterator[Yield]:
-    """A rule that keeps a network apart is missing: other networks reach it, or it is internal and open.
+    """A rule that keeps a network apart is missing: others reach it, though it may be internal.
 
     ## What it is
     Docker keeps networks apart: until 28 by a rule a network in each of two chains (STAGE-1,

@@ -17,6 +17,7 @@ import pytest
 from doctor.examine import Facts
 from doctor.facts.asked import Asked
 from doctor.facts.bootrules import BootRules
+from doctor.facts.bridge_filter import BridgeFilter
 from doctor.facts.certificates import Certificates
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
@@ -66,6 +67,7 @@ REGISTRY = load(plugins=False)
 FACTS: dict[str, type] = {
     "asked": Asked,
     "bootrules": BootRules,
+    "bridgefilter": BridgeFilter,
     "chain_users": ChainUsers,
     "clamps": Clamps,
     "certificates": Certificates,
