@@ -100,6 +100,23 @@ def rules(
 
 
 @app.command()
+def reach(
+    source: Annotated[str, typer.Argument(metavar="[FROM]")] = "",
+    target: Annotated[str, typer.Option("--to")] = "",
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
+) -> None:
+    """Say who reaches whom."""
+    code = commands.reach(
+        source, target=target, bundle=bundle, style=style, deadline=deadline, example=example, verbose=verbose
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def trace(
     source: Annotated[str, typer.Argument(metavar="FROM")],
     target: Annotated[str, typer.Argument(metavar="TO")],

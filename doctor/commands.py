@@ -123,6 +123,35 @@ def rules(
     return code
 
 
+def reach(
+    source: str = "",
+    *,
+    target: str = "",
+    bundle: str = "",
+    style: str = "text",
+    deadline: str = "10s",
+    example: str = "",
+    verbose: bool = False,
+) -> int:
+    """Say who reaches whom."""
+    from doctor import evidence, options
+    from doctor.reach import reach as judge
+    from doctor.reports.reach import as_json, as_text
+    from doctor.snapshot import EvidenceMissing
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"reach: --format {style}: text or json")
+    registry = options.registry()
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
+    try:
+        found, code = judge(snapshot, registry, source, target)
+    except EvidenceMissing as missing:
+        sys.stderr.write(f"doctor: reach: {missing}\n")
+        return INCOMPLETE
+    sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
+    return code
+
+
 def trace(
     source: str,
     target: str,

@@ -8,6 +8,7 @@ doctor - what is wrong with this Docker host, why, and what to do
   doctor check                     the whole host, or a bundle
   doctor why web1 | :8080 | IMAGE  only what concerns this one
   doctor trace FROM TO[:PORT]      what would happen to one packet, and why
+  doctor reach                     who reaches whom, and what denies it
   doctor rules                     the firewall rules Docker would write here
   doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
@@ -53,6 +54,19 @@ It changes nothing. What a flush took away, put back without a restart:
   doctor rules --missing | iptables-restore --noflush
 """
 
+REACH = """\
+Usage: doctor reach [FROM] [--to X]       who reaches whom, and what denies it
+FROM              a container, host, or outside: its row     default: all rows
+                  --to X                  a container or outside: its column
+Evidence          --bundle FILE           default: this host, read only
+Output            --format text|json      -v  every exception
+Limits            --deadline 10s          whole run
+Without Docker    --example NAME          list: doctor check --example list
+Nothing is sent: it is what the kernel would do. One cell in full:
+  doctor trace FROM X:PORT
+Exit: 0, 1 what Docker promises is broken, 3 depends, or could not be read
+"""
+
 TRACE = """\
 Usage: doctor trace FROM TO[:PORT][/udp]  what would happen to one packet
 FROM              a container, host, outside, or an address
@@ -95,7 +109,15 @@ Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
 Exit: 0, or 2 when nothing is known of it
 """
 
-_PAGES = {"check": CHECK, "collect": COLLECT, "explain": EXPLAIN, "rules": RULES, "trace": TRACE, "why": WHY}
+_PAGES = {
+    "check": CHECK,
+    "collect": COLLECT,
+    "explain": EXPLAIN,
+    "reach": REACH,
+    "rules": RULES,
+    "trace": TRACE,
+    "why": WHY,
+}
 
 
 def wanted(arguments: list[str]) -> str:

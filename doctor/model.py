@@ -367,6 +367,93 @@ class Trace(Struct, frozen=True):
     """What `--probe` met; it beats the model."""
 
 
+class ReachEnd(Struct, frozen=True):
+    """A container of the matrix: its networks (the first is where it is listed), its addresses, who shares its namespace."""
+
+    name: str
+    networks: tuple[str, ...]
+    addresses: tuple[str, ...]
+    shared_by: tuple[str, ...] = ()
+
+
+class ReachFlow(Struct, frozen=True):
+    """One flow that was judged: from a container, `host` or `outside` to a port of a container, or to `outside`.
+
+    `answer` is `yes`, `refused` (it arrives, nobody listens) or the letter of a reason. `port` is 0 for a ping.
+    `promised` says that Docker promises it: one network whose containers may talk to each other, or the way out of a
+    network that is not internal.
+    """
+
+    source: str
+    target: str
+    network: str
+    address: str
+    port: int
+    protocol: str
+    promised: bool
+    answer: str
+
+
+class ReachPort(Struct, frozen=True):
+    """A published port, and who reaches it: an answer for `outside` (`-`: it is for this host alone) and for the host.
+
+    `containers` counts the answers of all other containers; `itself` is that of the container that publishes it.
+    """
+
+    container: str
+    address: str
+    port: int
+    protocol: str
+    inner: int
+    promised: bool
+    outside: str
+    host: str
+    itself: str
+    containers: dict[str, int]
+
+
+class ReachReason(Struct, frozen=True):
+    """Why something is not reached. `kind`: `design` (Docker meant it), `broken` (a promise of Docker's), `denied`, `depends`.
+
+    `code` is one of docs/packet-path.md, `places` are all rules that did it, `cited` is one of them, `question` what it
+    depends on. `source` and `target` are an example as `doctor trace` takes it, `flows` counts what it denies.
+    """
+
+    letter: str
+    kind: str
+    code: str
+    why: str
+    places: tuple[str, ...]
+    cited: Citation | None
+    question: str
+    source: str
+    target: str
+    flows: int
+
+
+class Reach(Struct, frozen=True):
+    """Who reaches whom. The JSON of `doctor reach` is this struct, and a contract.
+
+    `asked` are the words FROM and --to, empty for all. `unread` says what could not be known at all; `notes` what is left
+    out and why. `broken` and `depends` count flows and ports.
+    """
+
+    schema: str
+    doctor: str
+    host: str
+    asked: tuple[str, str]
+    ends: tuple[ReachEnd, ...]
+    flows: tuple[ReachFlow, ...]
+    ports: tuple[ReachPort, ...]
+    reasons: tuple[ReachReason, ...]
+    notes: tuple[str, ...]
+    unread: tuple[str, ...]
+    broken: int
+    depends: int
+    coverage: str = ""
+    """How much of the host's rules is modelled, where it is not all of them."""
+
+
 class Promise(Struct, frozen=True):
     """One thing that is expected of a container, as one packet and its answer.
 

@@ -82,10 +82,10 @@ def judgement(result: Result, goal: Goal, unread: str = "") -> Judgement:
     """Say whether a walk reached its goal; `unread` says why the host's listeners are not known, empty when they are."""
     walk = result.walk
     if result.works is None:
-        question = result.question
-        return Judgement(
-            "depends", question=question.text if question else "", cited=question.cited if question else None
-        )
+        text = result.question.text if result.question else ""
+        if " way back to " in text:  # it is asked of each address
+            text = "whether the network outside has a way back to addresses that are not masqueraded"
+        return Judgement("depends", cited=result.question.cited if result.question else None, question=text)
     ends = [one.landed[0] for one in (walk, walk.proxied) if one is not None and one.landed is not None]
     there = goal.where in ends
     if walk.works and there:

@@ -99,6 +99,23 @@ def test_an_expired_ignore_is_told_and_not_applied() -> None:
     assert "expired on 2020-01-01" in done.stderr
 
 
+def test_reach() -> None:
+    """1 for a broken promise, 3 where something depends, 0 else; one row, one column; a name that is none is usage."""
+    assert doctor("reach", "--example", "forwarding-off").returncode == 1
+    assert doctor("reach", "--example", "rules-flushed").returncode == 3
+    column = doctor("reach", "--to", "db", "--example", "forwarding-off")
+    assert column.returncode == 0
+    assert "every promise" in column.stdout
+    row = doctor("reach", "web1", "--example", "forwarding-off", "--format", "json")
+    found = json.loads(row.stdout)
+    assert {one["source"] for one in found["flows"]} == {"web1"}
+    assert found["broken"] == 1
+    for args, words in ((("nobody",), "nobody: no container"), (("--format", "html"), "text or json")):
+        done = doctor("reach", *args, "--example", "forwarding-off")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+
+
 def test_json_is_its_schema() -> None:
     """The report validates against the schema that is generated from the same structs."""
     done = doctor(*EXAMPLE, "--format", "json")
@@ -153,7 +170,7 @@ def test_cut_bundle_goes_on() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "check", "collect", "explain", "rules", "why"])
+@pytest.mark.parametrize("command", ["", "check", "collect", "explain", "reach", "rules", "why"])
 def test_help(command: str) -> None:
     """Every command has help that fits 80 columns, exit 0."""
     done = doctor(*([command] if command else []), "--help")

@@ -18,9 +18,11 @@ from doctor.examples import HOSTS, path
 from doctor.explain import explain
 from doctor.model import Counts, Outcome, Report, Result
 from doctor.places import Places
+from doctor.reach import reach
 from doctor.registry import load
 from doctor.reports import json as json_report
 from doctor.reports import text
+from doctor.reports.reach import as_text as reach_text
 from doctor.reports.why import as_json, as_text
 from doctor.why import why
 from tests.why import hosts
@@ -187,7 +189,13 @@ def test_why_of_a_rule_and_of_an_end(golden: Golden) -> None:
     golden("why/unknown.txt", as_text(asked("web1", hosts.missing(hosts.healthy(), "net/iptables-nft"))))
 
 
-@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN", "WHY"])
+@pytest.mark.parametrize("name", HOSTS)
+def test_reach(golden: Golden, name: str) -> None:
+    """Who reaches whom."""
+    golden(f"{name}/reach.txt", reach_text(reach(read(path(name)), REGISTRY)[0]))
+
+
+@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN", "REACH", "WHY"])
 def test_help(golden: Golden, page: str) -> None:
     """The help of each command."""
     golden(f"help-{page.lower()}.txt", getattr(pages, page))

@@ -136,8 +136,12 @@ def saved(host: Host, ends: list[list[tuple[int, str]]]) -> str:
             raw.append(f"-A PREROUTING -d {own}/32 ! -i {bridge(net)} -j DROP")
         for port, inner in box.publishes:
             net, own = mine[0]
-            docker.append(f"-A DOCKER -d {own}/32 ! -i {bridge(net)} -o {bridge(net)} -p tcp -m tcp --dport {inner} -j ACCEPT")
-            dnat.append(f"-A DOCKER ! -i {bridge(net)} -p tcp -m tcp --dport {port} -j DNAT --to-destination {own}:{inner}")
+            docker.append(
+                f"-A DOCKER -d {own}/32 ! -i {bridge(net)} -o {bridge(net)} -p tcp -m tcp --dport {inner} -j ACCEPT"
+            )
+            dnat.append(
+                f"-A DOCKER ! -i {bridge(net)} -p tcp -m tcp --dport {port} -j DNAT --to-destination {own}:{inner}"
+            )
             dnat.append(f"-A POSTROUTING -s {own}/32 -d {own}/32 -p tcp -m tcp --dport {inner} -j MASQUERADE")
     nets = range(host.networks)
     forward = ["-A FORWARD -j DOCKER-USER"]
@@ -159,7 +163,9 @@ def saved(host: Host, ends: list[list[tuple[int, str]]]) -> str:
     ]
     docker += [f"-A DOCKER ! -i {bridge(net)} -o {bridge(net)} -j DROP" for net in nets]
     masquerade = [
-        f"-A POSTROUTING -s {address(net, 0)}/24 ! -o {bridge(net)} -j MASQUERADE" for net in nets if net not in host.internal
+        f"-A POSTROUTING -s {address(net, 0)}/24 ! -o {bridge(net)} -j MASQUERADE"
+        for net in nets
+        if net not in host.internal
     ]
     user = {"filter": [], "nat": [], "raw": []}  # type: dict[str, list[str]]
     for rule in host.rules:
@@ -178,7 +184,10 @@ def saved(host: Host, ends: list[list[tuple[int, str]]]) -> str:
             dnat,
         ],
     }
-    return "".join(f"*{name}\n" + "".join(f"{line}\n" for part in held for line in part) + "COMMIT\n" for name, held in tables.items())
+    return "".join(
+        f"*{name}\n" + "".join(f"{line}\n" for part in held for line in part) + "COMMIT\n"
+        for name, held in tables.items()
+    )
 
 
 def _goals(host: Host, ends: list[list[tuple[int, str]]], ids: Sequence[str]) -> list[Goal]:
@@ -204,12 +213,34 @@ def _proxies(host: Host, ends: list[list[tuple[int, str]]]) -> dict[tuple[str, i
 
 
 def _link(
-    name: str, index: int, peer: int = 0, *, up: bool = True, master: str = "", addresses: tuple[str, ...] = (), isolated: bool = False
+    name: str,
+    index: int,
+    peer: int = 0,
+    *,
+    up: bool = True,
+    master: str = "",
+    addresses: tuple[str, ...] = (),
+    isolated: bool = False,
 ) -> Link:
     kind = "bridge" if name.startswith("br-") else "" if name in {"lo", "eth0"} and not peer else "veth"
     state = "forwarding" if master else ""
     cited = Citation("links", index, name, name)
-    return Link(name, index, peer, kind, up, "up", 1500, master, f"02:42:00:00:{index:04x}", addresses, state, 0.0, cited, isolated=isolated)
+    return Link(
+        name,
+        index,
+        peer,
+        kind,
+        up,
+        "up",
+        1500,
+        master,
+        f"02:42:00:00:{index:04x}",
+        addresses,
+        state,
+        0.0,
+        cited,
+        isolated=isolated,
+    )
 
 
 def _host_links(host: Host) -> list[Link]:
@@ -231,7 +262,9 @@ def _inner(key: str, held: dict[str, Link], mine: list[tuple[int, str]], box: Bo
     return Space(key, f"c{int(key) - 4026532000}", held, routing, _rows(held), program, listeners)
 
 
-def _route(dst: str, dev: str, gateway: str = "", *, source: str = "", kind: str = "unicast", table: str = "main") -> Route:
+def _route(
+    dst: str, dev: str, gateway: str = "", *, source: str = "", kind: str = "unicast", table: str = "main"
+) -> Route:
     return Route(dst, dev, gateway, table, kind, 4, 0, (dev,), 0, False, NOWHERE, source)  # noqa: FBT003
 
 
@@ -248,7 +281,9 @@ def _rows(links: dict[str, Link]) -> dict[Version, tuple[tuple[int, int, str, st
     for link in links.values():
         for one in link.addresses:
             value = number(one.partition("/")[0])
-            rows.append((value, value, "local", link.name) if link.name != "lo" else (127 << 24, (128 << 24) - 1, "local", "lo"))
+            rows.append(
+                (value, value, "local", link.name) if link.name != "lo" else (127 << 24, (128 << 24) - 1, "local", "lo")
+            )
             if link.name != "lo":
                 rows.append((value | 255, value | 255, "broadcast", link.name))
     return {4: tuple(rows)}

@@ -1,0 +1,399 @@
+"""Who reaches whom, as a table or JSON."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections import Counter
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from doctor.amounts import plural
+from doctor.reports.words import middle, safe, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from doctor.model import Reach, ReachPort, ReachReason
+
+MOST = 12
+"""Containers that have a row each; with more of them, a row is a network."""
+
+NAME = 16
+"""Columns for a name; a longer one is cut in the middle."""
+
+EXCEPTIONS = 20
+"""Exceptions that are spelt out."""
+
+_HOST, _OUTSIDE = "host", "outside"
+_HERE = {"yes", "refused"}
+
+
+def as_json(found: Reach) -> str:
+    """Give the struct as it is, one object, indented."""
+    return msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n"
+
+
+def as_text(found: Reach, width: int = 80, *, verbose: bool = False) -> str:
+    """Give the table as a person reads it, what its letters stand for, and whether the promises are kept."""
+    return "\n".join(_Text(found, width, verbose=verbose).lines()) + "\n"
+
+
+class _Line(Struct):
+    """A row or column: its label, the network that it belongs to, the ends that it stands for, how many there are."""
+
+    label: str
+    network: str
+    names: tuple[str, ...]
+
+
+class _Text:
+    """Prints a matrix into lines of a width."""
+
+    def __init__(self, found: Reach, width: int, *, verbose: bool) -> None:
+        self.found = found
+        self.width = width
+        self.verbose = verbose
+        cells: dict[tuple[str, str], dict[str, list[str]]] = {}
+        for flow in found.flows:
+            answer = "yes" if flow.answer in _HERE else flow.answer
+            shown = f"{flow.port}/udp" if flow.protocol == "udp" else str(flow.port or "ping")
+            cells.setdefault((flow.source, flow.target), {}).setdefault(answer, []).append(shown)
+        self.cells = cells
+        self.sources = {source for source, _ in cells}
+        self.targets = {target for _, target in cells}
+        self.single = len(found.ends) <= MOST
+        self.networks = list(dict.fromkeys(end.networks[0] if end.networks else "" for end in found.ends))
+
+    def lines(self) -> Iterator[str]:
+        """Print all of it."""
+        yield self.head()
+        yield ""
+        if self.cells:
+            yield from self.table()
+            yield from self.exceptions()
+        elif not self.found.ends:
+            yield " no container with a network of its own runs"
+        told = list(self.told())
+        if told:
+            yield ""
+            yield from told
+        yield from self.last()
+
+    def head(self) -> str:
+        """Print the host in one line."""
+        found = self.found
+        held = {name for end in found.ends for name in end.networks}
+        ports = {(one.container, one.port, one.protocol) for one in found.ports}
+        parts = [plural(len(found.ends), "container"), plural(len(held), "network")]
+        if found.asked[0] in {"", _OUTSIDE}:
+            parts.append(plural(len(ports), "published port"))
+        source, target = found.asked
+        way = f"; from {source}" * bool(source) + f"; to {target}" * bool(target)
+        return safe(f"{found.host}: {', '.join(parts)}{way}")
+
+    # The table
+
+    def rows(self) -> list[_Line]:
+        """Give what has a row."""
+        return [
+            *self.grouped(self.sources),
+            *(_Line(name, "", (name,)) for name in (_HOST, _OUTSIDE) if name in self.sources),
+        ]
+
+    def grouped(self, held: set[str]) -> list[_Line]:
+        """Give a line for each container, or for each network where there are too many, of those that are asked for."""
+        ends = [end for end in self.found.ends if end.name in held]
+        if len(ends) == 1 or self.single:
+            return [_Line(end.name, end.networks[0] if end.networks else "", (end.name,)) for end in ends]
+        found = []
+        for network in self.networks:
+            names = tuple(end.name for end in ends if (end.networks[0] if end.networks else "") == network)
+            if names:
+                found.append(_Line(network, network, names))
+        return found
+
+    def cell(self, row: _Line, column: _Line) -> str:
+        """Give what stands where two lines meet: what most of the pairs have."""
+        if row.names == column.names and len(row.names) == 1:
+            return "."
+        found = Counter(self.answer(source, target) for source in row.names for target in column.names)
+        found.pop("", None)
+        return found.most_common(1)[0][0] if found else ""
+
+    def columns(self) -> list[_Line]:
+        """Give what has a column, the outside too."""
+        outside = [_Line(_OUTSIDE, "", (_OUTSIDE,))] if _OUTSIDE in self.targets else []
+        return [*self.grouped(self.targets), *outside]
+
+    def answer(self, source: str, target: str) -> str:
+        """Give the answer of a pair: `part` where its ports do not have the same; empty where it was not judged."""
+        held = self.cells.get((source, target), {})
+        return next(iter(held)) if len(held) == 1 else "part" if held else ""
+
+    def table(self) -> Iterator[str]:
+        """Print the table; columns are numbers where their names are too wide, and sentences where these are."""
+        rows, columns = self.rows(), self.grouped(self.targets)
+        numbers = {one.label: str(at) for at, one in enumerate(columns, 1)}
+        outside = _OUTSIDE in self.targets
+        ports = self.published()
+        whole = self.found.asked == ("", "")  # else a row is not whom a port belongs to
+        for named, beside in ((True, whole), (True, False), (False, whole), (False, False)):
+            made = list(self.drawn(rows, columns, numbers, named=named, outside=outside, ports=ports if beside else {}))
+            if max(len(line) for line in made) <= self.width:
+                yield from made
+                break
+        else:
+            beside = False
+            yield from self.sentences(rows, columns, outside=outside)
+        if ports and not beside:
+            yield ""
+            for name, text in ports.items():
+                if text != "-":
+                    yield from self.part("outside reaches", f"{text} ({name})")
+
+    def drawn(
+        self,
+        rows: Sequence[_Line],
+        columns: Sequence[_Line],
+        numbers: dict[str, str],
+        *,
+        named: bool,
+        outside: bool,
+        ports: dict[str, str],
+    ) -> Iterator[str]:
+        """Draw the table."""
+        heads = [middle(safe(one.label), NAME) if named else numbers[one.label] for one in columns]
+        widths = [max(3, len(head)) for head in heads]
+        first = max([len(middle(safe(row.network), NAME)) for row in rows if self.single] + [0])
+        labels = [self.label(row, numbers, first, named=named) for row in rows]
+        corner = " from \\ to"
+        left = max(len(label) for label in [*labels, corner]) + 2
+        heading = self.joined(columns, [f"{head:^{wide}}" for head, wide in zip(heads, widths, strict=True)])
+        tail = (" | outside" if columns else "| outside") * outside + " | outside reaches" * bool(ports)
+        yield f"{corner:<{left}}{heading}{tail}".rstrip()
+        before = None
+        for row, label in zip(rows, labels, strict=True):
+            cells = [f"{self.cell(row, column):^{wide}}" for column, wide in zip(columns, widths, strict=True)]
+            text = f"{label if row.network != before or not self.single else self.again(label, first)}"
+            before = row.network or None
+            line = f"{text:<{left}}{self.joined(columns, cells)}"
+            if outside:
+                way = self.cell(row, _Line(_OUTSIDE, "", (_OUTSIDE,)))
+                line += f"{' ' * bool(columns)}| {way:<7}"
+            if ports:
+                line += f" | {ports.get(row.label, '')}"
+            yield line.rstrip()
+
+    def label(self, row: _Line, numbers: dict[str, str], first: int, *, named: bool) -> str:
+        """Give what stands at the left of a row."""
+        name = middle(safe(row.label), NAME)
+        number = "" if named or row.label not in numbers else f"{numbers[row.label]:>2} "
+        if not row.network:
+            return f" {name}"
+        if self.single:
+            return f" {middle(safe(row.network), NAME):<{first}}  {number}{name}"
+        return f" {number}{name}  ({len(row.names)})"
+
+    def again(self, label: str, first: int) -> str:
+        """Leave out a network that stands above."""
+        return " " * (first + 1) + label[first + 1 :]
+
+    def joined(self, columns: Sequence[_Line], cells: Sequence[str]) -> str:
+        """Join cells, with a bar where another network begins."""
+        if not self.single:
+            return "  ".join(cells)
+        groups = groupby(zip(columns, cells, strict=True), key=lambda one: one[0].network)
+        return " | ".join("  ".join(cell for _, cell in held) for _, held in groups)
+
+    def sentences(self, rows: Sequence[_Line], columns: Sequence[_Line], *, outside: bool) -> Iterator[str]:
+        """Print each row as a list of what it reaches."""
+        lines = [*columns, *([_Line(_OUTSIDE, "", (_OUTSIDE,))] if outside else [])]
+        for row in rows:
+            found: dict[str, list[str]] = {}
+            for column in lines:
+                found.setdefault(self.cell(row, column), []).append(column.label)
+            text = "; ".join(
+                f"{answer}: {' '.join(names if self.verbose else shortened(names))}"
+                for answer, names in found.items()
+                if answer not in {"", "."}
+            )
+            yield from self.part(middle(row.label, NAME), text)
+
+    def published(self) -> dict[str, str]:
+        """Give for each row which ports of it are reached from outside."""
+        found: dict[str, list[ReachPort]] = {}
+        for one in self.found.ports:
+            found.setdefault(one.container, []).append(one)
+        rows = self.grouped({end.name for end in self.found.ends}) if found else []
+        shown = {}
+        for row in rows:
+            ports = [one for name in row.names for one in found.get(name, ())]
+            shown[row.label] = self.counted(ports) if len(row.names) > 1 else self.listed(ports)
+        return shown
+
+    def counted(self, ports: Sequence[ReachPort]) -> str:
+        """Count the ports of a network that are reached from outside."""
+        asked = {(one.container, one.port, one.protocol): one.outside for one in ports if one.outside != "-"}
+        if not asked:
+            return "-"
+        good = sum(answer in _HERE for answer in asked.values())
+        return f"{good} of {plural(len(asked), 'port')}"
+
+    def listed(self, ports: Sequence[ReachPort]) -> str:
+        """List the ports of one container, with what keeps one from being reached."""
+        shown: dict[str, None] = {}
+        alone: dict[str, None] = {}
+        for one in ports:
+            name = f"{one.port}/{one.protocol}" if one.protocol != "tcp" else str(one.port)
+            if one.outside == "-":
+                alone[f"{name} on {one.address}"] = None
+            elif one.outside == "yes":
+                shown[name] = None
+            else:
+                shown[f"{name} ({one.outside})"] = None
+        text = " ".join(shown) or "-"
+        return f"{text} ({', '.join(alone)})" if alone else text
+
+    # What stands below
+
+    def exceptions(self) -> Iterator[str]:
+        """Spell out what differs from what stands in the table."""
+        rows = {name: row for row in self.rows() for name in row.names}
+        columns = {name: column for column in self.columns() for name in column.names}
+        shown: dict[tuple[str, str], str] = {}
+        lines: list[str] = []
+        for source, target in self.cells:
+            row, column = rows[source], columns[target]
+            if (row.label, column.label) not in shown:
+                shown[row.label, column.label] = self.cell(row, column)
+            answer = self.answer(source, target)
+            if answer == "part" or answer != shown[row.label, column.label]:
+                lines.append(self.exception(source, target))
+        lines += [
+            f"{_OUTSIDE} -> {one.container}, port {one.port}  {one.outside}"
+            for one in self.found.ports
+            if not self.single and one.outside not in {"yes", "-"}
+        ]
+        lines += list(self.ports_apart())
+        if not lines:
+            return
+        yield ""
+        limit = len(lines) if self.verbose else EXCEPTIONS
+        for at, line in enumerate(shortened(lines, limit)):
+            yield from self.part("" if at else "but", line)
+
+    def exception(self, source: str, target: str) -> str:
+        """Spell out one pair."""
+        held = self.cells[source, target]
+        if len(held) == 1:
+            return f"{source} -> {target}  {next(iter(held))}"
+        return f"{source} -> {target}  " + ", ".join(f"{' '.join(ports)} {answer}" for answer, ports in held.items())
+
+    def ports_apart(self) -> Iterator[str]:
+        """Spell out the published ports that the host or containers do not reach."""
+        for one in self.found.ports:
+            bad = {answer: count for answer, count in one.containers.items() if answer not in _HERE}
+            name = f"port {one.port} of {one.container}"
+            if one.host not in {"-", "yes"}:
+                yield f"{_HOST} -> {name}  {one.host}"
+            for answer, count in bad.items():
+                yield f"{plural(count, 'container')} -> {name}  {answer}"
+            if one.itself not in {"-", *_HERE}:
+                yield f"{one.container} -> its own port {one.port} of the host  {one.itself}"
+
+    def told(self) -> Iterator[str]:
+        """Say what the letters stand for, and what is left out."""
+        for one in self.found.reasons:
+            yield from self.reason(one)
+        for end in self.found.ends:
+            if end.shared_by:
+                yield from self.part("", f"as {end.name}, whose namespace they share: {' '.join(end.shared_by)}")
+        apart = self.apart()
+        if apart:
+            yield from self.part(
+                "", f"{plural(apart, 'pair')} of containers that share no network: one reaches the other"
+            )
+        for note in self.found.notes:
+            yield from self.part("", note)
+        if self.found.coverage:
+            yield f" {self.found.coverage}"
+
+    def apart(self) -> int:
+        """Count the pairs of containers that share no network and reach each other all the same."""
+        networks = {end.name: set(end.networks) for end in self.found.ends}
+        return sum(
+            bool({"yes", "part"} & {self.answer(source, target)}) and not networks[source] & networks[target]
+            for source, target in self.cells
+            if source in networks and target in networks
+        )
+
+    def reason(self, one: ReachReason) -> Iterator[str]:
+        """Say what a letter stands for: whether it is meant, why, by which rules, and how to see it."""
+        places = _places(one.places) if one.places else ""
+        if one.kind == "depends":
+            text = f"depends on {one.question}"
+        else:
+            text = ("BROKEN: " if one.kind == "broken" else "") + one.why
+            if places:
+                text += f": {places}"
+            elif one.cited is not None and one.kind != "design":
+                text += f": {one.cited.place} {one.cited.excerpt}"
+        words = textwrap.wrap(safe(text), self.width - 5, break_long_words=False, break_on_hyphens=False)
+        command = safe(f"(doctor trace {shlex.quote(one.source)} {shlex.quote(one.target)})")
+        if words and len(words[-1]) + 1 + len(command) <= self.width - 5:
+            words[-1] += f" {command}"
+        else:
+            words.append(command)
+        yield f" {one.letter:<3} {words[0]}"
+        yield from (f"     {line}" for line in words[1:])
+
+    def last(self) -> Iterator[str]:
+        """Say whether the promises are kept."""
+        found = self.found
+        if found.broken:
+            yield f"{plural(found.broken, 'promised way is', 'promised ways are')} broken"
+        elif not found.unread and not found.depends:
+            yield "every promise of these networks is kept"
+        if found.depends:
+            yield f"{plural(found.depends, 'way depends', 'ways depend')} on what a snapshot does not tell"
+        for one in found.unread:
+            yield safe(f"not read: {one}")
+
+    def part(self, label: str, text: str) -> Iterator[str]:
+        """Print a labelled paragraph."""
+        head = f" {safe(label)} " if label else "     "
+        room = max(20, self.width - len(head))
+        for number, line in enumerate(textwrap.wrap(safe(text), room, break_long_words=False, break_on_hyphens=False)):
+            yield f"{' ' * len(head) if number else head}{line}"
+
+
+def _places(places: Iterable[str]) -> str:
+    """Join places of rules: those of one chain share its name.
+
+    >>> _places(["raw PREROUTING 1", "raw PREROUTING 2", "raw PREROUTING 3", "raw PREROUTING 5"])
+    'raw PREROUTING 1-3, 5'
+    """
+    chains: dict[str, list[int]] = {}
+    whole: list[str] = []
+    for place in places:
+        chain, _, number = place.rpartition(" ")
+        if chain and number.isdecimal():
+            chains.setdefault(chain, []).append(int(number))
+        else:
+            whole.append(place)
+    return "; ".join([*(f"{chain} {_ranges(sorted(set(held)))}" for chain, held in chains.items()), *whole])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    found = []
+    for _, held in groupby(enumerate(numbers), key=lambda one: one[1] - one[0]):
+        run = [number for _, number in held]
+        if len(run) > 2:  # noqa: PLR2004 - two are as short as a range
+            found.append(f"{run[0]}-{run[-1]}")
+        else:
+            found += [str(number) for number in run]
+    return ", ".join(found)
