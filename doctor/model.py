@@ -432,7 +432,7 @@ class ReachReason(Struct, frozen=True):
 
 
 class Reach(Struct, frozen=True):
-    """Who reaches whom. The JSON of `doctor reach` is this struct, and a contract.
+    """Who reaches whom. The JSON of `doctor reach` is this struct, and a contract ([schema](reach.schema.json)).
 
     `asked` are the words FROM and --to, empty for all. `unread` says what could not be known at all; `notes` what is left
     out and why. `broken` and `depends` count flows and ports.

@@ -17,7 +17,7 @@ from doctor import sources
 from doctor.amounts import sized
 from doctor.asking import MANY
 from doctor.registry import AREAS, Check, load, sections
-from doctor.reports import why
+from doctor.reports import reach, why
 from doctor.reports.json import schema
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,6 +34,7 @@ def made() -> dict[str, str]:
     files["checks/README.md"] = index()
     files["cli.md"] = command_line()
     files["evidence.md"] = evidence()
+    files["reach.schema.json"] = json.dumps(_clean(reach.schema()), indent=1, ensure_ascii=False) + "\n"
     files["why.schema.json"] = json.dumps(_clean(why.schema()), indent=1, ensure_ascii=False) + "\n"
     files["report.schema.json"] = json.dumps(_clean(schema()), indent=1, ensure_ascii=False) + "\n"
     return files

@@ -6,18 +6,19 @@ import shlex
 import textwrap
 from collections import Counter
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from doctor.amounts import plural
+from doctor.model import Reach
 from doctor.reports.words import middle, safe, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from doctor.model import Reach, ReachPort, ReachReason
+    from doctor.model import ReachPort, ReachReason
 
 MOST = 12
 """Containers that have a row each; with more of them, a row is a network."""
@@ -35,6 +36,11 @@ _HERE = {"yes", "refused"}
 def as_json(found: Reach) -> str:
     """Give the struct as it is, one object, indented."""
     return msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON Schema (2020-12) of the matrix, generated from the struct."""
+    return msgspec.json.schema(Reach)
 
 
 def as_text(found: Reach, width: int = 80, *, verbose: bool = False) -> str:

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from doctor.reports.json import schema
+from doctor.reports.reach import schema as reach_schema
 from doctor.reports.why import schema as why_schema
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def test_reach() -> None:
     assert "every promise" in column.stdout
     row = doctor("reach", "web1", "--example", "forwarding-off", "--format", "json")
     found = json.loads(row.stdout)
+    jsonschema.validate(found, reach_schema())
     assert {one["source"] for one in found["flows"]} == {"web1"}
     assert found["broken"] == 1
     for args, words in ((("nobody",), "nobody: no container"), (("--format", "html"), "text or json")):
