@@ -179,10 +179,9 @@ class Collector:
 
     def _survey(self) -> None:
         """Have a process of its own read who runs and what is in each network namespace, and keep what it hands over."""
-        self._await_list()
         folder = self.places.exec_root + "/netns"
         seconds = max(0.1, self.reading - 0.1 - time.monotonic())
-        done = self.host.survey(folder, seconds)
+        done = self.host.survey(folder, seconds, self._await_list)
         status: Status = "failed" if done.status == "ok" else done.status
         why = {
             "timeout": f"did not end in {seconds:.1f} s",

@@ -16,6 +16,8 @@ from doctor.linux import cgroups, spawn, syscalls, trees
 from doctor.linux.frames import MODULES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doctor.linux.ask import Question
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -67,8 +69,11 @@ class Host(Protocol):
     def sandboxes(self, folder: str) -> str:
         """Give the lines of a tree record for files of network sandboxes: which lead to a namespace. Raises OSError."""
 
-    def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
-        """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints."""
+    def survey(self, sandboxes: str, seconds: float, held: Callable[[], None]) -> spawn.Completed:
+        """Read all processes and network namespaces, in a process of its own; `linux.frames` reads what it prints.
+
+        The process starts at once, and reads when `held` returns.
+        """
 
     def groups(self, processes: str) -> str:
         """Give the lines of a tree record for the control groups of containers; `processes` is that of /proc. OSError."""
@@ -180,12 +185,12 @@ class LocalHost:
         """See `Host.sandboxes`."""
         return trees.sandboxes(folder)
 
-    def survey(self, sandboxes: str, seconds: float) -> spawn.Completed:
+    def survey(self, sandboxes: str, seconds: float, held: Callable[[], None]) -> spawn.Completed:
         """See `Host.survey`."""
         modules = ",".join(module for module in MODULES if self.has_module(module))
         # What it may take itself is a little less: then it says what did not come back.
         argv = spawn.own("doctor.linux.survey", sandboxes, modules, f"{seconds - min(0.2, seconds / 5):.3f}")
-        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY)
+        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY, held=held)
 
     def groups(self, processes: str) -> str:
         """See `Host.groups`."""

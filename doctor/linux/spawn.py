@@ -19,7 +19,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Status = Literal["ok", "timeout", "truncated", "absent", "denied"]
 
@@ -61,19 +61,28 @@ def run(
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
     own_group: bool = True,
+    held: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a command and wait for its end, at most `deadline_seconds`; keep at most `limit_bytes` of both outputs.
 
     `argv[0]` is looked up in PATH as this module has it. The child's environment is ENVIRONMENT and what `env` adds. It
     reads `stdin` from a file in memory, /dev/null when empty. Without a group of its own it stays in the caller's, and
-    only itself is killed: for a caller that is killed by group. Raises nothing for what the command is or does.
+    only itself is killed: for a caller that is killed by group. With `held` its stdin is a pipe that ends when `held`
+    returns: an interpreter can start meanwhile. Raises nothing for what the command is or does.
     """
     begun = time.monotonic()
     _reap_abandoned()
     path, code = _find(argv[0])
     if path:
         try:
-            child = _Child(path, argv, stdin, {**ENVIRONMENT, **(env or {})}, limit_bytes, own_group=own_group)
+            source, gate = os.pipe() if held is not None else (_input(stdin), -1)
+            try:
+                child = _Child(path, argv, source, {**ENVIRONMENT, **(env or {})}, limit_bytes, own_group=own_group)
+                if held is not None:
+                    held()
+            finally:
+                if gate >= 0:
+                    os.close(gate)
         except OSError as error:
             code = error.errno or EACCES
         else:
@@ -128,9 +137,9 @@ class _Child:
     """A running command and the pipes it writes to."""
 
     def __init__(
-        self, path: str, argv: Sequence[str], stdin: bytes, env: Mapping[str, str], limit: int, *, own_group: bool
+        self, path: str, argv: Sequence[str], source: int, env: Mapping[str, str], limit: int, *, own_group: bool
     ) -> None:
-        """Start it. Raises OSError when it cannot be started, with nothing left open."""
+        """Start it; its stdin is `source`, which is closed here. Raises OSError when it cannot, with nothing left open."""
         self._kill = _kill if own_group else _kill_one
         self.kept: tuple[list[bytes], list[bytes]] = ([], [])
         self._left = limit
@@ -138,7 +147,7 @@ class _Child:
         self._poll = select.poll()
         ours: list[int] = []
         try:
-            source = _above(_input(stdin))
+            source = _above(source)
             ours.append(source)
             actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, source, 0)]
             for number, parts in enumerate(self.kept, 1):

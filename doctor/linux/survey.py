@@ -283,5 +283,7 @@ def main() -> None:
 
     gc.disable()
     folder, modules, seconds = sys.argv[1:4]
-    Survey(folder, modules.split(","), time.monotonic() + float(seconds), _print).run()
+    until = time.monotonic() + float(seconds)
+    os.read(0, 1)  # it ends when reading may begin: the interpreter was started before
+    Survey(folder, modules.split(","), until, _print).run()
     os._exit(0)

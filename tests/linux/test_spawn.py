@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from errno import ENOSYS
@@ -54,6 +55,11 @@ def nothing_left() -> Iterator[None]:
 
     before = count()
     yield
+    for _ in range(40):  # what was killed is reaped when it has gone, which takes its time on a busy machine
+        spawn._reap_abandoned()
+        if count() == before:
+            break
+        time.sleep(0.05)
     assert count() == before
     assert not spawn._running
 
@@ -253,3 +259,18 @@ def test_a_child_lives_in_the_namespace_of_the_thread(bare: Space) -> None:
     """posix_spawn(3) inherits from the calling thread, not from the process."""
     done = namespaces.inside(bare.path, lambda: run("readlink", "/proc/self/ns/net"))
     assert done.stdout.decode() == f"net:[{namespaces.namespace_id(bare.path)}]\n"
+
+
+def test_a_command_that_is_held_starts_at_once_and_reads_nothing_before() -> None:
+    """The child runs while it is held; its stdin ends when that is over, and not before."""
+    seen = []
+
+    def held() -> None:
+        time.sleep(0.3)
+        seen.append(time.monotonic())
+
+    code = "import os, time; a = time.monotonic(); os.read(0, 1); print(a, time.monotonic())"
+    done = spawn.run((sys.executable, "-S", "-c", code), deadline_seconds=5, limit_bytes=1000, held=held)
+    began, went_on = map(float, done.stdout.split())
+    assert done.status == "ok"
+    assert began < seen[0] <= went_on
