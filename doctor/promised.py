@@ -209,9 +209,9 @@ class _Walks:
             # No default route: clients are those of the subnet.
             flow, source = structs.replace(flow, src=near), spell(near, version)
             result = follow(self.site, flow)
-        if not result.works and space == OUTSIDE and flow.src is None:
+        if result.works is False and space == OUTSIDE and flow.src is None:
             other = follow(self.site, structs.replace(flow, src=number(_OTHERS[version])))
-            result = other if other.works else result
+            result = other if other.works is not False else result
         self.count += 1
         target = f"{ends[1]} (icmp echo)" if not port else f"{ends[1]}:{port}/{protocol}"
         trace = told(self.site, self.all.facts, Asked(flow, source, target, (), client, server), result)
@@ -296,9 +296,9 @@ class _Walks:
         if own.code == "SRC_NO_ROUTE" and own.space == HOST:
             self.unknown.append("this host has no default route: whether anything here is meant to have a way out")
             return
-        if not follow(self.site, Flow(self._space(), number(stranger), _WEB, version)).works:
+        if follow(self.site, Flow(self._space(), number(stranger), _WEB, version)).works is False:
             flow = Flow(self._space(), number(_OTHERS[version]), _WEB, version)
-            stranger = _OTHERS[version] if follow(self.site, flow).works else stranger
+            stranger = _OTHERS[version] if follow(self.site, flow).works is not False else stranger
         name = f"[{stranger}]" if version == 6 else stranger  # noqa: PLR2004 - IPv6
         self.walk("outside", "outside", (one.engine_name, name), (self._space(), stranger, _WEB, "tcp"), one)
 

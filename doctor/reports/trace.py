@@ -142,7 +142,7 @@ class _Text:
     def part(self, label: str, text: str) -> Iterator[str]:
         """Print a labelled paragraph."""
         for number, line in enumerate(self.wrap(text, 8)):
-            yield f"        {line}" if number else f" {label:<7}{line}"
+            yield f"        {line}" if number else f" {label + ' ':<7}{line}"
 
     def wrap(self, text: str, used: int) -> list[str]:
         """Break a sentence into lines that fit beside what is there."""
