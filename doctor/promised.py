@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from doctor.packets.packet import Version
     from doctor.packets.stack import End
 
-MOST = 64
+MOST = 256
 """Neighbours that one container is asked about."""
 
 _WEB, _DNS = 443, 53
