@@ -168,9 +168,12 @@ class _Concerned:
         self.report = report
         self.looked = looked
         by_id = {one.id: one for one in report.findings}
-        self.causes = tuple(
+        held = [
             cause for cause in report.diagnoses if any(concern(by_id[one]) for one in (cause.root, *cause.consequences))
-        )
+        ]
+        # What is wrong with the subject itself comes before what is wrong with the host.
+        held.sort(key=lambda cause: (-cause.severity.rank, not concern.about(by_id[cause.root])))
+        self.causes = tuple(held)
         shown = {one for cause in self.causes for one in (cause.root, *cause.consequences)}
         self.findings = tuple(
             one for one in report.findings if one.id in shown or (one.severity is Severity.INFO and concern.about(one))
@@ -258,7 +261,8 @@ def again(held: Promise) -> str:
 
 def _answer(subject: Subject, looked: tuple[Looked, ...], concerned: _Concerned, *, well: bool | None) -> str:
     if subject.kind == "port":
-        return "; ".join(_port(subject, one, look) for one, look in zip(subject.containers, looked, strict=True))
+        said = "; ".join(_port(subject, one, look) for one, look in zip(subject.containers, looked, strict=True))
+        return said + ("" if any(one.well is False for one in looked) else _causes(concerned))
     if subject.kind == "container":
         return f"{looked[0].name} {_one(looked[0], concerned, well=well)}"
     what = {"project": "Compose project", "network": "network", "image": "image"}[subject.kind]
@@ -309,8 +313,10 @@ def _some(names: list[str]) -> str:
 
 
 def _causes(concerned: _Concerned | None) -> str:
-    many = sum(one.severity is Severity.ERROR for one in concerned.causes) if concerned is not None else 0
-    return f"; {plural(many, 'cause')} found" if many else ""
+    held = [one.title for one in concerned.causes if one.severity is Severity.ERROR] if concerned is not None else []
+    if not held:
+        return ""
+    return f"; {held[0]}" + (f", and {plural(len(held) - 1, 'more cause')}" if len(held) > 1 else "")
 
 
 def _port(subject: Subject, one: Container, look: Looked) -> str:

@@ -12,6 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from doctor.bundle import read
+from doctor.examples import path
 from doctor.exits import UsageError
 from doctor.reports.text import Style
 from doctor.reports.why import as_json, as_text, schema
@@ -120,6 +122,20 @@ def test_a_container_that_does_not_run(state: dict[str, object], says: str, code
     assert ask(":5432", ended, 1).answer.startswith("5432 -> db: it does not run: ")
     assert "db does not run" in ask("shop", ended, 1).answer
     ask("api", ended, 0)
+
+
+def test_what_is_wrong_beside_its_packets() -> None:
+    """Where packets arrive, the first line names the cause; that of the container itself before that of the host."""
+    sick = inspected(healthy(), "web1", State={"Health": {"Status": "unhealthy", "FailingStreak": 4, "Log": []}})
+    found = ask("web1", sick, 1)
+    assert found.answer == "web1 runs since 16:14:16; web1 fails its health check"
+    assert ask(":8080", sick, 1).answer.endswith("a client would connect; web1 fails its health check")
+    ask("cron", sick, 0)
+    hangs = read(path("daemon-stopped"))
+    found = ask("web1", hangs, 1)
+    assert found.answer.endswith("; dockerd does not answer: a signal has stopped it")
+    assert found.unknown
+    assert [one.code for one in ask(":8080", hangs, 1).diagnoses] == ["DMN016"]
 
 
 def test_a_job_that_is_done() -> None:
