@@ -501,9 +501,9 @@ class Why(Struct, frozen=True):
 
     `kind` is `container`, `project`, `port`, `network` or `image`; `answer` one line; `well` is false where a cause was
     found, null where something that would have to be known is not. `diagnoses` are the causes of `doctor check` that concern
-    it, with their `findings`; `stopped` says in the same form what stops its packets where no check does: `code` is one of
-    docs/packet-path.md, `root` is empty. `elsewhere` counts the causes and `warnings_elsewhere` the warnings that do not
-    concern it, `unknown` says what could not be judged.
+    it, with their `findings`; a warning that stops what was asked for is an error there. `stopped` says in the same form what
+    stops its packets where no check does: `code` is one of docs/packet-path.md, `root` is empty. `elsewhere` counts the
+    causes and `warnings_elsewhere` the warnings that do not concern it, `unknown` says what could not be judged.
     """
 
     schema: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import ip_address
+import re
+from ipaddress import IPv4Network, ip_address
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -13,6 +14,7 @@ from doctor.facts.daemon import Daemon
 from doctor.facts.name_files import EMBEDDED, NameFiles, is_loopback
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
+from doctor.facts.rules import Firewall
 from doctor.model import Command, Looked, Promise, Remedy
 from doctor.packets.asked import Asked, NotKnown, host_address, space_of
 from doctor.packets.build import SITE
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
     from doctor.model import HostInfo, Trace
     from doctor.packets.packet import Version
     from doctor.packets.stack import End
+    from doctor.packets.walk import Result
 
 MOST = 256
 """Neighbours that one container is asked about."""
 
 _WEB, _DNS = 443, 53
+_LISTED = 16
+"""Prefixes of a list in DOCKER-USER that are tried as clients."""
 _OTHERS: dict[int, str] = {4: "93.184.215.14", 6: "2606:2800:21f:cb07::14"}
 """Strangers of an ordinary range, for hosts that ban those of the documentation (RFC 5737), as many firewalls do."""
 _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound
@@ -88,6 +93,18 @@ def _again(one: Container) -> Remedy | None:
     return Remedy("see why it ended, and start it again", (logs, Command(("docker", "start", one.engine_name))))
 
 
+def _listed(firewall: Firewall) -> tuple[IPv4Network, ...]:
+    """Give the prefixes that rules of DOCKER-USER name as sources."""
+    found: dict[IPv4Network, None] = {}
+    for chain in firewall.chains("ip", "filter", "DOCKER-USER"):
+        for rule in chain.rules:
+            named = re.search(r"-s (\S+)", rule.text)
+            if named is not None:
+                with contextlib.suppress(ValueError):
+                    found[IPv4Network(named[1], strict=False)] = None
+    return tuple(found)[:_LISTED]
+
+
 class Promises:
     """Walks what is expected of containers; `missing` says why no packet can be followed on this host."""
 
@@ -110,6 +127,9 @@ class Promises:
             self.missing = str(missing)
         self.files: NameFiles | None = None
         self.networks: Networks | None = None
+        self.listed: tuple[IPv4Network, ...] = ()
+        with contextlib.suppress(EvidenceMissing):
+            self.listed = _listed(facts.get(Firewall))
         with contextlib.suppress(EvidenceMissing):
             self.files = facts.get(NameFiles)
         with contextlib.suppress(EvidenceMissing):
@@ -212,6 +232,8 @@ class _Walks:
         if result.works is False and space == OUTSIDE and flow.src is None:
             other = follow(self.site, structs.replace(flow, src=number(_OTHERS[version])))
             result = other if other.works is not False else result
+            if result.works is False:
+                flow, source, result = self._listed(flow, source, result)
         self.count += 1
         target = f"{ends[1]} (icmp echo)" if not port else f"{ends[1]}:{port}/{protocol}"
         trace = told(self.site, self.all.facts, Asked(flow, source, target, (), client, server), result)
@@ -239,6 +261,21 @@ class _Walks:
             name = self.site.spaces[end.space].name if end.space in self.site.spaces else end.space
             return f"whether {name} forwards packets: settings inside of containers are not read"
         return ""
+
+    def _listed(self, flow: Flow, source: str, result: Result) -> tuple[Flow, str, Result]:
+        """Try the clients that a list of DOCKER-USER lets in, where it lets in no stranger: that is meant so."""
+        end = result.walk.decider
+        if end.code != "DOCKER_USER_DROP" or flow.version != 4:  # noqa: PLR2004 - IPv4
+            return flow, source, result
+        for prefix in self.all.listed:
+            first = number(str(prefix.network_address)) + (1 if prefix.prefixlen < 31 else 0)  # noqa: PLR2004 - a host's
+            tried = structs.replace(flow, src=first)
+            other = follow(self.site, tried)
+            if other.works:
+                said = f"{flow.dport}: of those outside, clients of {prefix} are let in by a list in DOCKER-USER"
+                self.notes.append(said)
+                return tried, spell(first, 4), other
+        return flow, source, result
 
     def _near(self, flow: Flow) -> int | None:
         """Give an address in the subnet of one of the host's addresses that is not its own."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from doctor import __version__
 from doctor.amounts import plural
 from doctor.assess import assess
@@ -40,13 +42,13 @@ _OWN = frozenset(
 _CAUSES = {
     "FORWARDING_OFF_GLOBAL": ("NET034",),
     "FORWARDING_OFF_IFACE": ("NET013", "NET034"),
-    "DST_NO_LISTENER": ("NET058", "NET038", "NET037", "NET021"),
+    "DST_NO_LISTENER": ("NET021", "NET026", "NET037", "NET038", "NET058"),
     "DST_LISTEN_ADDR": ("NET058", "NET037"),
     "VETH_DOWN": ("NET012",),
     "SRC_LINK_DOWN": ("NET012",),
     "BRIDGE_DOWN": ("NET009",),
     "BR_PORT_STATE": ("NET055",),
-    "NEIGH_FAILED": ("NET009", "NET010", "NET012", "NET013", "NET038", "NET056"),
+    "NEIGH_FAILED": ("NET009", "NET010", "NET012", "NET013", "NET026", "NET038", "NET056"),
     "NEIGH_WRONG_MAC": ("NET056",),
     "SRC_NO_ROUTE": ("NET012", "NET013", "NET014"),
     "NO_SOURCE": ("NET012", "NET013"),
@@ -55,14 +57,28 @@ _CAUSES = {
     "ROUTE_UNREACHABLE": ("NET007", "NET054"),
     "ROUTE_PROHIBIT": ("NET007", "NET054"),
     "RP_FILTER": ("NET007", "NET010", "NET054"),
-    "FORWARD_POLICY": ("NET007", "NET008", "NET020", "NET021", "NET054", "NET059"),
-    "FORWARD_RULE": ("NET020", "NET021"),
-    "UNPUBLISHED_PORT": ("NET020", "NET021", "NET040"),
-    "MASQ_MISSING": ("NET021",),
-    "REPLY_BYPASSES_HOST": ("NET021", "NET056"),
+    "FORWARD_POLICY": (
+        "NET007",
+        "NET008",
+        "NET009",
+        "NET020",
+        "NET021",
+        "NET022",
+        "NET026",
+        "NET035",
+        "NET054",
+        "NET059",
+    ),
+    "FORWARD_RULE": ("NET018", "NET020", "NET021", "NET022", "NET028"),
+    "UNPUBLISHED_PORT": ("NET020", "NET021", "NET026", "NET040"),
+    "MASQ_MISSING": ("NET021", "NET025", "NET062"),
+    "REPLY_BYPASSES_HOST": ("NET021", "NET025", "NET056"),
     "REPLY_ASTRAY": ("NET007", "NET008", "NET054"),
 }
 """By code of a walk: the checks whose finding is the cause of it."""
+
+_ANSWERS = frozenset({"NET067"})
+"""Checks of what becomes of answers: what stops the first packet is another thing, even if it is the same rule."""
 
 
 def why(snapshot: Snapshot, registry: Registry, word: str, began: float | None = None) -> tuple[Why, int]:
@@ -149,8 +165,6 @@ def _look(subject: Subject, promises: Promises) -> Iterable[Looked]:
 
 
 def _with_unknown(looked: Looked, unknown: tuple[str, ...]) -> Looked:
-    from msgspec.structs import replace
-
     return replace(looked, unknown=unknown, well=None if looked.well else looked.well)
 
 
@@ -172,6 +186,8 @@ class _Concerned:
             cause for cause in report.diagnoses if any(concern(by_id[one]) for one in (cause.root, *cause.consequences))
         ]
         # What is wrong with the subject itself comes before what is wrong with the host.
+        self.roots = {cause.root for cause in held}
+        held = [self.grave(cause) for cause in held]
         held.sort(key=lambda cause: (-cause.severity.rank, not concern.about(by_id[cause.root])))
         self.causes = tuple(held)
         shown = {one for cause in self.causes for one in (cause.root, *cause.consequences)}
@@ -179,9 +195,15 @@ class _Concerned:
             one for one in report.findings if one.id in shown or (one.severity is Severity.INFO and concern.about(one))
         )
 
+    def grave(self, cause: Diagnosis) -> Diagnosis:
+        """Make a cause of a warning that stops what was asked for: of the host it may be meant, here it is the answer."""
+        if cause.severity is Severity.WARNING and any(_explains(cause, one, held) for one, held in self.broken):
+            return replace(cause, severity=Severity.ERROR)
+        return cause
+
     def elsewhere(self, severity: Severity) -> int:
         """Count the causes of a severity that do not concern it."""
-        return sum(one.severity is severity for one in self.report.diagnoses if one not in self.causes)
+        return sum(one.severity is severity for one in self.report.diagnoses if one.root not in self.roots)
 
     @property
     def broken(self) -> list[tuple[Looked, Promise]]:
@@ -207,6 +229,8 @@ class _Concerned:
 def _explains(cause: Diagnosis, one: Looked, held: Promise) -> bool:
     """Whether a cause explains why a promise is not kept."""
     trace = held.trace
+    if cause.code in _ANSWERS and trace.verdict not in {"delivered", "leaves"}:
+        return False
     cited = {(one.record, one.line) for one in cause.evidence if one.line}
     met = [step.cited for step in (*trace.steps, *trace.reply_steps) if trace.code not in _OWN or step.stage == "route"]
     if any(one is not None and (one.record, one.line) in cited for one in (trace.decided_by, *met)):
@@ -339,7 +363,8 @@ def _met(look: Looked) -> str:
         return "not known"
     if out is None and here is not None:
         return f"for this host only; a client here {_sees(here)}"
-    said = f"a client {_sees(out)}" if out is not None else ""
+    who = "a client" if out is None or out.trace.source == "outside" else f"a client such as {out.trace.source}"
+    said = f"{who} {_sees(out)}" if out is not None else ""
     if out is not None and here is not None and here.kept != out.kept:
         said += f"; from this host it {_sees(here)}"
     return said

@@ -162,8 +162,8 @@ class _Text:
     def said(self, held: Promise) -> str:
         """Say what a client meets: from where, or of which server."""
         if held.kind == "port":
-            where = "from this host" if held.trace.source == "host" else "from outside"
-            return f"{where} {_met(held)}"
+            where = {"host": "from this host", "outside": "from outside"}.get(held.trace.source)
+            return f"{where or f'from {held.trace.source}'} {_met(held)}"
         if held.kind == "outside":
             return f"{_met(held)}"
         by = " (dockerd asks it)" if held.trace.source == "host" and self.found.kind == "container" else ""

@@ -30,4 +30,5 @@ def test_who_is_named_is_told(path: Path) -> None:
             answer, code = why(snapshot, REGISTRY, name)
             assert finding.id in {one.id for one in answer.findings}, (name, answer.answer)
             assert code == 1
-            assert {one.code for one in answer.stopped} <= UNSEEN, (name, answer.answer)
+            also = {"DOCKER_USER_DROP"} if finding.code == "NET067" else set()  # its cure opens no port
+            assert {one.code for one in answer.stopped} <= UNSEEN | also, (name, answer.answer)

@@ -81,6 +81,34 @@ def test_a_rule_that_no_check_names() -> None:
     assert ask("web1", broken, 1).answer == "web1 runs; 8080 would time out from outside"
 
 
+def test_a_warning_that_is_the_answer() -> None:
+    """What may be meant, for a host, is the cause for whoever asks about what it stops; for others it is elsewhere."""
+    broken = user_rule(healthy(), "-i docker0 -j DROP")
+    found = ask("web1", broken, 1)
+    assert [(one.code, one.severity) for one in found.diagnoses] == [("NET029", "error")]
+    assert not found.stopped
+    assert "iptables -t filter -D DOCKER-USER -i docker0 -j DROP" in as_text(found)
+    ask("api", broken, 0)
+
+
+def test_the_cure_is_one_for_what_was_asked() -> None:
+    """A rule that stops answers and clients: the cure for answers opens no port, so the rule is told of the port as well."""
+    broken = user_rule(healthy(), "-i eth0 -j DROP")
+    assert [one.code for one in ask(":8080", broken, 1).stopped] == ["DOCKER_USER_DROP"]
+    assert not ask("cron", broken, 1).stopped
+
+
+def test_a_list_of_who_may_come_in() -> None:
+    """A list in DOCKER-USER is meant: its clients are asked for, and whom it lets in is said."""
+    listed = user_rule(healthy(), "-i eth0 ! -s 10.0.0.0/8 -m conntrack --ctstate NEW -j DROP")
+    found = ask(":8080", listed, 0)
+    assert found.answer == "8080 -> web1, 172.17.0.2:80: a client such as 10.0.0.1 would connect"
+    assert found.containers[0].notes == (
+        "8080: of those outside, clients of 10.0.0.0/8 are let in by a list in DOCKER-USER",
+    )
+    ask("web1", listed, 0)
+
+
 def test_a_range_that_is_banned() -> None:
     """Nobody outside is one of a certain range: a ban of those that documents use stops neither clients nor the way out."""
     for rule in ("-s 203.0.113.0/24 -j DROP", "-d 203.0.113.0/24 -j DROP"):
@@ -183,7 +211,7 @@ def test_a_host_without_a_way_out() -> None:
         healthy(), "netns/host/routes", "\n".join(line for line in routes.split("\n") if '"dst":"default"' not in line)
     )
     assert cut.records["netns/host/routes"].text != routes
-    assert ask(":8080", cut, 0).answer == "8080 -> web1, 172.17.0.2:80: a client would connect"
+    assert ask(":8080", cut, 0).answer == "8080 -> web1, 172.17.0.2:80: a client such as 198.51.100.3 would connect"
     found = ask("web1", cut, 3)
     assert any("no default route" in one for one in found.unknown)
 
