@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.checks.bridges import attached
+from doctor.checks.network_rules import effects
 from doctor.checks.published_ports import leading
 from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules
@@ -31,6 +32,8 @@ from doctor.model import (
     Unknown,
     Yield,
 )
+from doctor.packets.promises import PROMISES
+from doctor.packets.restored import RESTORED, Healed
 from doctor.registry import check
 
 
@@ -274,7 +277,12 @@ JUMPS = ("DOCKER-USER", "DOCKER-FORWARD", "DOCKER-CT", "DOCKER-INTERNAL", "DOCKE
 
 @check("NET020", Severity.ERROR, explains=("NET018", "NET022", "NET023", "NET026", "NET027"))
 def jump_to_engine_chain_missing(
-    rules: EngineRules, networks: Networks, containers: Containers, lifecycle: Lifecycle
+    rules: EngineRules,
+    networks: Networks,
+    containers: Containers,
+    lifecycle: Lifecycle,
+    promises: PROMISES | None,
+    restored: RESTORED | None,
 ) -> Iterator[Yield]:
     """Nothing leads to one of Docker's chains in FORWARD, or DOCKER-USER is asked too late.
 
@@ -294,8 +302,8 @@ def jump_to_engine_chain_missing(
     ## Looks like
     NET021 (the chains are gone too), NET024 (jumps of table nat)
     ## Limits
-    Rules of others that stand before the jumps are not judged here. For a release that was
-    never compared with a live engine this is a warning.
+    Rules of others that stand before the jumps are not judged here. A jump that no packet
+    misses now is a warning, and so is one of a release that was never compared.
     ## References
     moby libnetwork/drivers/bridge, moby docs on DOCKER-USER, iptables(8)
     """
@@ -308,13 +316,20 @@ def jump_to_engine_chain_missing(
     for its in rules.families:
         if its.lacks("filter"):
             continue  # a flush: NET021
-        yield from _jumps(rules, its, networks, containers, lifecycle)
+        walked = restored.of(its.family) if restored and promises and not promises.unread else None
+        yield from _jumps(rules, its, networks, containers, lifecycle, walked)
         yield from _late(rules, its)
 
 
 def _jumps(
-    rules: EngineRules, its: FamilyRules, networks: Networks, containers: Containers, lifecycle: Lifecycle
+    rules: EngineRules,
+    its: FamilyRules,
+    networks: Networks,
+    containers: Containers,
+    lifecycle: Lifecycle,
+    walked: tuple[Healed, ...] | None,
 ) -> Iterator[Finding]:
+    """Find lost jumps; `walked` are the promises that they may have broken, None where nothing was walked."""
     gone = [
         (chain, name)
         for chain in ("FORWARD", "DOCKER-FORWARD")
@@ -326,10 +341,14 @@ def _jumps(
     names = [name for _, name in gone]
     users = its.tables.chain("filter", "DOCKER-USER")
     own = _own(users)
-    mild = names == ["DOCKER-USER"] and not own
+    broken = [one for one in walked or () if one.by == "missing"]
+    mild = not ("DOCKER-USER" in names and own) and (names == ["DOCKER-USER"] or (walked is not None and not broken))
     chain, first = gone[0]
     title = f"{chain} does not lead to {first}" if len(gone) == 1 else f"{len(gone)} jumps to Docker's chains are gone"
-    hits = _jump_hits(its, names, networks, containers, len(own))
+    if walked is None:
+        hits = _jump_hits(its, names, networks, containers, len(own))
+    else:
+        hits = (*effects(broken), *_user_hits(names, len(own)))
     there = f"{its.program}: " if its.family == "ip6" else ""
     cited = [
         held.cited if (held := its.tables.chain("filter", name)) is not None else Citation(its.tables.record, 0, "", "")
@@ -375,10 +394,15 @@ def _jump_hits(
         hits.append(Effect("networks are open to each other: no rule keeps them apart"))
     if "DOCKER-INTERNAL" in names:
         hits.append(Effect("internal networks are not kept apart from the rest"))
-    if "DOCKER-USER" in names:
-        mine = "your rule in DOCKER-USER does" if own == 1 else f"your {own} rules in DOCKER-USER do"
-        hits.append(Effect(f"{mine} nothing" if own else "rules put into DOCKER-USER would do nothing"))
+    hits += _user_hits(names, own)
     return tuple(hit for hit in hits if hit.names or not hit.text.endswith(":"))
+
+
+def _user_hits(names: list[str], own: int) -> tuple[Effect, ...]:
+    if "DOCKER-USER" not in names:
+        return ()
+    mine = "your rule in DOCKER-USER does" if own == 1 else f"your {own} rules in DOCKER-USER do"
+    return (Effect(f"{mine} nothing" if own else "rules put into DOCKER-USER would do nothing"),)
 
 
 def _late(rules: EngineRules, its: FamilyRules) -> Iterator[Finding]:

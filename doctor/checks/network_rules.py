@@ -188,8 +188,7 @@ class Evidence(Struct, frozen=True):
 def _evidence(rules: EngineRules, promises: Promises, restored: Restored) -> list[Evidence]:
     found = []
     for its in rules.families:
-        version = 6 if its.family == "ip6" else 4
-        mine = [one for one in restored.all if one.walked.version == version]
+        mine = restored.of(its.family)
         found.append(
             Evidence(
                 rules,

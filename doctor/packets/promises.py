@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from doctor.facts.containers import Container, Containers, Port
-from doctor.facts.engine_rules import ANY, EngineRules
+from doctor.facts.engine_rules import ANY, EngineRules, FamilyRules
 from doctor.facts.links import Namespaces
 from doctor.facts.networks import Network, Networks
 from doctor.facts.processes import Processes
@@ -157,12 +157,17 @@ class Promises(Struct, frozen=True):
 
 
 class _Split:
-    """Tells addresses and ports apart by what the rules of others, and those that are missing, name."""
+    """Tells addresses and ports apart by what the rules of others, and those that are missing, name.
+
+    Those of which the same kinds of rules are missing are alike: a flush of two hundred rules makes one class, not as many.
+    """
 
     def __init__(self, program: Program, rules: EngineRules | None, written: frozenset[str]) -> None:
         edges: dict[Version, set[int]] = {4: set(), 6: set()}
         ports: set[int] = set()
         self.named: dict[Version, list[tuple[int, int]]] = {4: [], 6: []}
+        self._lacking: dict[tuple[Version, int], set[str]] = {}
+        self._lacking_ports: dict[int, set[str]] = {}
         version: Version
         for rule in _foreign(program, written):
             for one in _conditions(rule):
@@ -174,25 +179,36 @@ class _Split:
                 elif isinstance(one, Number) and one.field.endswith("port"):
                     ports |= {edge for first, last in one.ranges for edge in (first, last + 1)}
         for its in rules.families if rules is not None else ():
-            for text in [*(one.text for one in its.difference.missing), *(one.text for one in its.difference.extra)]:
-                for match in _WRITTEN.finditer(text):
-                    if match["port"]:
-                        ports |= {int(match["port"]), int(match["port"]) + 1}
-                        continue
-                    with contextlib.suppress(ValueError):
-                        held = ip_network(match["prefix"] or match["end"], strict=False)
-                        version = 6 if held.version == 6 else 4  # noqa: PLR2004 - IPv6
-                        edges[version] |= {int(held.network_address), int(held.broadcast_address) + 1}
+            self._lacks(its, edges)
+            for extra in its.difference.extra:
+                held, targets = _named(extra.text)
+                for version, first, last in held:
+                    edges[version] |= {first, last + 1}
+                ports |= {edge for port in targets for edge in (port, port + 1)}
         self._edges: dict[Version, list[int]] = {version: sorted(held) for version, held in edges.items()}
         self._ports = sorted(ports)
 
-    def address(self, address: str, version: Version) -> int:
-        """Give the class of an address."""
-        return bisect_right(self._edges[version], number(address))
+    def _lacks(self, its: FamilyRules, edges: dict[Version, set[int]]) -> None:
+        """Note of which addresses and ports a rule is missing, by its words but for those."""
+        for missing in its.difference.missing:
+            shape = f"{missing.chain} {_WRITTEN.sub('*', missing.text)}"
+            held, targets = _named(missing.text)
+            for version, first, last in held:
+                if first == last:
+                    self._lacking.setdefault((version, first), set()).add(shape)
+                else:
+                    edges[version] |= {first, last + 1}
+            for port in targets:
+                self._lacking_ports.setdefault(port, set()).add(shape)
 
-    def port(self, port: int) -> int:
+    def address(self, address: str, version: Version) -> tuple[int, frozenset[str]]:
+        """Give the class of an address."""
+        held = number(address)
+        return bisect_right(self._edges[version], held), frozenset(self._lacking.get((version, held), ()))
+
+    def port(self, port: int) -> tuple[int, frozenset[str]]:
         """Give the class of a port."""
-        return bisect_right(self._ports, port)
+        return bisect_right(self._ports, port), frozenset(self._lacking_ports.get(port, ()))
 
     def client(self, version: Version) -> int:
         """Give an address outside that no rule names but with half of the world."""
@@ -201,6 +217,21 @@ class _Split:
         narrow = [(first, last) for first, last in self.named[version] if last - first < size]
         tried = [number(one) for one in CLIENTS[version]]
         return next((one for one in tried if not any(first <= one <= last for first, last in narrow)), tried[0])
+
+
+def _named(text: str) -> tuple[list[tuple[Version, int, int]], list[int]]:
+    """Give the addresses (version, first, last) and the ports that a rule of the savers names."""
+    held: list[tuple[Version, int, int]] = []
+    ports = []
+    for match in _WRITTEN.finditer(text):
+        if match["port"]:
+            ports.append(int(match["port"]))
+            continue
+        with contextlib.suppress(ValueError):
+            net = ip_network(match["prefix"] or match["end"], strict=False)
+            version: Version = 6 if net.version == 6 else 4  # noqa: PLR2004 - IPv6
+            held.append((version, int(net.network_address), int(net.broadcast_address)))
+    return held, ports
 
 
 def _is_address(text: str, version: Version) -> bool:
@@ -423,7 +454,7 @@ class _Walks:
 
     def pairs(self, version: Version) -> Iterator[tuple[Network, list[tuple[Container, str]]]]:
         """Give each network with its containers and their addresses, one of each class first."""
-        held: dict[str, dict[int, list[tuple[Container, str]]]] = {}
+        held: dict[str, dict[object, list[tuple[Container, str]]]] = {}
         for one, _ in self.seats:
             for _, network, address in self.ends(one, version):
                 its = held.setdefault(network.id, {})

@@ -26,6 +26,7 @@ from doctor.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from doctor.engine.rules import Family
     from doctor.packets.site import Space
 
 Flaw = Literal["", "broken", "open", "one-way", "unmasked", "proxied", "astray"]
@@ -77,6 +78,11 @@ class Restored(Struct, frozen=True):
     """The promises that have a flaw on a host whose rules differ from what the engine wrote."""
 
     all: tuple[Healed, ...]
+
+    def of(self, family: Family) -> tuple[Healed, ...]:
+        """Give those of a family."""
+        version = 6 if family == "ip6" else 4
+        return tuple(one for one in self.all if one.walked.version == version)
 
 
 def _patched(its: FamilyRules, *, without: bool) -> Tables:
