@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from doctor.checks.published_ports import overlap, spelled
 from doctor.facts.bridge_filter import BridgeFilter
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """How an option is spelled that is off (Go's strconv.ParseBool)."""
+
+V6 = 6
+_BY_ADDRESS = "whoever routes here reaches containers by their own address:"
 
 MANY = 3
 """Containers that have a finding each; more are told in one."""
@@ -259,7 +263,7 @@ def effects(healed: Iterable[Healed]) -> tuple[Effect, ...]:
     found += _between(healed)
     ends = [f"{one.walked.container.name}:{one.walked.flow.dport}" for one in healed if one.walked.kind == "direct"]
     if ends:
-        found.append(Effect("whoever routes here reaches containers by their own address:", tuple(dict.fromkeys(ends))))
+        found.append(Effect(_BY_ADDRESS, tuple(dict.fromkeys(ends))))
     return tuple(found)
 
 
@@ -951,6 +955,7 @@ def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecy
 def direct_access_open(
     rules: EngineRules,
     networks: Networks,
+    containers: Containers,
     promises: PROMISES,
     restored: RESTORED,
     lifecycle: Lifecycle,
@@ -990,12 +995,19 @@ def direct_access_open(
             and its.walked.kind == "direct"
             and any({end.address, end.address6} & named for end in its.walked.container.endpoints)
         ]
-        names = _names(its.walked.container for its in healed)
-        several = f"{len(named)} containers are" if len(named) > 1 else f"{next(iter(names), '')} is"
-        yield _finding(
+        opened = [
+            (container, port)
+            for container in containers.running
+            if any({end.address, end.address6} & named for end in container.endpoints)
+            for port in container.ports
+            if port.protocol == "tcp" and (":" in port.host_ip) == (one.version == V6)
+        ]
+        names = _names(container for container, _ in opened)
+        several = f"{len(names)} containers are" if len(names) > 1 else f"{next(iter(names), '')} is"
+        found = _finding(
             one,
             "raw PREROUTING",
-            f"{several} open to whoever routes to {'their' if len(named) > 1 else 'its'} own address"
+            f"{several} open to whoever routes to {'their' if len(names) > 1 else 'its'} own address"
             if healed
             else f"{len(missing)} of Docker's rules in table raw {'are' if len(missing) > 1 else 'is'} missing",
             missing,
@@ -1003,3 +1015,5 @@ def direct_access_open(
             Severity.WARNING if healed else Severity.INFO,
             lifecycle,
         )
+        ends = tuple(dict.fromkeys(f"{container.name}:{port.container}" for container, port in opened))
+        yield replace(found, hits=(Effect(_BY_ADDRESS, ends),)) if healed else found

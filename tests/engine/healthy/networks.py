@@ -108,6 +108,26 @@ def _iptables(host: EngineHost) -> None:
     host.sh("ip6tables -A INPUT -p tcp --dport 9999 -j DROP")
 
 
+def _joined(host: EngineHost) -> None:
+    """Two networks that somebody lets talk, by a rule where Docker says that such rules belong."""
+    bridges = []
+    for name in ("near", "far"):
+        host.docker("network", "create", name)
+        host.docker("run", "-d", "--name", f"in-{name}", "--network", name, IMAGE, "serve")
+        bridges.append("br-" + host.docker("network", "inspect", "-f", "{{.Id}}", name)[:12])
+    for one, other in (bridges, bridges[::-1]):
+        host.sh(f"iptables -I DOCKER-USER -i {one} -o {other} -j ACCEPT")
+
+
+def _own_masquerade(host: EngineHost) -> None:
+    """Somebody's own rule in the place of Docker's: what leaves has an address of this host all the same."""
+    host.docker("network", "create", "--subnet", "10.32.0.0/24", "masked")
+    host.docker("run", "-d", "--name", "in-masked", "--network", "masked", IMAGE, "idle")
+    bridge = "br-" + host.docker("network", "inspect", "-f", "{{.Id}}", "masked")[:12]
+    host.sh(f"iptables -t nat -D POSTROUTING -s 10.32.0.0/24 ! -o {bridge} -j MASQUERADE")
+    host.sh("iptables -t nat -A POSTROUTING -s 10.32.0.0/24 -o eth0 -j SNAT --to-source 198.51.100.2")
+
+
 def _routes(host: EngineHost) -> None:
     """Routes whose prefixes look alike, wider ones, blackholes, a table that no rule selects, a second default route."""
     for route in (
@@ -203,6 +223,8 @@ HEALTHY = (
     Healthy("links", _links),
     Healthy("nft-tables-of-others", _nft),
     Healthy("iptables-rules-of-others", _iptables),
+    Healthy("networks-joined-by-hand", _joined),
+    Healthy("own-masquerade", _own_masquerade, notes=("NET025",)),
     Healthy("routes-that-look-alike", _routes),
     Healthy("wg-quick", _wg_quick),
     Healthy("two-uplinks", _two_uplinks),
