@@ -1000,7 +1000,7 @@ def direct_access_open(
             for container in containers.running
             if any({end.address, end.address6} & named for end in container.endpoints)
             for port in container.ports
-            if port.protocol == "tcp" and (":" in port.host_ip) == (one.version == V6)
+            if port.protocol == "tcp" and (":" in port.host_ip) == (one.its.family == "ip6")
         ]
         names = _names(container for container, _ in opened)
         several = f"{len(names)} containers are" if len(names) > 1 else f"{next(iter(names), '')} is"
