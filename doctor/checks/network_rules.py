@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """How an option is spelled that is off (Go's strconv.ParseBool)."""
 
-V6 = 6
 _BY_ADDRESS = "whoever routes here reaches containers by their own address:"
 
 MANY = 3
