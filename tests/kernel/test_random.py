@@ -10,6 +10,7 @@ import os
 import random
 import re
 import subprocess
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,7 @@ from doctor.packets.walk import Result, follow
 from tests.kernel.lan import PORTS, Flow, Lan, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 pytestmark = pytest.mark.root
 
@@ -223,6 +224,35 @@ def alike(kernel: str, model: Result) -> bool:
     return kernel == model.sees
 
 
+def counted(lan: Lan, program: str) -> dict[str, int]:
+    """Give the packets that each rule and each policy has met, by table, chain and number (a policy has none)."""
+    found: dict[str, int] = {}
+    table, seen = "", Counter[str]()
+    for line in lan.run("host", f"{program}-save -c").splitlines():
+        if line.startswith("*"):
+            table, seen = line[1:], Counter()
+        elif line.startswith(":"):
+            name, _, packets = line[1:].replace("[", "").partition(" ")
+            found[f"{table} {name}"] = int(packets.split(" ")[1].partition(":")[0])
+        elif line.startswith("["):
+            chain = line.split(" ")[2]
+            seen[chain] += 1
+            found[f"{table} {chain} {seen[chain]}"] = int(line[1:].partition(":")[0])
+    return found
+
+
+def deciders(model: Iterable[Result]) -> Counter[str]:
+    """Count the flows that each rule or policy of the router is said to stop, by its place."""
+    places: Counter[str] = Counter()
+    for one in model:
+        step = one.walk.decider.step
+        if one.walk.decider.outcome in {"dropped", "rejected"} and step is not None and step.cited is not None:
+            words = step.cited.place.split(" ")
+            if step.cited.record.startswith("net/ip"):
+                places[" ".join(words[-3:] if words[-1].isdecimal() else words[-2:])] += 1
+    return places
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
 @pytest.mark.parametrize("seed", SEEDS)
@@ -248,7 +278,9 @@ def test_model_and_kernel_agree(lan: Lan, seed: int, backend: str, version: int)
         for flow in tried
     }
     assert not [one for one in model.values() if one.works is None], shown(rules)
+    before = counted(lan, f"{program}-{backend}")
     kernel = lan.connect(tried, 0.4)
+    after = counted(lan, f"{program}-{backend}")
     wrong = [flow for flow in tried if not alike(kernel[flow], model[flow])]
     again = lan.connect(wrong, 3.5) if wrong else {}
     said = [
@@ -257,3 +289,15 @@ def test_model_and_kernel_agree(lan: Lan, seed: int, backend: str, version: int)
         if not alike(again[flow], model[flow])
     ]
     assert not said, "\n".join([*said, f"seed {seed}", shown(rules)])
+    # Every flow that is stopped sends one packet at least to the rule that is said to stop it; once more, and for longer,
+    # where neighbours had to be found first.
+    for seconds in (3.5, 0.0):
+        short = {
+            place: f"{after[place] - before[place]} packets, the model says {many} flows"
+            for place, many in deciders(model.values()).items()
+            if after[place] - before[place] < many
+        }
+        if short and seconds:
+            lan.connect([flow for flow in tried if short.keys() & deciders([model[flow]]).keys()], seconds)
+            after = counted(lan, f"{program}-{backend}")
+    assert not short, f"{short}\nseed {seed}\n{shown(rules)}"
