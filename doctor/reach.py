@@ -8,6 +8,7 @@ from doctor import __version__
 from doctor.examine import Facts
 from doctor.exits import CLEAN, FOUND, INCOMPLETE, UsageError
 from doctor.facts.containers import Containers
+from doctor.facts.daemon import Daemon
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
@@ -32,6 +33,11 @@ def reach(snapshot: Snapshot, registry: Registry, source: str = "", target: str 
     """
     facts = Facts(registry, snapshot)
     containers: Containers = facts.get(Containers)
+    daemon: Daemon = facts.get(Daemon)
+    if daemon.rootless:
+        raise EvidenceMissing(
+            "the rules", "dockerd runs rootless: its networks and ports are in a namespace of its own"
+        )
     known = Known(
         facts.get(SITE),
         containers,

@@ -12,16 +12,17 @@ from doctor.facts.containers import Container, Containers, Endpoint
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
+from doctor.facts.routes import Packet as Asked
 from doctor.facts.sockets import ANY, Sockets
 from doctor.model import Citation, Reach, ReachEnd, ReachFlow, ReachPort, ReachReason
-from doctor.packets.packet import Version, number
+from doctor.packets.packet import Version, number, spell
 from doctor.packets.pairs import Goal, Judgement, Pairs
 from doctor.packets.site import HOST, Site
 from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, spelled
 from doctor.packets.walk import STRANGERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from doctor.facts.containers import Port
     from doctor.facts.networks import Network
@@ -34,6 +35,11 @@ PORTS = 16
 
 WAY_OUT = 443
 """The port outside that stands for all of them."""
+
+OTHERS: dict[Version, str] = {4: "93.184.215.14", 6: "2606:2800:21f:cb07::14"}
+"""Strangers of ordinary ranges: many firewalls ban those for documentation (RFC 5737)."""
+
+_VERSIONS: tuple[Version, ...] = (4, 6)
 
 MEANT = {"RAW_DIRECT_ACCESS", "RAW_REMOTE_LOOPBACK", "ISOLATION", "INTERNAL_NET", "UNPUBLISHED_PORT", "ICC_DISABLED"}
 """Codes of rules that an engine writes to keep packets out."""
@@ -91,7 +97,8 @@ _WHY = {
 }
 """Why by code (`docs/packet-path.md`), for what Docker did not mean."""
 
-_NETS = {"NETWORK_INTERNAL": "the network is internal, by design", "NO_NETWORK": "it has no network, by design"}
+_INTERNAL = "the network is internal, by design"
+_UNMASKED = "not masqueraded, and answers are dropped, by design"
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 
 
@@ -145,16 +152,28 @@ class _Matrix:
         self.known = known
         self.site = known.site
         unread = known.sockets.missing if known.sockets is not None else "not read"
-        self.pairs = Pairs(known.site, unread)
+        self.uplinks = _uplinks(known.site)
+        self.pairs = Pairs(known.site, unread, {version: self.clients(version) for version in _VERSIONS})
         self.networks: dict[str, Network] = {one.id: one for one in known.networks.all} if known.networks else {}
         self.reasons = _Reasons()
         self.texts = _texts(known.rules)
         self.notes: list[str] = []
         self.boxes = self.read()
-        self.uplinks = _uplinks(known.site)
+        self.inner = {box.one.name for box in self.boxes if self.internal(box.one)}
         self.outward: dict[int, bool] = {}
 
     # What there is
+
+    def clients(self, version: Version) -> tuple[int, ...]:
+        """Give addresses outside: two strangers; on a host without a default route, one of the uplink's own network."""
+        strangers = tuple(number(held[version]) for held in (STRANGERS, OTHERS))
+        own = self.uplinks.get(version, "")
+        way = self.site.host.routing.find(Asked(spell(strangers[0], version), iif="lo"))
+        if not own or (way.route is not None and way.route.type == "unicast"):
+            return strangers
+        near = [number(own) ^ flip for flip in (1, 2, 3)]
+        free = [one for one in near if not self.site.host.holds(one, version) and one & 0xFF not in {0, 0xFF}]
+        return tuple(free[:1]) or strangers
 
     def read(self) -> list[_Box]:
         """Give the containers that have a namespace of their own, by their first network and name."""
@@ -235,6 +254,10 @@ class _Matrix:
         mode = network.option(f"gateway_mode_ipv{version}")
         return network.option("enable_ip_masquerade") != "false" and mode in {"", "nat", "nat-unprotected"}
 
+    def kept_in(self, source: str) -> str:
+        """Say why a container has no way to other networks; empty where it should have one."""
+        return _INTERNAL if source in self.inner else ""
+
     def internal(self, one: Container) -> bool:
         """Whether all its networks are internal."""
         held = [self.networks.get(end.network_id) for end in one.endpoints]
@@ -243,8 +266,16 @@ class _Matrix:
     def leaves(self, version: Version) -> bool:
         """Whether the host itself has a way out."""
         if version not in self.outward:
-            self.outward[version] = self.pairs.judge(HOST, _abroad(version)).state != "no"
+            self.outward[version] = self.abroad(HOST, version)[0].state != "no"
         return self.outward[version]
+
+    def abroad(self, space: str, version: Version) -> tuple[Judgement, Goal]:
+        """Judge the way to somebody outside: a stranger of a range for documentation, or an ordinary one."""
+        goals = [Goal(OUTSIDE, number(held[version]), WAY_OUT, version) for held in (STRANGERS, OTHERS)]
+        found = [(self.pairs.judge(space, goals[0]), goals[0])]
+        if found[0][0].state == "no":
+            found.append((self.pairs.judge(space, goals[1]), goals[1]))
+        return next((one for one in found if one[0].arrives), found[0])
 
     # Judging
 
@@ -300,13 +331,12 @@ class _Matrix:
             for end in shared:
                 yield from self.at(source, place, target, end, promised=self.together(end.end))
             return
-        best: list[ReachFlow] = []
-        for end in target.places:
-            strange = self.strange(box)
-            held = list(self.at(source, place, target, end, promised=False, strange=strange))
-            if not best or _good(held) > _good(best):
-                best = held
-        yield from best
+        mine = {place.version for place in box.places} if box is not None else set(_VERSIONS)
+        ends = [end for end in target.places if end.version in mine] or list(target.places)
+        strange = self.strange(box)
+        if len(ends) > 1 and not strange:  # on one of several addresses is enough
+            ends.sort(key=lambda end: -sum(self.pairs.judge(place, goal).arrives for goal in end.goals))
+        yield from self.at(source, place, target, ends[0], promised=False, strange=strange)
 
     def strange(self, box: _Box | None) -> str:
         """Say why the way out of a container is not modelled: it may be by a network of another kind."""
@@ -317,6 +347,7 @@ class _Matrix:
     ) -> Iterator[ReachFlow]:
         """Judge each port at an address of a container."""
         name = target.one.name
+        design = self.kept_in(source)
         for goal in place.goals:
             example = f"{name}:{goal.dport}" if goal.dport else name
             if goal.protocol == UDP:
@@ -325,7 +356,7 @@ class _Matrix:
                 answer = self.unknown(place.strange or strange, source, example)
             else:
                 found = self.pairs.judge(space, goal)
-                answer = self.answer(found, promised, source, example)
+                answer = self.answer(found, promised, source, example, design if found.code == "SRC_NO_ROUTE" else "")
             protocol = _PROTOCOLS[goal.protocol]
             yield ReachFlow(source, name, place.end.network, place.address, goal.dport, protocol, promised, answer)
 
@@ -339,12 +370,13 @@ class _Matrix:
         held = {place.version for place in box.places} if box is not None else {4}
         versions: tuple[Version, ...] = (4,) if 4 in held else (6,)  # noqa: PLR2004 - IPv4
         for version in versions if held else ():
-            goal = _abroad(version)
             promised = box is not None and self.out(box.one, version) and self.leaves(version)
-            design = _NETS["NETWORK_INTERNAL"] if box is not None and self.internal(box.one) else ""
-            found = self.pairs.judge(box.space if box is not None else HOST, goal)
+            found, goal = self.abroad(box.space if box is not None else HOST, version)
+            design = _INTERNAL if box is not None and self.internal(box.one) else ""
+            if found.code == "RAW_DIRECT_ACCESS" and self.meant(found):
+                design = _UNMASKED
             answer = self.answer(found, promised, source, spelled(goal.dst, WAY_OUT, version), design)
-            yield ReachFlow(source, OUTSIDE, "", STRANGERS[version], WAY_OUT, "tcp", promised, answer)
+            yield ReachFlow(source, OUTSIDE, "", spell(goal.dst, version), WAY_OUT, "tcp", promised, answer)
 
     def ports_of(self, wanted: Wanted) -> Iterator[ReachPort]:
         """Judge every published port from outside, from the host, and from the containers."""
@@ -385,7 +417,9 @@ class _Matrix:
         for other in self.boxes if not alone else ():
             if other.unread:
                 continue
-            answer = self.answer(self.pairs.judge(other.space, goal), False, other.one.name, target)  # noqa: FBT003
+            judged = self.pairs.judge(other.space, goal)
+            design = self.kept_in(other.one.name) if judged.code == "SRC_NO_ROUTE" else ""
+            answer = self.answer(judged, False, other.one.name, target, design)  # noqa: FBT003
             if other is box:
                 itself = answer
             else:
@@ -414,7 +448,7 @@ class _Matrix:
 
     def published(self, one: Container, version: Version) -> bool:
         """Whether Docker promises that a published port is reached from outside."""
-        return any(self.natted_in(end, version) for end in one.endpoints) and self.leaves(version)
+        return any(self.natted_in(end, version) for end in one.endpoints)
 
     def natted_in(self, end: Endpoint, version: int) -> bool:
         """Whether ports are published into a network by NAT."""
@@ -534,10 +568,6 @@ def _letter(at: int) -> str:
     return string.ascii_uppercase[at] + (str(more + 1) if more else "")
 
 
-def _good(flows: Iterable[ReachFlow]) -> int:
-    return sum(one.answer in {"yes", "refused"} for one in flows)
-
-
 def _listed(one: Container) -> str:
     """Name the network that a container is listed under: the default one, or the first by name."""
     return min((end.network for end in one.endpoints), key=lambda name: (name != "bridge", name), default="")
@@ -546,10 +576,6 @@ def _listed(one: Container) -> str:
 def _shared(box: _Box, target: _Box) -> list[_Place]:
     mine = {(place.end.network_id, place.version) for place in box.places}
     return [place for place in target.places if (place.end.network_id, place.version) in mine]
-
-
-def _abroad(version: Version) -> Goal:
-    return Goal(OUTSIDE, number(STRANGERS[version]), WAY_OUT, version)
 
 
 def _valid(address: str) -> bool:

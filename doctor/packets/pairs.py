@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from doctor.packets.conditions import Condition
     from doctor.packets.program import Action, Program
     from doctor.packets.site import Site
+    from doctor.packets.stack import End as Ended
 
 State = Literal["yes", "refused", "no", "depends"]
 """`refused`: it arrives where it should, and nobody listens there."""
@@ -78,7 +79,7 @@ class Judgement(Struct, frozen=True):
         return self.state in {"yes", "refused"}
 
 
-def judgement(result: Result, goal: Goal, unread: str = "") -> Judgement:
+def judgement(result: Result, source: str, goal: Goal, site: Site, unread: str = "") -> Judgement:
     """Say whether a walk reached its goal; `unread` says why the host's listeners are not known, empty when they are."""
     walk = result.walk
     if result.works is None:
@@ -94,8 +95,9 @@ def judgement(result: Result, goal: Goal, unread: str = "") -> Judgement:
     if there and last.end.outcome == "refused" and walk.sees in {"refused", "reset"} and _back(last):
         return Judgement("refused", last.end.code)
     end = walk.decider
-    if unread and end.outcome == "refused" and end.space == HOST:
-        return Judgement("depends", question=f"what listens on the host: {unread}")
+    doubt = _doubt(end, source, site, unread)
+    if doubt:
+        return Judgement("depends", question=doubt)
     step = end.step
     if walk.works:
         landed = ends[-1] if ends else ""
@@ -103,20 +105,34 @@ def judgement(result: Result, goal: Goal, unread: str = "") -> Judgement:
     return Judgement("no", end.code, step.cited if step else None, step.text if step else "")
 
 
+def _doubt(end: Ended, source: str, site: Site, unread: str) -> str:
+    """Say what a walk that ends badly depends on, where that is more than the model knows; empty where it is sure."""
+    if end.code == "UNKNOWN":
+        return end.step.text if end.step is not None else "what was not read"
+    if unread and end.outcome == "refused" and end.space == HOST:
+        return f"what listens on the host: {unread}"
+    if end.code.startswith("FORWARDING_OFF") and end.space in site.spaces and end.space != HOST:
+        return f"whether {site.spaces[end.space].name} forwards packets: settings inside of containers are not read"
+    if site.host.missing and (end.space != source or source == HOST):  # a rule may have sent it elsewhere before
+        return f"what was not read: {site.host.missing}"
+    return ""
+
+
 def _back(walk: Walk) -> bool:
     return walk.reply is None or walk.reply.outcome in {"delivered", "leaves"}
 
 
 class Pairs:
-    """Judges pairs of one site, each class once; `walks` counts what was walked.
+    """Judges pairs of one site, each class once; `walks` counts what was walked."""
 
-    `alone` says of each namespace or goal that it is not to be exchanged with another one.
-    """
+    def __init__(self, site: Site, unread: str = "", clients: dict[Version, tuple[int, ...]] | None = None) -> None:
+        """Take a site; nothing is walked yet. `unread` says why the host's listeners are not known.
 
-    def __init__(self, site: Site, unread: str = "") -> None:
-        """Take a site; nothing is walked yet. `unread` says why the host's listeners are not known."""
+        `clients` are addresses outside, by version: who is outside is judged by the first of them that gets through.
+        """
         self.site = site
         self.unread = unread
+        self.clients = clients or {}
         self.walks = 0
         self._classes = _Classes(site)
         self._sources: dict[str, _Class] = {}
@@ -152,10 +168,20 @@ class Pairs:
 
     def walk(self, source: str, goal: Goal) -> tuple[Judgement, bool]:
         """Walk one pair; also whether the walk is that of every pair of the same classes."""
+        first, *others = (self.clients.get(goal.version) if source == OUTSIDE else None) or (None,)
+        found = self._walked(source, goal, first)
+        for src in others if found[0].state == "no" else ():
+            other = self._walked(source, goal, src)
+            if other[0].arrives:
+                return other
+        return found
+
+    def _walked(self, source: str, goal: Goal, src: int | None) -> tuple[Judgement, bool]:
         self.walks += 1
         dst, dport, version, protocol = goal.flow
-        result = follow(self.site, Flow(source, dst, dport, version, protocol))
-        return judgement(result, goal, self.unread), self._exchangeable(result.walk, goal)
+        result = follow(self.site, Flow(source, dst, dport, version, protocol, src))
+        judged = judgement(result, source, goal, self.site, self.unread)
+        return judged, self._exchangeable(result.walk, goal)
 
     def _exchangeable(self, walk: Walk, goal: Goal) -> bool:
         """Whether NAT led to nobody but the goal and the host: somebody else may be the source of another pair."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MOST = 12
 """Containers that have a row each; with more of them, a row is a network."""
 
-NAME = 16
-"""Columns for a name; a longer one is cut in the middle."""
+NAME, SHORT = 16, 10
+"""Columns for a name, and for one in a short table; a longer one is cut in the middle."""
 
 EXCEPTIONS = 20
 """Exceptions that are spelt out."""
@@ -69,6 +69,8 @@ class _Text:
             shown = f"{flow.port}/udp" if flow.protocol == "udp" else str(flow.port or "ping")
             cells.setdefault((flow.source, flow.target), {}).setdefault(answer, []).append(shown)
         self.cells = cells
+        self.short = False
+        self.kinds = {one.letter: one.kind for one in found.reasons}
         self.sources = {source for source, _ in cells}
         self.targets = {target for _, target in cells}
         self.single = len(found.ends) <= MOST
@@ -143,77 +145,21 @@ class _Text:
     def table(self) -> Iterator[str]:
         """Print the table; columns are numbers where their names are too wide, and sentences where these are."""
         rows, columns = self.rows(), self.grouped(self.targets)
-        numbers = {one.label: str(at) for at, one in enumerate(columns, 1)}
-        outside = _OUTSIDE in self.targets
         ports = self.published()
         whole = self.found.asked == ("", "")  # else a row is not whom a port belongs to
-        for named, beside in ((True, whole), (True, False), (False, whole), (False, False)):
-            made = list(self.drawn(rows, columns, numbers, named=named, outside=outside, ports=ports if beside else {}))
+        for short, beside in ((False, whole), (False, False), (True, whole), (True, False)):
+            made = list(_Drawing(self, rows, columns, ports if beside else {}, short=short).lines())
             if max(len(line) for line in made) <= self.width:
                 yield from made
+                self.short = short
                 break
         else:
             beside = False
-            yield from self.sentences(rows, columns, outside=outside)
+            yield from self.sentences(rows, columns, outside=_OUTSIDE in self.targets)
         if ports and not beside:
             yield ""
-            for name, text in ports.items():
-                if text != "-":
-                    yield from self.part("outside reaches", f"{text} ({name})")
-
-    def drawn(
-        self,
-        rows: Sequence[_Line],
-        columns: Sequence[_Line],
-        numbers: dict[str, str],
-        *,
-        named: bool,
-        outside: bool,
-        ports: dict[str, str],
-    ) -> Iterator[str]:
-        """Draw the table."""
-        heads = [middle(safe(one.label), NAME) if named else numbers[one.label] for one in columns]
-        widths = [max(3, len(head)) for head in heads]
-        first = max([len(middle(safe(row.network), NAME)) for row in rows if self.single] + [0])
-        labels = [self.label(row, numbers, first, named=named) for row in rows]
-        corner = " from \\ to"
-        left = max(len(label) for label in [*labels, corner]) + 2
-        heading = self.joined(columns, [f"{head:^{wide}}" for head, wide in zip(heads, widths, strict=True)])
-        tail = (" | outside" if columns else "| outside") * outside + " | outside reaches" * bool(ports)
-        yield f"{corner:<{left}}{heading}{tail}".rstrip()
-        before = None
-        for row, label in zip(rows, labels, strict=True):
-            cells = [f"{self.cell(row, column):^{wide}}" for column, wide in zip(columns, widths, strict=True)]
-            text = f"{label if row.network != before or not self.single else self.again(label, first)}"
-            before = row.network or None
-            line = f"{text:<{left}}{self.joined(columns, cells)}"
-            if outside:
-                way = self.cell(row, _Line(_OUTSIDE, "", (_OUTSIDE,)))
-                line += f"{' ' * bool(columns)}| {way:<7}"
-            if ports:
-                line += f" | {ports.get(row.label, '')}"
-            yield line.rstrip()
-
-    def label(self, row: _Line, numbers: dict[str, str], first: int, *, named: bool) -> str:
-        """Give what stands at the left of a row."""
-        name = middle(safe(row.label), NAME)
-        number = "" if named or row.label not in numbers else f"{numbers[row.label]:>2} "
-        if not row.network:
-            return f" {name}"
-        if self.single:
-            return f" {middle(safe(row.network), NAME):<{first}}  {number}{name}"
-        return f" {number}{name}  ({len(row.names)})"
-
-    def again(self, label: str, first: int) -> str:
-        """Leave out a network that stands above."""
-        return " " * (first + 1) + label[first + 1 :]
-
-    def joined(self, columns: Sequence[_Line], cells: Sequence[str]) -> str:
-        """Join cells, with a bar where another network begins."""
-        if not self.single:
-            return "  ".join(cells)
-        groups = groupby(zip(columns, cells, strict=True), key=lambda one: one[0].network)
-        return " | ".join("  ".join(cell for _, cell in held) for _, held in groups)
+            text = "; ".join(f"{name} {text}" for name, text in ports.items() if text != "-")
+            yield from self.part("outside reaches", text or "no port")
 
     def sentences(self, rows: Sequence[_Line], columns: Sequence[_Line], *, outside: bool) -> Iterator[str]:
         """Print each row as a list of what it reaches."""
@@ -268,17 +214,7 @@ class _Text:
 
     def exceptions(self) -> Iterator[str]:
         """Spell out what differs from what stands in the table."""
-        rows = {name: row for row in self.rows() for name in row.names}
-        columns = {name: column for column in self.columns() for name in column.names}
-        shown: dict[tuple[str, str], str] = {}
-        lines: list[str] = []
-        for source, target in self.cells:
-            row, column = rows[source], columns[target]
-            if (row.label, column.label) not in shown:
-                shown[row.label, column.label] = self.cell(row, column)
-            answer = self.answer(source, target)
-            if answer == "part" or answer != shown[row.label, column.label]:
-                lines.append(self.exception(source, target))
+        lines = list(self.differing())
         lines += [
             f"{_OUTSIDE} -> {one.container}, port {one.port}  {one.outside}"
             for one in self.found.ports
@@ -292,6 +228,36 @@ class _Text:
         for at, line in enumerate(shortened(lines, limit)):
             yield from self.part("" if at else "but", line)
 
+    def differing(self) -> Iterator[str]:
+        """Spell out the pairs that differ: all of one container with a network in one line, where they are alike."""
+        rows = {name: row for row in self.rows() for name in row.names}
+        columns = {name: column for column in self.columns() for name in column.names}
+        shown: dict[tuple[str, str], str] = {}
+        apart: list[tuple[str, str]] = []
+        there: dict[tuple[str, str], set[str]] = {}
+        back: dict[tuple[str, str], set[str]] = {}
+        for source, target in self.cells:
+            row, column = rows[source], columns[target]
+            if (row.label, column.label) not in shown:
+                shown[row.label, column.label] = self.cell(row, column)
+            answer = self.answer(source, target)
+            there.setdefault((source, column.label), set()).add(answer)
+            back.setdefault((row.label, target), set()).add(answer)
+            if answer == "part" or answer != shown[row.label, column.label]:
+                apart.append((source, target))
+        told: set[str] = set()
+        for source, target in apart:
+            row, column = rows[source], columns[target]
+            answer = self.answer(source, target)
+            line = self.exception(source, target)
+            if answer != "part" and len(column.names) > 1 and there[source, column.label] == {answer}:
+                line = f"{source} -> {column.label} ({len(column.names)})  {answer}"
+            elif answer != "part" and len(row.names) > 1 and back[row.label, target] == {answer}:
+                line = f"{row.label} ({len(row.names)}) -> {target}  {answer}"
+            if line not in told:
+                told.add(line)
+                yield line
+
     def exception(self, source: str, target: str) -> str:
         """Spell out one pair."""
         held = self.cells[source, target]
@@ -300,19 +266,26 @@ class _Text:
         return f"{source} -> {target}  " + ", ".join(f"{' '.join(ports)} {answer}" for answer, ports in held.items())
 
     def ports_apart(self) -> Iterator[str]:
-        """Spell out the published ports that the host or containers do not reach."""
+        """Spell out the published ports that the host or containers do not reach, where Docker did not mean it."""
         for one in self.found.ports:
-            bad = {answer: count for answer, count in one.containers.items() if answer not in _HERE}
             name = f"port {one.port} of {one.container}"
-            if one.host not in {"-", "yes"}:
+            if self.strange(one.host):
                 yield f"{_HOST} -> {name}  {one.host}"
-            for answer, count in bad.items():
-                yield f"{plural(count, 'container')} -> {name}  {answer}"
-            if one.itself not in {"-", *_HERE}:
+            for answer, count in one.containers.items():
+                if self.strange(answer):
+                    yield f"{plural(count, 'container')} -> {name}  {answer}"
+            if self.strange(one.itself):
                 yield f"{one.container} -> its own port {one.port} of the host  {one.itself}"
+
+    def strange(self, answer: str) -> bool:
+        """Whether an answer is worth a line of its own."""
+        kind = self.kinds.get(answer, "")
+        return bool(kind) and (self.verbose or kind != "design")
 
     def told(self) -> Iterator[str]:
         """Say what the letters stand for, and what is left out."""
+        if self.short:
+            yield " +   yes"
         for one in self.found.reasons:
             yield from self.reason(one)
         for end in self.found.ends:
@@ -375,6 +348,68 @@ class _Text:
         room = max(20, self.width - len(head))
         for number, line in enumerate(textwrap.wrap(safe(text), room, break_long_words=False, break_on_hyphens=False)):
             yield f"{' ' * len(head) if number else head}{line}"
+
+
+class _Drawing:
+    """Draws the table; a short one has numbers for names above, and `+` for yes."""
+
+    def __init__(
+        self, text: _Text, rows: Sequence[_Line], columns: Sequence[_Line], ports: dict[str, str], *, short: bool
+    ) -> None:
+        self.text = text
+        self.rows = rows
+        self.columns = columns
+        self.ports = ports
+        self.short = short
+        self.room = SHORT if short else NAME
+        self.outside = _OUTSIDE in text.targets
+        self.numbers = {one.label: str(at) for at, one in enumerate(columns, 1)}
+        self.first = max([len(middle(safe(row.network), self.room)) for row in rows if text.single] + [0])
+
+    def lines(self) -> Iterator[str]:
+        """Draw it."""
+        heads = [self.numbers[one.label] if self.short else middle(safe(one.label), NAME) for one in self.columns]
+        widths = [max(2 if self.short else 3, len(head)) for head in heads]
+        labels = [self.label(row) for row in self.rows]
+        corner = " from \\ to"
+        left = max(len(label) for label in [*labels, corner]) + 2
+        tail = ["outside"] * self.outside + ["outside reaches"] * bool(self.ports)
+        yield self.line(f"{corner:<{left}}", heads, widths, tail)
+        before = ""
+        for row, label in zip(self.rows, labels, strict=True):
+            cells = [self.cell(row, column) for column in self.columns]
+            tail = [f"{self.cell(row, _Line(_OUTSIDE, '', (_OUTSIDE,))):<7}"] * self.outside
+            tail += [self.ports.get(row.label, "")] * bool(self.ports)
+            same = self.text.single and row.network and row.network == before
+            before = row.network
+            shown = " " * (self.first + 1) + label[self.first + 1 :] if same else label
+            yield self.line(f"{shown:<{left}}", cells, widths, tail)
+
+    def cell(self, row: _Line, column: _Line) -> str:
+        """Give what stands in a cell."""
+        found = self.text.cell(row, column)
+        return {"yes": "+", "part": "p"}.get(found, found) if self.short else found
+
+    def line(self, left: str, cells: Sequence[str], widths: Sequence[int], tail: Sequence[str]) -> str:
+        """Join cells, with a bar where another network begins."""
+        bar, space = ("|", " ") if self.short else (" | ", "  ")
+        made = [f"{cell:^{wide}}" for cell, wide in zip(cells, widths, strict=True)]
+        if self.text.single:
+            groups = groupby(zip(self.columns, made, strict=True), key=lambda one: one[0].network)
+            joined = bar.join(space.join(cell for _, cell in held) for _, held in groups)
+        else:
+            joined = space.join(made)
+        return " | ".join([left + joined, *tail] if made else [left.rstrip().ljust(len(left) - 1), *tail]).rstrip()
+
+    def label(self, row: _Line) -> str:
+        """Give what stands at the left of a row."""
+        name = middle(safe(row.label), self.room)
+        number = f"{self.numbers[row.label]:>2} " if self.short and row.label in self.numbers else ""
+        if not row.network:
+            return f" {name}"
+        if self.text.single:
+            return f" {middle(safe(row.network), self.room):<{self.first}}  {number}{name}"
+        return f" {number}{name}  ({len(row.names)})"
 
 
 def _places(places: Iterable[str]) -> str:

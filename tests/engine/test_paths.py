@@ -20,6 +20,7 @@ from doctor.packets.build import SITE
 from doctor.packets.stack import Flow
 from doctor.packets.walk import Result, follow
 from doctor.registry import load
+from tests.engine.cells import Cells
 from tests.enginehost import HOST_IP, IMAGE, OUTSIDE_IP, EngineHost
 
 if TYPE_CHECKING:
@@ -252,16 +253,27 @@ def disagree(model: Model, flow: tuple[str, str, int], kernel: str) -> str:
 
 
 def compare(host: EngineHost, path: Path) -> list[str]:
-    """Give every flow that the model and the kernel do not agree about, also when it is tried once more and for longer."""
+    """Give every flow that the model and the kernel do not agree about, also when it is tried once more and for longer.
+
+    Cells of the matrix of `doctor reach` are such flows, too.
+    """
     model = Model.of(host, path)
+    cells = Cells.of(path, OUTSIDE_PORT)
     real = host.probe(wanted(host), timeout=0.7)
     assert len(real) > 400
     assert sum(model.follow(*flow).works is None for flow in real) < len(real) / 20
-    doubtful = [flow for flow, kernel in real.items() if disagree(model, flow, kernel)]
+    assert sum(flow in cells.answers for flow in real) > 130
+    doubtful = [flow for flow, kernel in real.items() if apart(model, cells, flow, kernel)]
     if not doubtful:
-        return []
+        return list(cells.crowds(real, tuple(CONTAINERS)))
     again, model = host.probe(doubtful, timeout=2.0), Model.of(host, path)
-    return [said for flow, kernel in again.items() if (said := disagree(model, flow, kernel))]
+    cells = Cells.of(path, OUTSIDE_PORT)
+    return [said for flow, kernel in again.items() if (said := apart(model, cells, flow, kernel))]
+
+
+def apart(model: Model, cells: Cells, flow: tuple[str, str, int], kernel: str) -> str:
+    """Say how the walk of a flow, or its cell in the matrix, and the kernel disagree; empty when they do not."""
+    return disagree(model, flow, kernel) or cells.apart(flow, kernel, model.follow(*flow).sees)
 
 
 def test_healthy(host: EngineHost, tmp_path: Path) -> None:
@@ -301,3 +313,40 @@ def test_what_is_tried(host: EngineHost) -> None:
     refused = host.doctor("trace", "outside", "host:8080", "--probe")
     assert refused.returncode == 2
     assert "cannot be tried from this host" in refused.stderr
+
+
+def matrix(host: EngineHost, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Run `doctor reach` as a user would: exit code, the JSON, the text."""
+    done = host.doctor("reach", *words, "--format", "json")
+    return done.returncode, json.loads(done.stdout or "{}"), host.doctor("reach", *words).stdout
+
+
+def test_the_matrix_of_a_healthy_host(host: EngineHost) -> None:
+    """Who reaches whom, and that no promise is broken."""
+    code, found, text = matrix(host)
+    kinds = {one["letter"]: one["kind"] for one in found["reasons"]}
+    assert set(kinds.values()) <= {"design", "depends"}
+    assert found["broken"] == 0
+    assert code == (3 if found["depends"] else 0)
+    answers = {(one["source"], one["target"]): kinds.get(one["answer"], one["answer"]) for one in found["flows"]}
+    assert answers["web", "cron"] == answers["api", "db"] == answers["in1", "in2"] == answers["six1", "six2"] == "yes"
+    assert answers["ni1", "ni2"] == answers["web", "api"] == answers["in1", "outside"] == "design"
+    assert {one["outside"] for one in found["ports"] if one["promised"]} == {"yes"}
+    assert all(len(line) <= 80 or line.lstrip().startswith("(doctor") for line in text.splitlines()), text
+
+
+def test_a_promise_that_is_broken(host: EngineHost) -> None:
+    """A rule that keeps published ports from outside: exit 1, and the legend names it with a trace that agrees."""
+    rule = "DOCKER-USER -i eth0 -p tcp --dport 80 -j DROP"
+    host.sh(f"iptables -I {rule}")
+    try:
+        code, found, text = matrix(host)
+        (reason,) = [one for one in found["reasons"] if one["kind"] == "broken"]
+        traced_ = host.doctor("trace", reason["source"], reason["target"])
+    finally:
+        host.sh(f"iptables -D {rule}")
+    assert (code, reason["places"]) == (1, ["filter DOCKER-USER 1"])
+    assert {one["outside"] for one in found["ports"] if one["promised"]} == {reason["letter"]}
+    assert "BROKEN: a rule of DOCKER-USER stops it: filter DOCKER-USER 1" in text
+    assert traced_.returncode == 1
+    assert "DOCKER-USER 1" in traced_.stdout

@@ -129,7 +129,8 @@ def test_rules_that_were_not_read() -> None:
     cut = replace(HEALTHY, records=HEALTHY.records | {"net/nft": replace(held, status="timeout", data=b"", why="2 s")})
     found, code = judged(cut)
     assert code == 3
-    assert {one.outside for one in found.ports} == {"?"}
+    kinds = {one.letter: one.kind for one in found.reasons}
+    assert {kinds[one.outside] for one in found.ports} == {"depends"}
     assert "not read: " in as_text(found)
 
 

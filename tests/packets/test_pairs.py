@@ -16,7 +16,7 @@ from tests.packets.hosts import UPLINK, Box, Host, Made, address, bridge, made
 def walked(host: Made, source: str, goal: Goal) -> Judgement:
     """Judge one pair by a walk of its own."""
     dst, dport, version, protocol = goal.flow
-    return judgement(follow(host.site, Flow(source, dst, dport, version, protocol)), goal)
+    return judgement(follow(host.site, Flow(source, dst, dport, version, protocol)), source, goal, host.site)
 
 
 def told(one: Judgement) -> tuple[object, ...]:
