@@ -248,17 +248,17 @@ class Concern:
         loose = names | _tokens(prose)
         if not loose & self.everyone and self.ports & set(re.findall(r"\bport (?:\S+:)?(\d+)\b", prose)):
             return True
+        told = {name for name in self.networks if name in names or _tells(prose, name)}
         if self.subject.port and (self.works or finding.severity is not Severity.ERROR):
             # Where else the container gets to, or what will bite it, is another question than this port.
             number = self.subject.port.partition("/")[0]
-            mine = bool(loose & self.mine)
-            if mine and number in re.findall(r"\d+", " ".join((prose, *names))):
+            if loose & self.mine and number in re.findall(r"\d+", " ".join((prose, *names))):
                 return True
-            if finding.severity is not Severity.ERROR or mine:
-                return finding.severity is Severity.ERROR and head in self.mine
+            if finding.severity is not Severity.ERROR:
+                return False
+            return head in self.mine or self._whole(finding, loose, told)
         if loose & self.mine or names & self.subject.images:
             return True
-        told = {name for name in self.networks if name in names or _tells(prose, name)}
         if told & self.subject.networks:
             return head not in self.everyone
         return self._whole(finding, loose, told)

@@ -226,6 +226,29 @@ SYMPTOMS = (
         _up,
     ),
     Symptom(
+        "rule-for-a-network",
+        lambda host: host.sh("iptables -I DOCKER-USER -i docker0 -j DROP"),
+        "cron",
+        "cron runs; it would reach nothing outside",
+        ("NET029",),
+        (":8081", "store", "shop"),
+        _rules,
+        ("cron", "198.51.100.1", 9000, "timeout"),
+    ),
+    Symptom(
+        "table-beside",
+        lambda host: host.sh(
+            "nft add table inet other; nft 'add chain inet other f { type filter hook forward priority 10; }'; "
+            "nft add rule inet other f tcp dport 80 ip daddr 10.7.0.2 drop"
+        ),
+        ":8081",
+        "8081 -> store/api, 10.7.0.2:80: a client would time out; from this host it would connect",
+        ("NET051",),
+        (":8080", "web", "cron", ":8082"),
+        lambda host: host.sh("nft delete table inet other"),
+        ("outside", HOST_IP, 8081, "timeout"),
+    ),
+    Symptom(
         "rule-inside",
         _inside,
         "store",

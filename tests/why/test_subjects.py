@@ -145,4 +145,7 @@ def test_a_port_that_is_served() -> None:
     subject = resolve(":8080", HOST)
     assert not Concern(subject, HOST, works=True)(out)
     assert Concern(subject, HOST, works=True)(finding("web1:80/tcp"))
+    network = finding("nft other f", Effect("containers of network bridge would not reach each other"), scope="bridge")
+    assert not Concern(subject, HOST, works=True)(network)
+    assert Concern(subject, HOST)(network)
     assert Concern(subject, HOST, works=True)(finding("dockerd", Effect("no docker command works")))
