@@ -28,7 +28,7 @@ from doctor.model import (
     Unknown,
     Yield,
 )
-from doctor.packets.promises import PROMISES, Promises, Walked
+from doctor.packets.promises import NATIVE, PROMISES, Promises, Walked
 from doctor.registry import check
 
 if TYPE_CHECKING:
@@ -153,13 +153,7 @@ def _cuts(promises: Promises) -> list[_Cut]:
     found: dict[Citation, list[Walked]] = {}
     for one in promises.broken("egress", "neighbours", "published"):
         cited = one.decided
-        if (
-            cited is None
-            or one.code not in _BY_RULE
-            or one.astray
-            or promises.own(cited)
-            or "docker-bridges" in cited.place
-        ):
+        if cited is None or one.code not in _BY_RULE or one.astray or promises.own(cited) or NATIVE in cited.place:
             continue
         found.setdefault(cited, []).append(one)
     return [
@@ -430,6 +424,10 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
     if idle := _idle(promises, networks):
         yield idle
         return
+    if promises.unwalked:
+        yield Unknown(
+            "promises", f"{promises.unwalked} kinds of containers and ports, told apart by rules, were not walked"
+        )
     for cut in _cuts(promises):
         if cut.native or cut.policy or cut.chain == "DOCKER-USER" or _other_backend(cut, rules):
             continue

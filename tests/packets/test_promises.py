@@ -105,3 +105,12 @@ def test_a_member_fares_as_its_class(rules: tuple[str, ...]) -> None:
             assert follow(site, flow).works == walk.result.works, one.name
             compared += 1
     assert compared == 3
+
+
+def test_too_many_kinds_are_counted() -> None:
+    """Rules that name everybody are walked up to a limit, and what is beyond it is said to be unknown."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doctor.packets.promises.MOST", 3)
+        found = walked(user("-s 10.7.0.3/32 -j DROP"))
+    assert len(found.all) == 3
+    assert found.unwalked > 0
