@@ -49,7 +49,7 @@ OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _BY_ADDRESS = "whoever routes here reaches containers by their own address:"
 
 MANY = 3
-"""Containers that have a finding each; more are told in one."""
+"""Rules and ports that are spelled out; of more their number is told."""
 
 
 class _Rule(Struct, frozen=True):
@@ -205,13 +205,15 @@ def _evidence(rules: EngineRules, promises: Promises, restored: Restored) -> lis
 
 
 def _cited(its: FamilyRules, rules: Iterable[_Rule]) -> tuple[Citation, ...]:
-    """Cite the chains that the rules are missing from."""
-    chains = dict.fromkeys((one.table, one.chain) for one in rules)
+    """Cite the chains that the rules are missing from, with the first rule that each lacks."""
+    chains: dict[tuple[str, str], _Rule] = {}
+    for rule in rules:
+        chains.setdefault((rule.table, rule.chain), rule)
     found = []
-    for key in chains:
+    for key, rule in chains.items():
         held = its.tables.chains.get(key)
-        place = " ".join(key)
-        found.append(held.cited if held is not None else Citation(its.tables.record, 0, f"no chain {key[1]}", place))
+        line = held.cited.line if held is not None else 0
+        found.append(Citation(its.tables.record, line, f"lacks {rule.text}", " ".join(key)))
     return tuple(found)
 
 
@@ -653,7 +655,7 @@ _HEALS = {
 """The promises that rest on a rule of a network."""
 
 
-@check("NET022", Severity.ERROR, explains=("NET028",))
+@check("NET022", Severity.ERROR, explains=("NET018", "NET023", "NET025", "NET027", "NET028"))
 def network_rule_missing(
     rules: EngineRules,
     networks: Networks,
@@ -813,6 +815,12 @@ class _Way(Struct):
         pairs = zip(walked.members, walked.ports, strict=True) if walked.kind == "published" else ()
         return any(one.id == self.container.id and port == self.port for one, port in pairs)
 
+    def is_misled(self, healed: list[Healed]) -> bool:
+        """Whether packets meet the stale rules: they stand before its own, or in its place."""
+        mine = [one for one in healed if self.is_of(one.walked)]
+        before = any(one.by == "extra" or one.flaw == "astray" for one in mine)
+        return before or any(rule.what == "dnat" for rule in self.missing)
+
 
 @check("NET026", Severity.ERROR)
 def port_rule_missing_or_stale(
@@ -852,14 +860,9 @@ def port_rule_missing_or_stale(
         return
     for one in _evidence(rules, promises, restored):
         ways = _ways(one, containers)
-        by_container: dict[str, list[_Way]] = {}
-        for way in ways:
-            by_container.setdefault(way.container.id, []).append(way)
-        if len(by_container) > MANY:
-            yield from _ports(one, ways, "published ports", lifecycle)
-            continue
-        for mine in by_container.values():
-            yield from _ports(one, mine, mine[0].container.name, lifecycle)
+        if ways:
+            names = list(dict.fromkeys(way.container.name for way in ways))
+            yield from _ports(one, ways, names[0] if len(names) == 1 else "published ports", lifecycle)
 
 
 def _ways(evidence: Evidence, containers: Containers) -> list[_Way]:
@@ -903,6 +906,19 @@ def _is_for(rule: _Rule, port: Port, held: set[str]) -> bool:
     return (rule.port, rule.protocol, rule.address) == (port.host, port.protocol, on) and rule.aim in aims
 
 
+def _lost(stale: list[Rule], missing: list[_Rule], *, many: bool) -> str:
+    """Say what is wrong with the rules of one port, or of many."""
+    its, kinds = "their" if many else "its", {one.what for one in missing}
+    if stale:
+        return f"{'old rules lead' if many else 'an old rule leads'} elsewhere" + (
+            f", {its} own is missing" if kinds else ""
+        )
+    if len(kinds) > 1:
+        return f"{its} rules of table nat and of the filter are missing" if many else "both its rules are missing"
+    place = "table nat" if "dnat" in kinds else "the filter"
+    return f"{its} rules of {place} are missing" if many else f"its rule of {place} is missing"
+
+
 def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecycle) -> Iterator[Finding]:
     its = evidence.its
 
@@ -910,12 +926,13 @@ def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecy
         return any(way.is_of(healed.walked) for way in ways)
 
     healed = [one for one in evidence.healed if mine(one)]
-    before = any(one.by == "extra" or one.flaw == "astray" for one in healed)
-    misled = [way for way in ways if way.stale and (before or any(rule.what == "dnat" for rule in way.missing))]
+    misled = [way for way in ways if way.stale and way.is_misled(healed)]
+    # An old rule behind the right one: no packet gets there.
+    ways = [way for way in ways if way.missing or way in misled]
+    if not ways:
+        return
     missing = list({one.text: one for way in ways for one in way.missing}.values())
     stale = list({rule.text: rule for way in misled for rule in way.stale}.values())
-    if not missing and not stale:
-        return  # an old rule behind the right one: no packet gets there
     severity = evidence.weigh(healed, mine)
     local = any(way.port.host_ip.startswith("127.") or way.port.host_ip == "::1" for way in ways)
     if severity is Severity.INFO and local and not evidence.rules.proxy:
@@ -925,12 +942,7 @@ def _ports(evidence: Evidence, ways: list[_Way], subject: str, lifecycle: Lifecy
     names += f" and {len(ways) - MANY} more" if len(ways) > MANY else ""
     whose = f" of {ways[0].container.name}" if len({way.container.id for way in ways}) == 1 else ""
     word = "ports" if len(ways) > 1 else "port"
-    what = [
-        "an old rule leads elsewhere" if stale else "",
-        "its rule of table nat is missing" if any(one.what == "dnat" for one in missing) else "",
-        "its rule of the filter is missing" if any(one.what == "accept" for one in missing) else "",
-    ]
-    title = f"{word} {names}{whose}: " + " and ".join(one for one in what if one)
+    title = f"{word} {names}{whose}: {_lost(stale, missing, many=len(ways) > 1)}"
     old = "; ".join(f"{rule.cited.place} ({rule.text})" for rule in stale[:2])
     parts = [f"{old} stands in the way" if old else "", _lacks(its, missing, severity) if missing else ""]
     yield Finding(

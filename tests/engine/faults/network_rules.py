@@ -87,6 +87,18 @@ def _stale_address(host: EngineHost) -> None:
     _old_dnat("172.17.0.9:80")(host)
 
 
+def _saved_and_made_anew(host: EngineHost) -> None:
+    """Rules are saved for boot; then the containers are made anew, and get other addresses."""
+    host.sh("iptables-save >/root/rules.v4")
+    host.docker("rm", "-f", "web", "cron", "api", "db")
+    host.docker("run", "-d", "--name", "cron", IMAGE, "idle")
+    host.docker("run", "-d", "--name", "web", "-p", "8080:80", IMAGE, "serve")
+    host.docker("run", "-d", "--name", "db", "--network", "shop", IMAGE, "serve")
+    host.docker("run", "-d", "--name", "api", "--network", "shop", "-p", "8081:80", IMAGE, "serve")
+    for name in ("web", "db", "api"):
+        host.await_listening(name, 80)
+
+
 # What proves it
 
 
@@ -111,6 +123,11 @@ def one_way(host: EngineHost) -> object:
 def clients(host: EngineHost) -> object:
     """Who answers at a published port, and whom it takes its client for."""
     return str(host.http_get("outside", HOST_IP, 8080)), flows(host)
+
+
+def answering(host: EngineHost) -> object:
+    """Who answers at the published ports."""
+    return [str(host.http_get("outside", HOST_IP, port)) for port in (8080, 8081)]
 
 
 FAULTS = (
@@ -203,6 +220,13 @@ FAULTS = (
     ),
     Fault("NET026", "another-container", _old_dnat("10.7.0.2:80"), clients),
     Fault("NET026", "old-address", _stale_address, clients),
+    Fault(
+        "NET026",
+        "saved-rules",
+        lambda h: h.sh("iptables-restore </root/rules.v4"),
+        answering,
+        setup=_saved_and_made_anew,
+    ),
     Fault(
         "NET027",
         "flushed",
