@@ -26,6 +26,9 @@ MOST = 12
 NAME, SHORT = 16, 10
 """Columns for a name, and for one in a short table; a longer one is cut in the middle."""
 
+APART = 3
+"""Published ports that are spelt out where several are alike."""
+
 EXCEPTIONS = 20
 """Exceptions that are spelt out."""
 
@@ -267,15 +270,21 @@ class _Text:
 
     def ports_apart(self) -> Iterator[str]:
         """Spell out the published ports that the host or containers do not reach, where Docker did not mean it."""
+        found: dict[tuple[str, str], list[str]] = {}
         for one in self.found.ports:
             name = f"port {one.port} of {one.container}"
             if self.strange(one.host):
-                yield f"{_HOST} -> {name}  {one.host}"
+                found.setdefault((_HOST, one.host), []).append(name)
             for answer, count in one.containers.items():
                 if self.strange(answer):
-                    yield f"{plural(count, 'container')} -> {name}  {answer}"
+                    found.setdefault((plural(count, "container"), answer), []).append(name)
             if self.strange(one.itself):
-                yield f"{one.container} -> its own port {one.port} of the host  {one.itself}"
+                found.setdefault(("the container itself", one.itself), []).append(name)
+        for (who, answer), names in found.items():
+            if self.verbose or len(names) <= APART:
+                yield from (f"{who} -> {name}  {answer}" for name in names)
+            else:
+                yield f"{who} -> {names[0]} and {len(names) - 1} more  {answer}"
 
     def strange(self, answer: str) -> bool:
         """Whether an answer is worth a line of its own."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from doctor.facts.containers import Asked as Created
+from doctor.facts.containers import Container, Containers, Endpoint
+from doctor.facts.containers import Port as Published
 from doctor.facts.links import Link, Route, Routes
+from doctor.facts.networks import Network, Networks
+from doctor.facts.processes import Process, Processes
 from doctor.facts.proxies import Proxy
 from doctor.facts.routes import routing_of
 from doctor.facts.rules import Tables, parse_save
-from doctor.facts.sockets import Listener
+from doctor.facts.sockets import Listener, Sockets
 from doctor.facts.sysctls import Value
 from doctor.model import Citation
 from doctor.packets import iptables
-from doctor.packets.packet import number
+from doctor.packets.matrix import Known
+from doctor.packets.packet import number, spell
 from doctor.packets.pairs import Goal
 from doctor.packets.program import Program
 from doctor.packets.site import HOST, Port, Site, Space, Spaces
@@ -289,6 +294,43 @@ def _rows(links: dict[str, Link]) -> dict[Version, tuple[tuple[int, int, str, st
     return {4: tuple(rows)}
 
 
-def dumped(made_: Made) -> str:
-    """Print the rules, for a test that failed."""
-    return json.dumps(made_.text)
+def known(host: Host) -> Known:
+    """Build what a matrix is made of: the site, and the containers and networks as the engine has them."""
+    built = made(host)
+    networks = tuple(
+        Network(
+            f"{net:064x}",
+            f"net{net}",
+            bridge(net),
+            (),
+            net in host.internal,
+            ipv6=False,
+            options={"com.docker.network.bridge.enable_icc": "false"} if net in host.icc_off else {},
+            cited=NOWHERE,
+        )
+        for net in range(host.networks)
+    )
+    containers, processes = [], {}
+    for at, (box, key) in enumerate(zip(host.boxes, built.spaces, strict=True)):
+        held = [goal for goal in built.goals if goal.where == key and not goal.dport]
+        ends = tuple(
+            Endpoint(f"net{net}", f"{net:064x}", spell(goal.dst, 4), 24, "", "", "", "")
+            for net, goal in zip(box.networks, held, strict=True)
+        )
+        ports = tuple(Published(inner, "tcp", port, "0.0.0.0") for port, inner in box.publishes)  # noqa: S104 - as the API says
+        containers.append(
+            Container(
+                *(f"{at:064x}", f"c{at}", f"c{at}", True, "running", at + 1, 0.0, "", ends, ports, "no", False),
+                *("", "", f"net{box.networks[0]}", NOWHERE, Created()),
+            )
+        )
+        spaces = {"net": f"net:[{key}]"}
+        processes[at + 1] = Process(at + 1, 1, "serve", "S", 1, 0.0, (), f"{at:064x}", "", spaces, "", (), 1)
+    return Known(
+        built.site,
+        Containers(tuple(containers), (), frozenset(), "API", complete=True),
+        Processes(processes, frozenset()),
+        Networks(networks),
+        Sockets((), "", {}, {}, {}),
+        None,
+    )

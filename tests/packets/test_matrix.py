@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from doctor.packets.matrix import matrix
 from doctor.reach import reach
 from doctor.registry import load
 from doctor.reports.reach import as_json, as_text
 from doctor.snapshot import Record
 from tests.cases import casefile
+from tests.packets.hosts import Box, Host, known
 from tests.packets.test_walk import with_rules
 
 if TYPE_CHECKING:
@@ -177,3 +179,42 @@ def test_hostile_names_are_escaped() -> None:
     assert "\u202e" not in text
     assert "we\\x1b[31mb\\u202e;rm" in text
     assert json.loads(as_json(found))["schema"] == "1"
+
+
+def test_a_hundred_containers_are_a_row_for_each_network() -> None:
+    """Above a dozen, rows are networks, and only what differs is spelt out; every line fits."""
+    boxes = tuple(Box((at % 8,), (80,), ((20000 + at, 80),) if at % 2 else ()) for at in range(100))
+    rules = (
+        "filter -A DOCKER-USER -s 10.0.0.3/32 -m conntrack --ctstate NEW -j DROP",
+        "filter -A DOCKER-USER -p tcp -m conntrack --ctorigdstport 20011 -j DROP",
+    )
+    found = matrix(known(Host(boxes, 8, frozenset({3}), frozenset({4}), rules)), "big", "V")
+    text = as_text(found)
+    assert len(found.flows) == 100 * 99 + 100 + 100 + 1
+    assert " net1  (13)   A    yes" in text
+    assert "but c8 -> net0 (13)  B" in text
+    assert "c8 -> outside  B" in text
+    assert "outside -> c11, port 20011  B" in text
+    assert "1 container -> port 20001 of c1 and 48 more  E" in text
+    assert len(text.splitlines()) < 40
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_dozen_containers_fit() -> None:
+    """Long names and many networks: numbers stand for the names above the columns, `+` for yes."""
+    boxes = tuple(Box((at % 6,), (80,), ((20000 + at, 80),)) for at in range(12))
+    found = matrix(known(Host(boxes, 6)), "big", "V")
+    ends = tuple(replace(one, name=f"a-name-longer-than-needed-{one.name}") for one in found.ends)
+    flows = tuple(
+        replace(
+            one,
+            source=one.source if one.source == "host" else f"a-name-longer-than-needed-{one.source}",
+            target=one.target if one.target == "outside" else f"a-name-longer-than-needed-{one.target}",
+        )
+        for one in found.flows
+    )
+    text = as_text(replace(found, ends=ends, flows=flows))
+    table = text.split("\n\n")[1]
+    assert " +   yes" in text
+    assert " 1  2 |3  4 |5  6 |7  8 |9  10|11 12 | outside" in table.splitlines()[0]
+    assert all(len(line) <= 80 for line in text.splitlines())
