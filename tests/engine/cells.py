@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.mock import patch
 
 from doctor.bundle import read
 from doctor.reach import reach
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doctor.model import Reach, ReachPort
-    from doctor.packets.walk import Sees
+    from doctor.packets.walk import Result
 
 Flow = tuple[str, str, int]
 
@@ -28,16 +29,17 @@ class Cells(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, outside: int) -> Cells:
-        """Judge a bundle; `outside` is the port outside that stands for the way out."""
-        found, _ = reach(read(str(path)), load(plugins=False))
-        kinds = {one.letter: one.kind for one in found.reasons}
+        """Judge a bundle; `outside` is the port outside that is tried, and so asked for, as the way out."""
+        with patch("doctor.packets.matrix.WAY_OUT", outside):
+            found, _ = reach(read(str(path)), load(plugins=False))
+        kinds = {one.letter: "elsewhere" if one.code == "ELSEWHERE" else one.kind for one in found.reasons}
         return cls(dict(_flows(found, outside)), kinds, tuple(one for one in found.ports if one.outside != "-"))
 
-    def apart(self, flow: Flow, met: str, sees: Sees | None) -> str:
+    def apart(self, flow: Flow, met: str, walked: Result) -> str:
         """Say how a cell and what was met differ, empty where they do not, or where there is no such cell.
 
-        A connect says nothing of what follows it, nor who took it: where `sees` says that it connects, and the matrix that
-        it is cut off then, or arrives elsewhere, they agree. What depends on a network outside is neither.
+        A connect says nothing of what follows it, nor who took it: where the walk of the flow connects and is cut off then,
+        or arrives elsewhere, it agrees with a letter. What depends on a network outside is neither.
         """
         answer = self.answers.get(flow, "?")
         here = (
@@ -46,7 +48,8 @@ class Cells(NamedTuple):
         right = (answer in {"yes", "refused"}) == (met in here)
         if right or answer.startswith("?"):
             return ""
-        if met == "connected" and sees in {"connected", "reset"} and self.kinds[answer] != "depends":
+        cut = walked.works is False or self.kinds[answer] == "elsewhere"
+        if met == "connected" and cut and walked.sees in {"connected", "reset"}:
             return ""
         return f"{flow}: reach says {answer} ({self.kinds.get(answer)}), met {met}"
 

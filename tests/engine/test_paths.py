@@ -273,7 +273,7 @@ def compare(host: EngineHost, path: Path) -> list[str]:
 
 def apart(model: Model, cells: Cells, flow: tuple[str, str, int], kernel: str) -> str:
     """Say how the walk of a flow, or its cell in the matrix, and the kernel disagree; empty when they do not."""
-    return disagree(model, flow, kernel) or cells.apart(flow, kernel, model.follow(*flow).sees)
+    return disagree(model, flow, kernel) or cells.apart(flow, kernel, model.follow(*flow))
 
 
 def test_healthy(host: EngineHost, tmp_path: Path) -> None:
