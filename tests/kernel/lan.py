@@ -44,6 +44,14 @@ _SETUP = (
     ("server", "ip route add default via 10.2.0.1"),
     ("client", "ip addr add fd01::2/64 dev eth0 nodad; ip -6 route add default via fd01::1"),
     ("server", "for n in 2 3 4; do ip addr add fd02::$n/64 dev eth0 nodad; done; ip -6 route add default via fd02::1"),
+    # IPv6 finds neighbours by packets that meet the rules, which may drop them: these are known for good.
+    ("host", "ip link set c0 address 02:00:00:00:01:01; ip link set s0 address 02:00:00:00:02:01"),
+    ("client", "ip link set eth0 address 02:00:00:00:01:02"),
+    ("server", "ip link set eth0 address 02:00:00:00:02:02"),
+    ("client", "ip -6 neigh replace fd01::1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent"),
+    ("server", "ip -6 neigh replace fd02::1 lladdr 02:00:00:00:02:01 dev eth0 nud permanent"),
+    ("host", "ip -6 neigh replace fd01::2 lladdr 02:00:00:00:01:02 dev c0 nud permanent"),
+    ("host", "for n in 2 3 4; do ip -6 neigh replace fd02::$n lladdr 02:00:00:00:02:02 dev s0 nud permanent; done"),
 )
 
 
