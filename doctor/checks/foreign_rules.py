@@ -465,7 +465,11 @@ def _other_backend(cut: _Cut, rules: EngineRules | None) -> bool:
     return its is not None and not cut.native and cut.cited.record != its.tables.record
 
 
-@check("NET031", Severity.ERROR)
+@check(
+    "NET031",
+    Severity.ERROR,
+    says=("# Warning: iptables-legacy tables present, use iptables-legacy-save to see them",),
+)
 def other_backend_stops_containers(
     promises: PROMISES, networks: Networks, rules: EngineRules | None
 ) -> Iterator[Yield]:

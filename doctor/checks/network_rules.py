@@ -531,7 +531,16 @@ def _rules(its: FamilyRules, name: str) -> tuple[Rule, ...]:
     return chain.rules if chain is not None else ()
 
 
-@check("NET019", Severity.ERROR)
+@check(
+    "NET019",
+    Severity.ERROR,
+    says=(
+        "WARNING: bridge-nf-call-iptables is disabled",
+        "cannot restrict inter-container communication or run without the userland proxy: stat ..."
+        "/bridge-nf-call-iptables: no such file or directory",
+        "set environment variable DOCKER_IGNORE_BR_NETFILTER_ERROR=1 to ignore",
+    ),
+)
 def icc_without_bridge_filter(
     rules: EngineRules,
     networks: Networks,

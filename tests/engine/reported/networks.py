@@ -121,8 +121,8 @@ REPORTED = (
         "iptables-off-and-empty",
         "https://github.com/moby/moby/issues/13381",
         _no_iptables_from_the_start,
-        (),
-        (),
+        ("NET062",),
+        ("nobody masks the addresses",),
     ),
     Reported(
         "bridges-cut-host-well",
