@@ -536,8 +536,7 @@ def _rules(its: FamilyRules, name: str) -> tuple[Rule, ...]:
     Severity.ERROR,
     says=(
         "WARNING: bridge-nf-call-iptables is disabled",
-        "cannot restrict inter-container communication or run without the userland proxy: stat ..."
-        "/bridge-nf-call-iptables: no such file or directory",
+        "cannot restrict inter-container communication or run without the userland proxy: stat ...",
         "set environment variable DOCKER_IGNORE_BR_NETFILTER_ERROR=1 to ignore",
     ),
 )
