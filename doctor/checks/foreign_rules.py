@@ -256,7 +256,8 @@ def user_rules_cut_answers(promises: PROMISES, networks: Networks, rules: Engine
                 lasts="until-boot",
                 for_good=(Note("put the same rule first where your own rules for DOCKER-USER are written"),),
             ),
-            hits=cut.hits,
+            # Strangers that it keeps out are its purpose, and the cure leaves them out.
+            hits=effects(one for one in cut.walks if one.kind != "published" or not one.going),
             works=cut.works,
             excluded=(Excluded("NET062", "requests leave, with the host's address"),),
         )

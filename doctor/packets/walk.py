@@ -88,6 +88,10 @@ class Result(Struct, frozen=True):
 def follow(site: Site, flow: Flow) -> Result:
     """Walk a flow with every answer to what cannot be known, and say what all walks have in common."""
     first = _Walker(site, flow, Unknowns()).walk()
+    if (end := first.decider).outcome == "unknown":  # it went where nothing was read: no answer makes that sure
+        text = end.step.text if end.step is not None else "what was not read"
+        cited = end.step.cited if end.step is not None else None
+        return Result(None, first, Question(text, cited or Citation("netns/index", 0, text, end.space or HOST)))
     waiting = [(*(answer for answer, _ in first.asked[:at]), not first.asked[at][0]) for at in range(len(first.asked))]
     seen = 1
     while waiting:

@@ -172,3 +172,17 @@ def test_datagrams() -> None:
     assert follow("db", "198.51.100.1:53/udp", cut).client_sees == "timeout"
     told = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n" + reject.replace("net-un", "port-un")))
     assert follow("db", "198.51.100.1:53/udp", told).client_sees == "refused"
+
+
+def test_where_nothing_was_read_nothing_is_sure() -> None:
+    """A packet that goes into a namespace that could not be read ends in a question, not in a no."""
+    name = next(
+        name for name in HEALTHY.records if name.startswith("netns/") and name.endswith("/links") and "host" not in name
+    )
+    lost = {
+        key: replace(held, status="denied", data=b"", why="permission denied") if key.startswith(name[:-5]) else held
+        for key, held in HEALTHY.records.items()
+    }
+    for target in ("web:80", "api:80", "db:80"):
+        found = follow("host", target, replace(HEALTHY, records=lost))
+        assert found.works is not False
