@@ -243,8 +243,8 @@ def disagree(model: Model, flow: tuple[str, str, int], kernel: str) -> str:
         known = "a way back" in result.question.text
         return "" if known else f"{flow}: kernel {kernel}, depends on {result.question.text}"
     said = "connected" if result.sees == "reset" else str(result.sees)
-    if result.walk.decider.code in SLOW and said == "unreachable" and kernel == "timeout":
-        return ""
+    if result.walk.decider.code in SLOW and {said, kernel} == {"unreachable", "timeout"}:
+        return ""  # or of early, where it has just asked in vain for somebody else
     if result.walk.end.outcome == "leaves" and flow[1] != OUTSIDE_IP:
         return ""  # where it goes from there is not the model's affair
     if said == ("connected" if kernel == "reset" else kernel):
