@@ -57,10 +57,10 @@ class Pool:
 
 _STATE = """
 set +e
-ls /var/lib/docker/overlay2 | wc -l; ls /var/lib/docker/image/overlay2/layerdb/* | wc -l; ls /run/docker/netns | wc -l
+ls /var/lib/docker/overlay2 | wc -l; ls /var/lib/docker/image/overlay2/layerdb/* | wc -l
 ls -lR --time-style=+ /etc/docker /etc/systemd/system /etc/network /etc/sysctl.d 2>/dev/null
 cat /etc/docker/* /etc/default/docker /etc/resolv.conf /etc/hosts 2>/dev/null
-iptables-save | sed '/^#/d; s/\\[[0-9:]*\\]//'
+iptables-save | sed '/^#/d; s/\\[[0-9:]*\\]//' | sort
 nft list tables
 sysctl -a --pattern 'ip_forward|bridge-nf|rp_filter|route_localnet|[.]forwarding|pid_max' 2>/dev/null | grep -v veth
 ip -o addr | sed 's/veth[0-9a-f]*//; s/if[0-9]*//; s/^[0-9]*//' | grep -v fe80 | sort
