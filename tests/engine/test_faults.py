@@ -67,9 +67,7 @@ ip -o addr | sed 's/veth[0-9a-f]*//; s/if[0-9]*//; s/^[0-9]*//' | grep -v fe80 |
 ip route; ip rule; findmnt -rno TARGET | grep -v '/[0-9a-f]\\{12,64\\}'
 docker ps -a --format '{{.Names}} {{.Ports}} {{.State}}' | sort; docker network ls --format '{{.Name}}' | sort
 docker images -q; docker info -f '{{json .}}' | tr ',' '\\n' | grep -E 'LiveRestore|Driver|DefaultRuntime|DockerRootDir'
-for name in web cron api db; do
-  docker inspect -f '{{json .HostConfig}}{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' $name
-done
+docker inspect -f '{{json .HostConfig}}{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web cron api db
 tr '\\0' ' ' </proc/$(pidof -s dockerd)/cmdline
 """
 
