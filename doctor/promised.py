@@ -11,6 +11,7 @@ from msgspec import structs
 
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
+from doctor.facts.engine_rules import ANY
 from doctor.facts.name_files import EMBEDDED, NameFiles, is_loopback
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
@@ -44,7 +45,6 @@ _LISTED = 16
 """Prefixes of a list in DOCKER-USER that are tried as clients."""
 _OTHERS: dict[int, str] = {4: "93.184.215.14", 6: "2606:2800:21f:cb07::14"}
 """Strangers of an ordinary range, for hosts that ban those of the documentation (RFC 5737), as many firewalls do."""
-_ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound
 _PROTOCOLS = {"tcp": TCP, "udp": UDP}
 _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 _ASKED_TO = frozenset({0, 130, 143})
@@ -249,8 +249,6 @@ class _Walks:
 
     def _doubt(self, trace: Trace, end: End, server: Container | None) -> str:
         """Say what a walk that ends badly depends on, where that is more than the model knows; empty where it is sure."""
-        if trace.code == "UNKNOWN":
-            return trace.steps[-1].text if trace.steps else "what was not read"
         if trace.works is not False:
             return ""
         if server is not None and server.asked.own_kernel and trace.code.startswith("DST_"):
@@ -299,7 +297,7 @@ class _Walks:
             six = ":" in port.host_ip
             if six and (port.host, port.protocol) in fours:
                 continue  # the same for IPv6
-            any_ = port.host_ip in _ANY
+            any_ = port.host_ip in ANY
             loops = is_loopback(port.host_ip)
             key = (port.host, port.protocol, "" if any_ else port.host_ip)
             if key in seen:

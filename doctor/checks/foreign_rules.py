@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from doctor.checks.published_ports import leading
+from doctor.checks.published_ports import spelled
 from doctor.facts.containers import Containers
 from doctor.facts.engine_rules import SWITCHED_OFF, EngineRules, FamilyRules
 from doctor.facts.networks import Networks
@@ -48,8 +48,6 @@ _BY_RULE = {
     *("RAW_DIRECT_ACCESS", "RAW_REMOTE_LOOPBACK", "ISOLATION", "INTERNAL_NET", "BRIDGE_FAMILY_DROP", "NETDEV_DROP"),
 }
 """Codes of ends that a rule of the host, or a policy, decides; those that name a chain of Docker's are of rules in it."""
-
-_SHOWN = 5
 
 
 class _Cut(Struct, frozen=True):
@@ -136,12 +134,9 @@ def _names(walks: Iterable[Walked]) -> tuple[str, ...]:
 
 
 def _ports(walks: Iterable[Walked]) -> tuple[str, ...]:
-    """Name the published ports that walks stand for."""
-    found: list[str] = []
-    for one in walks:
-        version = 6 if one.port is not None and ":" in one.port.host_ip else 4
-        found += leading(one.members, version, outside=True)
-    return tuple(dict.fromkeys(found))
+    """Name the published ports that walks stand for: a container may have others, which fare otherwise."""
+    pairs = (pair for walked in walks for pair in zip(walked.members, walked.ports, strict=True))
+    return tuple(dict.fromkeys(f"{spelled(port)} -> {one.name}" for one, port in pairs))
 
 
 def _cuts(promises: Promises) -> list[_Cut]:
@@ -161,6 +156,11 @@ def _cuts(promises: Promises) -> list[_Cut]:
         for cited, walks in found.items()
         if any(one.kind != "published" or not one.going for one in walks)
     ]
+
+
+def _native_engine(rules: EngineRules) -> Yield | None:
+    """Say why iptables is not what is judged: the engine writes to nftables itself."""
+    return NotApplicable(rules.off) if rules.off and rules.off != SWITCHED_OFF else None
 
 
 def _idle(promises: Promises, networks: Networks) -> Yield | None:
@@ -529,7 +529,7 @@ def other_backend_stops_containers(
 
 
 @check("NET035", Severity.ERROR)
-def policy_stops_containers(promises: PROMISES, networks: Networks, rules: EngineRules | None) -> Iterator[Yield]:
+def policy_stops_containers(promises: PROMISES, networks: Networks, rules: EngineRules) -> Iterator[Yield]:
     """The policy of FORWARD is DROP, and no rule takes what containers send.
 
     ## What it is
@@ -551,14 +551,8 @@ def policy_stops_containers(promises: PROMISES, networks: Networks, rules: Engin
     ## References
     iptables(8), https://github.com/moby/moby/issues/28241
     """
-    if idle := _idle(promises, networks):
+    if idle := _idle(promises, networks) or _native_engine(rules):
         yield idle
-        return
-    if rules is None:
-        yield Unknown("iptables", "what Docker would have written is not known")
-        return
-    if rules.off and rules.off != SWITCHED_OFF:
-        yield NotApplicable(rules.off)
         return
     for cut in _cuts(promises):
         if cut.native or not cut.policy or _other_backend(cut, rules):
@@ -599,7 +593,7 @@ def policy_stops_containers(promises: PROMISES, networks: Networks, rules: Engin
 
 
 @check("NET062", Severity.WARNING)
-def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | None) -> Iterator[Yield]:
+def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules) -> Iterator[Yield]:
     """With iptables switched off, nobody replaces the addresses of containers by the host's.
 
     ## What it is
@@ -621,14 +615,8 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules | No
     ## References
     dockerd(8) --ip-masq, https://docs.docker.com/engine/network/packet-filtering-firewalls/
     """
-    if idle := _idle(promises, networks):
+    if idle := _idle(promises, networks) or _native_engine(rules):
         yield idle
-        return
-    if rules is None:
-        yield Unknown("iptables", "what Docker would have written is not known")
-        return
-    if rules.off and rules.off != SWITCHED_OFF:
-        yield NotApplicable(rules.off)
         return
     bare: dict[tuple[int, str], list[Walked]] = {}
     for one in promises.of("egress"):
@@ -703,7 +691,9 @@ _PORTS = re.compile(r"--dports? ([0-9:,]+)")
 
 
 @check("NET053", Severity.WARNING)
-def user_rule_without_effect(firewall: Firewall, containers: Containers, networks: Networks) -> Iterator[Yield]:
+def user_rule_without_effect(
+    firewall: Firewall, containers: Containers, networks: Networks, rules: EngineRules | None
+) -> Iterator[Yield]:
     """A rule in DOCKER-USER never takes effect.
 
     ## What it is
@@ -731,7 +721,7 @@ def user_rule_without_effect(firewall: Firewall, containers: Containers, network
         return
     for family in ("ip", "ip6"):
         for chain in firewall.chains(family, "filter", "DOCKER-USER"):
-            program = "iptables" if family == "ip" else "ip6tables"
+            program = _program(chain.cited, rules)
             yield from _behind(chain, program)
             yield from _host_ports(chain, containers, program)
 
@@ -760,9 +750,7 @@ def _behind(chain: Chain, program: str) -> Iterator[Finding]:
         subject=f"{program} DOCKER-USER behind {last.number}",
         title=f"in DOCKER-USER {many} behind one that decides for every packet",
         message=f"rule {last.number} ({last.text}) is for every packet: rule {dead[0].number} ({dead[0].text})"
-        + (f" and {len(dead) - 1} more" if len(dead) > 1 else "")
-        + " are never asked" * (len(dead) > 1)
-        + " is never asked" * (len(dead) == 1),
+        + (f" and {len(dead) - 1} more are never asked" if len(dead) > 1 else " is never asked"),
         evidence=(dead[0].cited, last.cited),
         remedy=Remedy(
             "put them before it, if they are meant",
@@ -772,7 +760,7 @@ def _behind(chain: Chain, program: str) -> Iterator[Finding]:
             for_good=(Note("write them with iptables -I instead of -A"),),
         ),
         hits=(Effect("what these rules were to keep out comes in"),)
-        if any(rule.target in {"DROP", "REJECT"} for rule in dead)
+        if last.target in {"ACCEPT", "RETURN"} and any(rule.target in {"DROP", "REJECT"} for rule in dead)
         else (),
     )
 

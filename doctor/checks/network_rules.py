@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
     from doctor.packets.packet import Version
 
-OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-"""How an option is spelled that is off (Go's strconv.ParseBool)."""
-
 _BY_ADDRESS = "whoever routes here reaches containers by their own address:"
 
 MANY = 3
@@ -489,7 +486,7 @@ def icc_not_effective(
 
 def _icc(evidence: Evidence, network: Network, missing: list[_Rule], lifecycle: Lifecycle) -> Iterator[Finding]:
     its = evidence.its
-    off = network.option("enable_icc") in OFF
+    off = not network.on("enable_icc")
 
     def mine(healed: Healed) -> bool:
         return healed.walked.network.id == network.id and healed.walked.kind in {"inside", "neighbours"}
@@ -573,7 +570,7 @@ def icc_without_bridge_filter(
     if rules.off:
         yield NotApplicable(rules.off)
         return
-    off = [network for network in networks.all if network.option("enable_icc") in OFF]
+    off = [network for network in networks.all if not network.on("enable_icc")]
     if not off:
         yield NotApplicable("no network with icc off")
         return

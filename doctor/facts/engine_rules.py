@@ -207,19 +207,14 @@ def _bridge(network: Network) -> Bridge:
         subnet4=subnets.get(4, "") if network.ipv4 else "",
         subnet6=subnets.get(6, "") if network.ipv6 else "",
         internal=network.internal,
-        icc=_true(network.option("enable_icc")),
-        masquerade=_true(network.option("enable_ip_masquerade")),
+        icc=network.on("enable_icc"),
+        masquerade=network.on("enable_ip_masquerade"),
         mode4=network.option("gateway_mode_ipv4") or "nat",
         mode6=network.option("gateway_mode_ipv6") or "nat",
         snat4=options.get("com.docker.network.host_ipv4", ""),
         snat6=options.get("com.docker.network.host_ipv6", ""),
         trusted=tuple(one for one in network.option("trusted_host_interfaces").split(":") if one),
     )
-
-
-def _true(text: str) -> bool:
-    """Read a switch as Go's strconv.ParseBool does, on where it is not set."""
-    return text not in {"0", "f", "F", "false", "FALSE", "False"}
 
 
 def _endpoints(one: Container, networks: dict[str, Network], *, classic: bool) -> list[Endpoint]:
@@ -280,7 +275,7 @@ def _links(one: Container, networks: dict[str, Network], named: dict[str, Contai
         child = named.get(target)
         for end in one.endpoints:
             network = networks.get(end.network_id)
-            if child is None or network is None or _true(network.option("enable_icc")) or not end.address:
+            if child is None or network is None or network.on("enable_icc") or not end.address:
                 continue
             other = next((its for its in child.endpoints if its.network_id == network.id), None)
             if other is not None and other.address and network.bridge == "docker0":

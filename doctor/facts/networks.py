@@ -100,6 +100,10 @@ class Network(Struct, frozen=True):
         """Give an option of the bridge driver by the end of its key: `enable_icc`, `inhibit_ipv4`, ..."""
         return self.options.get(f"com.docker.network.bridge.{name}", "")
 
+    def on(self, name: str) -> bool:
+        """Whether a switch of the bridge driver is on: read as Go's strconv.ParseBool does, on where it is not set."""
+        return self.option(name) not in {"0", "f", "F", "false", "FALSE", "False"}
+
 
 class Networks(Struct, frozen=True):
     """All bridge networks, by name."""

@@ -297,7 +297,6 @@ def promises(
 
 
 _Seat = tuple[Network, Container, str]
-_OFF = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 def _strangers(seats: list[_Seat], mode: str) -> Iterator[tuple[_Seat, _Seat]]:
@@ -382,7 +381,7 @@ class _Walks:
             client = self.split.client(version)
             for several in groups.values():
                 network = several[0][0]
-                masked = network.option("enable_ip_masquerade") not in _OFF
+                masked = network.on("enable_ip_masquerade")
                 masked = masked and network.option(f"gateway_mode_ipv{version}") in {"", "nat", "nat-unprotected"}
                 members = [one for _, one in several]
                 self.walk("egress", network, members, version, self.outward(members, client, version), masked=masked)
@@ -479,7 +478,7 @@ class _Walks:
         """Walk between two containers of each network: they talk to each other, or (icc off) do not."""
         for version in self.ruled():
             for network, held in self.pairs(version):
-                off = network.option("enable_icc") in _OFF
+                off = not network.on("enable_icc")
                 linked = {alias for one, _ in held for alias, _ in one.asked.links}
                 ends = [(one, address) for one, address in held if one.engine_name not in linked] if off else held
                 if len(ends) < 2:  # noqa: PLR2004 - a pair

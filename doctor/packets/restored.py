@@ -6,6 +6,7 @@ put back, and then with what is too much taken out. Nothing is walked where noth
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -117,7 +118,7 @@ def _site(snapshot: Snapshot, site: Site, firewall: Firewall, rules: EngineRules
     tables = tuple(by_record.get(one.record, one) for one in firewall.tables)
     program = host_program(snapshot, replace(firewall, tables=tables))
     host = replace(site.host, program=program)
-    makers: dict[str, Callable[[], Space]] = {key: lambda key=key: site.spaces[key] for key in site.spaces}  # type: ignore[misc]
+    makers: dict[str, Callable[[], Space]] = {key: partial(site.spaces.__getitem__, key) for key in site.spaces}
     makers[HOST] = lambda: host
     return replace(site, spaces=Spaces(makers))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -112,8 +113,7 @@ def made(host: Host) -> Made:
             peers[key, f"eth{at}"] = (HOST, near)
             peers[HOST, near] = (key, f"eth{at}")
         links[key] = held
-        space = _inner(key, held, mine, box, host)
-        makers[key] = lambda space=space: space  # type: ignore[misc]
+        makers[key] = partial(_inner, key, held, mine, box, host)
     proxies = _proxies(host, ends)
     values = {"ipv4/ip_forward": int(host.forwarding), "bridge/bridge-nf-call-iptables": int(host.bridged)}
     rows = [_route("default", "eth0", "198.51.100.1"), _route("198.51.100.0/24", "eth0", source=UPLINK)]
