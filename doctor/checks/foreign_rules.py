@@ -29,6 +29,8 @@ from doctor.model import (
     Yield,
 )
 from doctor.packets.promises import NATIVE, PROMISES, Promises, Walked
+from doctor.packets.restored import flaw
+from doctor.packets.site import HOST
 from doctor.registry import check
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def effects(walks: Iterable[Walked]) -> tuple[Effect, ...]:
     if names:
         who = f"{len(names)} containers" if len(names) > 1 else names[0]
         found.append(Effect(f"{who} would reach nothing outside", names if len(names) > 1 else ()))
-    ports = _ports(one for one in held if one.kind == "published")
+    ports = _ports(held)
     if ports:
         found.append(Effect("clients from outside would get no answer by published ports:", ports))
     apart = dict.fromkeys(one.network.name for one in held if one.kind == "neighbours")
@@ -135,7 +137,8 @@ def _names(walks: Iterable[Walked]) -> tuple[str, ...]:
 
 def _ports(walks: Iterable[Walked]) -> tuple[str, ...]:
     """Name the published ports that walks stand for: a container may have others, which fare otherwise."""
-    pairs = (pair for walked in walks for pair in zip(walked.members, walked.ports, strict=True))
+    published = (walked for walked in walks if walked.kind == "published")
+    pairs = (pair for walked in published for pair in zip(walked.members, walked.ports, strict=True))
     return tuple(dict.fromkeys(f"{spelled(port)} -> {one.name}" for one, port in pairs))
 
 
@@ -405,7 +408,8 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
     ## What it is
     A rule of a firewall, of a VPN, or of somebody's script stands before Docker's in FORWARD,
     in one of Docker's own chains, or in table mangle or raw, and drops or rejects what
-    containers send, or the answers to it.
+    containers send, or the answers to it. Or it accepts in table nat before Docker's rules
+    are asked: addresses are not masked then, ports not led to their containers.
     ## What you see
     Containers reach nothing outside or not each other. Docker's own rules are all there.
     ## By hand
@@ -417,8 +421,8 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
     NET029 (the rule is in DOCKER-USER), NET035 (a policy), NET031 (the rule is iptables-legacy's)
     ## Limits
     What is kept from coming in is taken to be meant, unless the same rule stops ways out. A
-    warning where some networks are spared. Rules that depend on a rate, a clock or an ipset
-    are not judged.
+    warning where some networks are spared, and for what skips Docker's NAT. Rules that depend
+    on a rate, a clock or an ipset are not judged.
     ## References
     iptables(8), https://github.com/moby/moby/issues/49528
     """
@@ -447,6 +451,51 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
             works=cut.works,
             excluded=(Excluded("NET021", "Docker's own rules stand"),) if promises.written else (),
         )
+    for cited, walks in _skipped(promises).items():
+        yield _skips(_Cut(cited, tuple(walks), promises), rules)
+
+
+def _skipped(promises: Promises) -> dict[Citation, list[Walked]]:
+    """Give the rules of others that accept in table nat what Docker's own rules, which stand behind, would have replaced."""
+    found: dict[Citation, list[Walked]] = {}
+    for one in promises.of("egress", "published"):
+        chain = {"unmasked": "nat POSTROUTING ", "proxied": "nat PREROUTING "}.get(flaw(one), "")
+        for step in one.result.walk.steps if chain else ():
+            cited = step.cited
+            if (
+                cited
+                and step.space == HOST
+                and step.effect == "accept"
+                and chain in cited.place
+                and not promises.own(cited)
+            ):
+                found.setdefault(cited, []).append(one)
+                break
+    return found
+
+
+def _skips(cut: _Cut, rules: EngineRules | None) -> Finding:
+    """Say what it means that a rule of table nat comes before Docker's."""
+    place, names, ports = " ".join(cut.words), _names(cut.walks), _ports(cut.walks)
+    hits: tuple[Effect, ...] = (
+        Effect("published ports answer through docker-proxy only: every client seems to be the bridge:", ports),
+    )
+    title = "keeps published ports from their DNAT"
+    if any(one.kind == "egress" for one in cut.walks):
+        title = "keeps addresses of containers from being masked"
+        nowhere = "would get no answer from outside, where nobody knows a way back"
+        who = f"{len(names)} containers" if len(names) > 1 else names[0]
+        hits = (Effect(f"{who} {nowhere}", names if len(names) > 1 else ()),)
+    return Finding(
+        subject=place,
+        scope=_scope(cut),
+        title=f"a rule of {_owner(cut) or 'somebody else'} in {cut.chain} {title}",
+        message=f"rule {place} ({cut.cited.excerpt}) is not Docker's, and accepts before Docker's rules of table nat are asked",
+        evidence=(cut.cited,),
+        remedy=_without(cut, _program(cut.cited, rules)),
+        severity=Severity.WARNING,
+        hits=hits,
+    )
 
 
 def _family(cut: _Cut, rules: EngineRules | None) -> FamilyRules | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.engine.faults.rules import clients
 from tests.engine.faults.table import OUTSIDE_PORT, Fault, flows
 from tests.enginehost import OUTSIDE_IP
 
@@ -82,6 +83,14 @@ FAULTS = (
     Fault("NET028", "forward", _iptables("-I FORWARD -o eth0 -j REJECT --reject-with icmp-host-prohibited"), flows),
     Fault("NET028", "mangle", _iptables("-t mangle -A FORWARD -o eth0 -j DROP"), flows),
     Fault("NET028", "in-docker", _iptables("-I DOCKER -d 10.7.0.0/24 -j DROP"), flows),
+    Fault("NET028", "skips-masquerade", _iptables("-t nat -I POSTROUTING -o eth0 -j ACCEPT"), flows, level="warning"),
+    Fault(
+        "NET028",
+        "skips-dnat",
+        _iptables("-t nat -I PREROUTING -p tcp --dport 8080 -j ACCEPT"),
+        clients,
+        level="warning",
+    ),
     Fault("NET031", "policy", lambda h: h.sh("iptables-legacy -P FORWARD DROP"), flows),
     Fault("NET031", "rule", lambda h: h.sh("iptables-legacy -A FORWARD -i docker0 -j DROP"), flows),
     Fault("NET035", "no-rules", _iptables("-P FORWARD DROP"), flows, daemon_args=BARE, setup=_masked_by_hand),
