@@ -421,8 +421,8 @@ def other_rule_stops_containers(promises: PROMISES, networks: Networks, rules: E
     NET029 (the rule is in DOCKER-USER), NET035 (a policy), NET031 (the rule is iptables-legacy's)
     ## Limits
     What is kept from coming in is taken to be meant, unless the same rule stops ways out. A
-    warning where some networks are spared, and for what skips Docker's NAT. Rules that depend
-    on a rate, a clock or an ipset are not judged.
+    warning where some networks are spared, or where an answer to an address that is not masked
+    may come back. Rules that depend on a rate, a clock or an ipset are not judged.
     ## References
     iptables(8), https://github.com/moby/moby/issues/49528
     """
@@ -480,20 +480,21 @@ def _skips(cut: _Cut, rules: EngineRules | None) -> Finding:
     hits: tuple[Effect, ...] = (
         Effect("published ports answer through docker-proxy only: every client seems to be the bridge:", ports),
     )
-    title = "keeps published ports from their DNAT"
+    skipped = "DNAT"
     if any(one.kind == "egress" for one in cut.walks):
-        title = "keeps addresses of containers from being masked"
+        skipped = "masquerade"
         nowhere = "would get no answer from outside, where nobody knows a way back"
         who = f"{len(names)} containers" if len(names) > 1 else names[0]
         hits = (Effect(f"{who} {nowhere}", names if len(names) > 1 else ()),)
     return Finding(
         subject=place,
         scope=_scope(cut),
-        title=f"a rule of {_owner(cut) or 'somebody else'} in {cut.chain} {title}",
+        title=f"rule {place} skips Docker's {skipped}",
         message=f"rule {place} ({cut.cited.excerpt}) is not Docker's, and accepts before Docker's rules of table nat are asked",
         evidence=(cut.cited,),
         remedy=_without(cut, _program(cut.cited, rules)),
-        severity=Severity.WARNING,
+        # From 28 on Docker drops an answer to a container's own address, else a network outside may know a way back.
+        severity=Severity.WARNING if all(one.kept for one in cut.walks) else None,
         hits=hits,
     )
 

@@ -31,6 +31,9 @@ def _nft(text: str) -> Callable[[EngineHost], object]:
     return lambda host: host.run("nft", "-f", "-", stdin=text)
 
 
+_SKIPS = _iptables("-t nat -I POSTROUTING -o eth0 -j ACCEPT")
+
+
 def outward(host: EngineHost) -> object:
     """What containers of both networks reach outside."""
     wanted = [("cron", OUTSIDE_IP, OUTSIDE_PORT), ("db", OUTSIDE_IP, OUTSIDE_PORT)]
@@ -83,7 +86,8 @@ FAULTS = (
     Fault("NET028", "forward", _iptables("-I FORWARD -o eth0 -j REJECT --reject-with icmp-host-prohibited"), flows),
     Fault("NET028", "mangle", _iptables("-t mangle -A FORWARD -o eth0 -j DROP"), flows),
     Fault("NET028", "in-docker", _iptables("-I DOCKER -d 10.7.0.0/24 -j DROP"), flows),
-    Fault("NET028", "skips-masquerade", _iptables("-t nat -I POSTROUTING -o eth0 -j ACCEPT"), flows, level="warning"),
+    Fault("NET028", "skips-masquerade", _SKIPS, flows, engines=NEW),
+    Fault("NET028", "skips-masquerade-and-may-come-back", _SKIPS, flows, level="warning", engines=OLD),
     Fault(
         "NET028",
         "skips-dnat",
