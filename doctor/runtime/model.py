@@ -101,6 +101,17 @@ class ContainerSpec(Struct, frozen=True):
     stop_signal: str = ""
     stop_timeout: int = 10
     health: tuple[str, ...] = ()
+    """The test of a health check as the engine keeps it: `("CMD-SHELL", "true")`."""
+    health_interval: float = 30.0
+    health_timeout: float = 30.0
+    health_retries: int = 3
+    health_start: float = 0.0
+    auto_remove: bool = False
+    attached: bool = False
+    """Whether whoever made it reads its output (`run` without `-d`)."""
+    log_driver: str = ""
+    log_options: dict[str, str] = {}
+    shm_size: int = 64 << 20
 
 
 class Pool(Struct, frozen=True):
@@ -192,6 +203,12 @@ class Container(Struct, frozen=True):
     """The cache-id of its writable layer."""
     links: dict[str, str] = {}
     """Of `--link`: alias → the id of the container that it leads to."""
+    manually_stopped: bool = False
+    """Whether a person stopped it: `unless-stopped` then keeps it down at the next start of the daemon."""
+    health: str = ""
+    """`starting`, `healthy` or `unhealthy`; empty without a health check."""
+    failing: int = 0
+    """Health probes that failed in a row."""
 
 
 class Layer(Struct, frozen=True):

@@ -1,0 +1,262 @@
+"""Images and layers in the data root, as the overlay2 driver of the engine keeps them.
+
+    overlay2/CACHE-ID/{diff,link,lower,work,committed}   overlay2/l/SHORT -> ../CACHE-ID/diff
+    image/overlay2/layerdb/sha256/CHAIN/{cache-id,diff,parent,size,tar-split.json.gz}
+    image/overlay2/layerdb/mounts/CONTAINER/{mount-id,init-id,parent}
+    image/overlay2/imagedb/{content,metadata}/sha256/ID   image/overlay2/repositories.json
+
+Source: moby daemon/graphdriver/overlay2/overlay.go, layer/filestore.go, image/fs.go, daemon/initlayer/setup_unix.go.
+Modes are those that 28.5.2 leaves behind. Live engines list, run and save what is written here (`tests/engine`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from doctor.runtime.daemon.tarsplit import Entry, archive, split
+from doctor.runtime.model import Image, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SHORT = string.ascii_uppercase + string.digits
+_SHORT_LENGTH = 26
+_FOLDERS = (
+    ("", 0o710),
+    *((name, 0o710) for name in ("containers", "overlay2", "overlay2/l")),
+    *((name, 0o711) for name in ("buildkit", "plugins", "runtimes", "swarm", "tmp", "volumes")),
+    *((name, 0o700) for name in ("image", "image/overlay2", "image/overlay2/distribution")),
+    *((f"image/overlay2/imagedb{name}", 0o700) for name in ("", "/content", "/content/sha256", "/metadata")),
+    ("image/overlay2/imagedb/metadata/sha256", 0o700),
+    ("image/overlay2/layerdb", 0o700),
+    *((f"image/overlay2/layerdb/{name}", 0o755) for name in ("sha256", "mounts", "tmp")),
+    *((name, 0o750) for name in ("network", "network/files")),
+)
+_INIT = (
+    *(("dev/pts", "dir"), ("dev/shm", "dir"), ("proc", "dir"), ("sys", "dir"), (".dockerenv", "file")),
+    *(("etc/resolv.conf", "file"), ("etc/hosts", "file"), ("etc/hostname", "file"), ("dev/console", "file")),
+    ("etc/mtab", "/proc/mounts"),
+)
+"""What a container finds even where its image lacks it, on the layer between both."""
+
+
+class Mounted(Struct, frozen=True):
+    """A container's layers: `lowers` uppermost first (as paths of short links), and the folders of its own layer."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    merged: str
+
+
+class Store:
+    """The images and layers of one data root."""
+
+    def __init__(self, root: str) -> None:
+        """Take the data root; makes its folders where they are missing. Raises OSError."""
+        self.root = Path(root)
+        self.overlay = self.root / "overlay2"
+        self.layerdb = self.root / "image/overlay2/layerdb"
+        self.imagedb = self.root / "image/overlay2/imagedb"
+        for name, mode in _FOLDERS:
+            if not (self.root / name).is_dir():
+                (self.root / name).mkdir(parents=True)
+                (self.root / name).chmod(mode)
+
+    # Layers
+
+    def add_layer(self, tree: Sequence[Entry], parent: Layer | None = None) -> Layer:
+        """Keep a layer on top of another. Raises OSError (disk full)."""
+        tar = archive(tree)
+        diff_id = "sha256:" + hashlib.sha256(tar).hexdigest()
+        chain = diff_id
+        if parent is not None:
+            chain = "sha256:" + hashlib.sha256(f"{parent.chain_id} {diff_id}".encode()).hexdigest()
+        kept = self.layerdb / "sha256" / chain[7:]
+        if (kept / "cache-id").exists():
+            return self.layer(chain)
+        cache = secrets.token_hex(32)
+        self._folder(cache, parent.cache_id if parent else "")
+        _unpack(tree, self.overlay / cache / "diff")
+        _write(self.overlay / cache / "committed", "", 0o600)
+        size = sum(len(entry.data) for entry in tree if entry.data is not None)
+        kept.mkdir(0o700)
+        _write(kept / "diff", diff_id)
+        _write(kept / "cache-id", cache)
+        _write(kept / "size", str(size))
+        if parent is not None:
+            _write(kept / "parent", parent.chain_id)
+        (kept / "tar-split.json.gz").write_bytes(split(tar))
+        return Layer(diff_id, chain, cache, str(self.overlay / cache / "diff"), size)
+
+    def layer(self, chain: str) -> Layer:
+        """Read what the store has of a layer, by its chain id. Raises OSError, ValueError for a broken one."""
+        kept = self.layerdb / "sha256" / chain[7:]
+        cache = (kept / "cache-id").read_text()
+        folder = str(self.overlay / cache / "diff")
+        return Layer((kept / "diff").read_text(), chain, cache, folder, int((kept / "size").read_text()))
+
+    def _folder(self, cache: str, parent: str) -> None:
+        """Make the folder of a layer in overlay2, with its short link and what stands below it."""
+        place = self.overlay / cache
+        place.mkdir()
+        place.chmod(0o710)
+        (place / "diff").mkdir(0o755)
+        (place / "diff").chmod(0o755)
+        short = "".join(secrets.choice(_SHORT) for _ in range(_SHORT_LENGTH))
+        _write(place / "link", short)
+        (self.overlay / "l" / short).symlink_to(f"../{cache}/diff")
+        if parent:
+            (place / "work").mkdir(0o700)
+            _write(place / "lower", self._below(parent))
+
+    def _below(self, cache: str) -> str:
+        """Give the text of `lower` for a layer that stands on this one."""
+        above = "l/" + (self.overlay / cache / "link").read_text()
+        lower = self.overlay / cache / "lower"
+        return f"{above}:{lower.read_text()}" if lower.exists() else above
+
+    # Images
+
+    def add_image(self, config: dict[str, Any], layers: Sequence[Layer], tags: Sequence[str]) -> Image:
+        """Keep an image: its config gets the layers' digests. Raises OSError."""
+        whole = {**config, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}}
+        text = json.dumps(whole, separators=(",", ":"))
+        identity = hashlib.sha256(text.encode()).hexdigest()
+        _write(self.imagedb / "content/sha256" / identity, text, 0o600)
+        names = self._names()
+        for tag in tags:
+            names.setdefault(tag.rpartition(":")[0], {})[tag] = "sha256:" + identity
+        _replace(self.root / "image/overlay2/repositories.json", json.dumps({"Repositories": names}), 0o600)
+        return Image("sha256:" + identity, tuple(tags), whole, tuple(layers), str(config.get("created", "")))
+
+    def images(self) -> dict[str, Image]:
+        """Read all images by id; one whose config or layers cannot be read is left out, as the engine leaves it out."""
+        tags: dict[str, list[str]] = {}
+        for held in self._names().values():
+            for tag, identity in held.items():
+                tags.setdefault(identity, []).append(tag)
+        found = {}
+        for path in sorted((self.imagedb / "content/sha256").iterdir()):
+            try:
+                text = path.read_bytes()
+                if hashlib.sha256(text).hexdigest() != path.name:
+                    continue
+                config = json.loads(text)
+                layers = self._chain(config["rootfs"]["diff_ids"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            identity = "sha256:" + path.name
+            named = tuple(tag for tag in tags.get(identity, ()) if "@" not in tag)
+            found[identity] = Image(identity, named, config, layers, str(config.get("created", "")))
+        return found
+
+    def _chain(self, diffs: list[str]) -> tuple[Layer, ...]:
+        layers: list[Layer] = []
+        chain = ""
+        for diff in diffs:
+            chain = "sha256:" + hashlib.sha256(f"{chain} {diff}".encode()).hexdigest() if chain else diff
+            layers.append(self.layer(chain))
+        return tuple(layers)
+
+    def _names(self) -> dict[str, dict[str, str]]:
+        try:
+            found = json.loads((self.root / "image/overlay2/repositories.json").read_bytes())["Repositories"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    # Containers
+
+    def add_container(self, container: str, image: Image) -> str:
+        """Make the two layers of a container on top of an image; give the cache id of its own. Raises OSError."""
+        mount = secrets.token_hex(32)
+        top = image.layers[-1]
+        self._folder(f"{mount}-init", top.cache_id)
+        self._fill_init(Path(self.overlay / f"{mount}-init" / "diff"), image)
+        _write(self.overlay / f"{mount}-init" / "committed", "", 0o600)
+        self._folder(mount, f"{mount}-init")
+        kept = self.layerdb / "mounts" / container
+        kept.mkdir(0o755)
+        _write(kept / "mount-id", mount)
+        _write(kept / "init-id", f"{mount}-init")
+        _write(kept / "parent", top.chain_id)
+        return mount
+
+    def _fill_init(self, place: Path, image: Image) -> None:
+        for name, kind in _INIT:
+            if any(os.path.lexists(f"{layer.folder}/{name}") for layer in image.layers):
+                continue
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            if kind == "dir":
+                (place / name).mkdir(0o755, exist_ok=True)
+            elif kind == "file":
+                _write(place / name, "", 0o755)
+            else:
+                (place / name).symlink_to(kind)
+
+    def mount_id(self, container: str) -> str:
+        """Give the cache id of a container's layer, empty where the store has none."""
+        try:
+            return (self.layerdb / "mounts" / container / "mount-id").read_text()
+        except OSError:
+            return ""
+
+    def mounted(self, mount: str) -> Mounted:
+        """Give what is mounted for a container's layer. Raises OSError where a part of it is gone."""
+        place = self.overlay / mount
+        lowers = tuple(f"{self.overlay}/{one}" for one in (place / "lower").read_text().split(":"))
+        return Mounted(lowers, str(place / "diff"), str(place / "work"), str(place / "merged"))
+
+    @staticmethod
+    def folder(short: str) -> str:
+        """Give the folder that a short link leads to, the link itself where it leads nowhere."""
+        try:
+            return os.path.normpath(f"{os.path.dirname(short)}/{os.readlink(short)}")  # noqa: PTH115, PTH120 - text
+        except OSError:
+            return short
+
+    def remove_container(self, container: str) -> None:
+        """Take a container's layers away; what is gone already does not matter. Raises OSError for what stays."""
+        mount = self.mount_id(container)
+        for cache in (mount, f"{mount}-init") if mount else ():
+            place = self.overlay / cache
+            with contextlib.suppress(OSError):
+                (self.overlay / "l" / (place / "link").read_text()).unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.layerdb / "mounts" / container, ignore_errors=True)
+
+
+def _unpack(tree: Sequence[Entry], place: Path) -> None:
+    for entry in tree:
+        path = place / entry.path
+        if entry.data is not None:
+            path.write_bytes(entry.data)
+        elif entry.link:
+            path.symlink_to(entry.link)
+            continue
+        else:
+            path.mkdir(exist_ok=True)
+        path.chmod(entry.mode)
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    """Write a file in one step: a reader sees the old text or the new one."""
+    part = path.with_name(f".tmp-{path.name}{secrets.randbits(32)}")
+    _write(part, text, mode)
+    part.rename(path)
