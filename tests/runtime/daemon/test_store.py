@@ -88,10 +88,9 @@ def test_images_are_read_again(tmp_path: Path) -> None:
 def test_a_container_stands_on_its_image(tmp_path: Path) -> None:
     """It has a layer of its own and one below that has what every container finds; both go with it."""
     store = Store(str(tmp_path))
-    image = store.add_image(
-        {"os": "linux"}, [store.add_layer(LOWER), store.add_layer(UPPER, store.add_layer(LOWER))], ()
-    )
-    before = sorted(os.listdir(tmp_path / "overlay2/l"))
+    lower = store.add_layer(LOWER)
+    image = store.add_image({"os": "linux"}, [lower, store.add_layer(UPPER, lower)], ())
+    before = sorted(path.name for path in (tmp_path / "overlay2/l").iterdir())
     mount = store.add_container("c" * 64, image)
     held = store.mounted(mount)
     below = [f"{tmp_path}/overlay2/{mount}-init/diff", *(layer.folder for layer in reversed(image.layers))]
