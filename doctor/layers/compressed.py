@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _PIECE = 1 << 18
+_MAGIC = 6
 _MEASURE, _FREE = 20_000, 16 << 30
 """Times that something may grow when it is unpacked, once it is larger than the second: gzip reaches 1,032."""
 
@@ -93,11 +94,15 @@ class Unpacked:
         self.packed, self.digest = sha256(), sha256()
         self.taken = self.given = 0
         self._ahead = self._more()
+        while len(self._ahead) < _MAGIC and (more := self._more()):
+            self._ahead += more
         self.kind = kind_of(self._ahead)
         if self.kind in _OTHERS.values():
             raise NoDecompressor(f"compressed by {self.kind}, which no registry takes")
         self._zstd = _zstd() if self.kind == "zstd" else None
         self._undo = self._fresh()
+        if not self.kind:
+            self.digest = self.packed  # both are of the same bytes
         self._out = b""
 
     def _fresh(self) -> Any:
@@ -142,7 +147,8 @@ class Unpacked:
         """Give up to `size` bytes; none at the end."""
         if not self._out:
             self._out = self._next()
-            self.digest.update(self._out)
+            if self.kind:
+                self.digest.update(self._out)
             self.given += len(self._out)
             if self.given > _FREE and self.given > _MEASURE * self.taken:
                 raise CannotUnpack(f"{self.taken:,} bytes grow to more than {self.given:,}")

@@ -62,6 +62,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     kind: int = 0
     above: str = ""
     fs: bool = True
+    size: int = 0
+    """What its files take, as was measured when it was made."""
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
@@ -118,6 +120,7 @@ class _Backend(Struct):
     id: int
     kind: int
     parent: str
+    size: int
 
 
 def _string(data: bytes | None) -> str:
@@ -169,7 +172,10 @@ def _backends(root: bolt.Bucket) -> dict[str, _Backend]:
         values = held.values()
         kind = values.get("kind", b"\0")
         found[name] = _Backend(
-            bolt.varint(values["id"]) if "id" in values else -1, kind[0] if kind else 0, _string(values.get("parent"))
+            bolt.varint(values["id"]) if "id" in values else -1,
+            kind[0] if kind else 0,
+            _string(values.get("parent")),
+            bolt.signed_varint(values["size"]) if "size" in values else 0,
         )
     return found
 
@@ -289,7 +295,11 @@ def _snapshots(folder: str, listed: list[Snapshot], backends: dict[str, _Backend
             continue
         known.add(str(backend.id))
         fs = str(backend.id) in there and _is_folder(f"{folder}/{backend.id}/fs")
-        found.append(Snapshot(one.space, one.key, one.name, one.parent, backend.id, backend.kind, backend.parent, fs))
+        found.append(
+            Snapshot(
+                one.space, one.key, one.name, one.parent, backend.id, backend.kind, backend.parent, fs, backend.size
+            )
+        )
     known |= {str(one.id) for one in backends.values()}
     lost = []
     for name, entry in there.items():
@@ -308,7 +318,7 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _odd(store: Store) -> set[tuple[str, ...]]:
+def odd(store: Store) -> set[tuple[str, ...]]:
     """Give what looks wrong, each as a key."""
     keys = {(one.space, one.key) for one in store.snapshots}
     digests = {one.digest for one in store.blobs}
@@ -326,13 +336,13 @@ def _odd(store: Store) -> set[tuple[str, ...]]:
 def read_store(root: str) -> Store:
     """Read the store; twice when something looks wrong, to leave out what containerd was just changing. Raises OSError."""
     first = _once(root)
-    odd = _odd(first)
-    if not odd or first.fault:
+    wrong = odd(first)
+    if not wrong or first.fault:
         return first
     second = _once(root)
     if second.fault or second.busy:
         return second
-    passing = _odd(second) - odd
+    passing = odd(second) - wrong
     return Store(
         root,
         tuple(one for one in second.blobs if ("blob", one.digest) not in passing),

@@ -155,9 +155,13 @@ class TarStream:
 
     def chunk(self) -> bytes:
         """Give the next piece of the present member's content, empty when there is no more."""
+        return self.content(_PIECE)
+
+    def content(self, size: int) -> bytes:
+        """Give up to `size` bytes of the present member's content, none when there are no more."""
         if not self._left:
             return b""
-        data = self._read(min(self._left, _PIECE))
+        data = self._read(min(self._left, size))
         if not data:
             raise TarDamaged(self.offset, "the archive ends within a file")
         self._left -= len(data)
