@@ -1,0 +1,589 @@
+"""A host of our own: brought up in new namespaces, entered, and gone with the process that holds it.
+
+    with Lab.up() as lab:
+        lab.run(("ip", "route"))             # on the host
+        lab.outside.run(("ping", "-c1", "198.51.100.2"))   # on the machine beside it
+
+The caller forks, and nothing is executed: the holder is a copy of this process, in which everything is imported already.
+A lab ends with `down`, and with its caller, whatever ends that; `detach=True` lets it live on, until it is taken down by name.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
+
+from doctor.linux import privileges, rtwrite, syscalls
+from doctor.linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT,
+)
+from doctor.runtime import control, holder, hostfiles, hostroot, userns
+from doctor.runtime.holder import Service
+from doctor.runtime.process import close_others, default_signals, set_title
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+__all__ = ["Completed", "Lab", "LabError", "Place", "Service", "Spawned"]
+
+NAMESPACES = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+
+_SECONDS = 30.0
+_CHUNK = 1 << 16
+_NAME_LONGEST = 60
+
+_SYSCTLS = {
+    "net/ipv4/ip_forward": "0",
+    "net/ipv4/ip_local_port_range": "32768\t60999",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv4/conf/all/route_localnet": "0",
+    "net/ipv4/conf/default/route_localnet": "0",
+    "net/ipv4/conf/all/arp_ignore": "0",
+    "net/ipv4/conf/default/arp_ignore": "0",
+    "net/ipv4/conf/all/arp_announce": "0",
+    "net/ipv4/conf/default/arp_announce": "0",
+    "net/ipv4/conf/all/accept_local": "0",
+    "net/ipv4/conf/default/accept_local": "0",
+    "net/ipv4/conf/all/proxy_arp": "0",
+    "net/ipv4/conf/default/proxy_arp": "0",
+    "net/ipv6/conf/all/disable_ipv6": "0",
+    "net/ipv6/conf/default/disable_ipv6": "0",
+    "net/ipv6/conf/all/forwarding": "0",
+}
+"""The kernel's own defaults: a new network namespace takes those of IPv4 from the machine's (devconf_inherit_init_net)."""
+
+
+class LabError(Exception):
+    """A lab that could not be brought up, or asked: what failed, and what to do."""
+
+
+class Completed(NamedTuple):
+    """How a command ended: 128+n for a signal, 127 where there is none of that name."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Spawned:
+    """A command that runs in a lab; `pid` is as the lab sees it, `master` its terminal or -1."""
+
+    def __init__(self, sock: socket.socket, pid: int, master: int) -> None:
+        """Take over the connection: when it is closed, the command ends."""
+        self._sock, self.pid, self.master = sock, pid, master
+        self._code: int | None = None
+
+    def fileno(self) -> int:
+        """Give a descriptor that is readable when the command has ended."""
+        return self._sock.fileno()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and give the exit code: 128+n for a signal. Raises TimeoutError, LabError."""
+        if self._code is None:
+            self._sock.settimeout(timeout)
+            message, _ = control.receive(self._sock)
+            if "exit" not in message:
+                raise LabError(str(message.get("error", "the lab has gone")))
+            self._code = int(message["exit"])
+        return self._code
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        """Send it, and its process group, a signal."""
+        control.send(self._sock, {"do": "kill", "signal": int(number)})
+
+    def close(self) -> None:
+        """Let it go: what still runs is killed."""
+        self._sock.close()
+        if self.master >= 0:
+            os.close(self.master)
+            self.master = -1
+
+
+class Place:
+    """Where commands run: the host, or the machine beside it."""
+
+    def __init__(self, name: str, where: str) -> None:
+        """Be a place of the lab of this name."""
+        self._name, self._where = name, where
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        tty: bool = False,
+        builtin: bool = False,
+    ) -> Spawned:
+        """Start a command; a descriptor None is /dev/null, `builtin` a function that the holder has. Raises LabError."""
+        question = {
+            "do": "builtin" if builtin else "spawn",
+            "argv": list(argv),
+            "env": dict(env) if env is not None else {},
+            "cwd": cwd,
+            "where": self._where,
+            "tty": tty,
+        }
+        empty = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        sock = _connect(self._name)
+        try:
+            handles = [empty if one is None else one for one in (stdin, stdout, stderr)]
+            control.send(sock, question, [] if tty else handles)
+            answer, given = control.receive(sock)
+            if "pid" not in answer:
+                raise LabError(str(answer.get("error", "the lab has gone")))  # noqa: TRY301 - the socket is closed below
+            return Spawned(sock, int(answer["pid"]), given[0] if given else -1)
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.close(empty)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        timeout: float = _SECONDS,
+        builtin: bool = False,
+    ) -> Completed:
+        """Run a command to its end, at most `timeout` seconds. Raises LabError, TimeoutError (it was killed)."""
+        source = os.memfd_create("stdin", os.MFD_CLOEXEC)
+        pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
+        reading = [pair[0] for pair in pipes]
+        try:
+            try:
+                os.pwrite(source, stdin, 0)
+                running = self.spawn(
+                    argv, stdin=source, stdout=pipes[0][1], stderr=pipes[1][1], env=env, cwd=cwd, builtin=builtin
+                )
+            finally:
+                for _, writing in pipes:
+                    os.close(writing)
+            try:
+                return _follow(running, reading, time.monotonic() + timeout, argv[0])
+            finally:
+                running.close()
+        finally:
+            for handle in (source, *reading):
+                os.close(handle)
+
+
+def _follow(running: Spawned, reading: list[int], until: float, name: str) -> Completed:
+    """Collect what a command prints until it has ended; what it left in the background does not hold us."""
+    kept: dict[int, list[bytes]] = {handle: [] for handle in reading}
+    open_ = set(reading)
+    code: int | None = None
+    while code is None or open_:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"{name}: did not end in time")
+        asked = [*open_, *([running.fileno()] if code is None else [])]
+        ready = select.select(asked, [], [], left if code is None else 0)[0]
+        if not ready and code is not None:
+            break
+        for one in ready:
+            if one not in kept:
+                code = running.wait()
+            elif chunk := os.read(one, _CHUNK):
+                kept[one].append(chunk)
+            else:
+                open_.discard(one)
+    return Completed(code, *(b"".join(kept[handle]) for handle in reading))
+
+
+class Lab(Place):
+    """A lab's host, by the process that holds it: `pid` as the caller sees it."""
+
+    def __init__(self, name: str, pid: int, lifeline: socket.socket | None, outside: int) -> None:
+        """Know a lab that runs; `up` and `attach` give one."""
+        super().__init__(name, "host")
+        self.name, self.pid = name, pid
+        self.outside = Place(name, "outside")
+        self._lifeline, self._outside_pid = lifeline, outside
+        self._pidfd = os.pidfd_open(pid)
+
+    @classmethod
+    def up(
+        cls,
+        name: str = "",
+        *,
+        services: Sequence[Service] = (),
+        builtins: Mapping[str, Callable[[list[str]], int]] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
+        links: Mapping[str, str] | None = None,
+        hostname: str = "",
+        detach: bool = False,
+        size: int = 0,
+    ) -> Self:
+        """Bring a host up, and wait until its services serve.
+
+        Files and links are put into its root first. `size` bounds what it may write, in bytes (0: half of memory). Raises
+        LabError with what failed and what to do; nothing is left then.
+        """
+        name = name or _free_name()
+        _check_name(name)
+        programs = dict(builtins or {})
+        plan = hostroot.Plan(hostname or name, files or {}, links or {}, tuple(programs), size)
+        try:
+            listener = control.listen(control.address(name, os.geteuid()))
+        except OSError as error:
+            raise LabError(f"{name}: is up already, or its name is taken: {(error.strerror or '').lower()}") from None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        syscalls.libc()
+        ids = userns.available() if os.geteuid() else None
+
+        def hold(outside: int) -> holder.Holder:
+            return holder.Holder(name, listener, theirs, services, programs, outside)
+
+        try:
+            with listener, theirs:
+                middle = os.fork()
+                if middle == 0:
+                    _middle(theirs, listener, ids, plan, hold)
+            return cls._raised(name, ours, middle, ids, detach=detach)
+        except BaseException:
+            ours.close()
+            raise
+
+    @classmethod
+    def _raised(cls, name: str, sock: socket.socket, middle: int, ids: userns.Ids | None, *, detach: bool) -> Self:
+        """Follow what the children say until the lab is up. On an error whatever was made has ended when this raises."""
+        pid = 0
+        try:
+            while True:
+                message, _ = control.receive(sock)
+                if message.get("wants") == "maps" and ids is not None:
+                    error = _map(middle, ids)
+                    control.send(sock, {"error": error} if error else {"mapped": True})
+                elif "holder" in message:
+                    pid = int(message["holder"])
+                    control.send(sock, {"pid": pid})
+                elif message.get("ok"):
+                    lab = cls(name, pid, sock, int(message["outside"]))
+                    break
+                else:
+                    raise LabError(str(message.get("error", "the lab ended while it was brought up")))  # noqa: TRY301 - as above
+        except BaseException:
+            sock.close()
+            for one in (pid, middle):
+                _end(one)
+            raise
+        os.waitpid(middle, 0)
+        if detach:
+            control.send(sock, {"do": "detach"})
+            sock.close()
+            lab._lifeline = None
+        return lab
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """Give a lab that was brought up by another process of this user. Raises LabError."""
+        with _connect(name) as sock:
+            control.send(sock, {"do": "about"})
+            about, _ = control.receive(sock)
+        if "outside" not in about:
+            raise LabError(f"{name}: {about.get('error', 'the lab has gone')}")
+        return cls(name, int(about["pid"]), None, int(about["outside"]))
+
+    @staticmethod
+    def names() -> list[str]:
+        """List the labs of this user that are up."""
+        return control.names(os.geteuid())
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take it down."""
+        self.down()
+
+    @property
+    def root(self) -> str:
+        """The path of its root directory, for who may follow it: /proc/PID/root."""
+        return f"/proc/{self.pid}/root"
+
+    def ask(self, question: dict[str, object]) -> dict[str, object]:
+        """Ask its holder one question (`control`), and give the answer. Raises LabError."""
+        with _connect(self.name) as sock:
+            control.send(sock, question)
+            answer, handles = control.receive(sock)
+        for handle in handles:
+            os.close(handle)
+        if "error" in answer:
+            raise LabError(str(answer["error"]))
+        return answer
+
+    def service(self, name: str, action: str) -> int:
+        """Start, stop, restart or reload a service, and wait until it is done; gives its pid in the lab. Raises LabError."""
+        pid = self.ask({"do": "service", "name": name, "action": action}).get("pid", 0)
+        return pid if isinstance(pid, int) else 0
+
+    def services(self) -> dict[str, int]:
+        """Give the pids of the services, in the lab; 0 for one that has ended."""
+        found = self.ask({"do": "about"}).get("services")
+        return dict(found) if isinstance(found, dict) else {}
+
+    def enter_namespaces(self, *, outside: bool = False) -> None:
+        """Take the calling process into all namespaces of the host; its children will be in the pid namespace.
+
+        For a child that was forked: it must have one thread, and never comes back. Raises OSError.
+        """
+        kinds = NAMESPACES
+        own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116 - no import for one name
+        if os.stat(f"/proc/{self.pid}/ns/user").st_ino != own:  # noqa: PTH116 - as above
+            kinds |= CLONE_NEWUSER
+        syscalls.setns(self._pidfd, kinds)
+        os.chdir("/")
+        if outside:
+            handle = os.open(f"/proc/{self._outside_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.setns(handle, CLONE_NEWNET)
+            os.close(handle)
+
+    def fork(self, function: Callable[[], object], *, outside: bool = False) -> int:
+        """Call a function in a child of the caller's that is in the lab; gives its pid, for os.waitpid.
+
+        It exits with what the function returns, if that is a number, else 0; 70 when it raised, which is printed.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        middle = os.fork()
+        if middle == 0:
+            code = holder._FAULT  # noqa: SLF001 - one exit code of ours
+            try:
+                os.close(reading)
+                self.enter_namespaces(outside=outside)
+                pid = syscalls.clone(CLONE_PARENT)
+                if pid:
+                    os.write(writing, str(pid).encode())
+                    os._exit(0)
+                os.close(writing)
+                left = function()
+                code = left if isinstance(left, int) else 0
+            except BaseException:  # noqa: BLE001 - a forked child leaves here, whatever happened
+                import traceback
+
+                os.write(2, traceback.format_exc().encode(errors="replace"))
+            finally:
+                os._exit(code)
+        os.close(writing)
+        try:
+            text = os.read(reading, _CHUNK)
+        finally:
+            os.close(reading)
+            os.waitpid(middle, 0)
+        if not text:
+            raise LabError(f"{self.name}: cannot be entered")
+        return int(text)
+
+    def down(self) -> None:
+        """Take it down: when this returns, its processes have ended, and its namespaces with them."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        select.select([self._pidfd], [], [], _SECONDS)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+
+def _free_name() -> str:
+    taken = set(control.names(os.geteuid()))
+    return next(name for number in range(1, 10_000) if (name := f"lab{number}") not in taken)
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _NAME_LONGEST or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise LabError(f"{name!r}: is no name of a lab: letters, digits, `-`, `_` and `.`, at most {_NAME_LONGEST}")
+
+
+def _connect(name: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(control.address(name, os.geteuid()))
+    except OSError:
+        sock.close()
+        raise LabError(f"{name}: is not up") from None
+    return sock
+
+
+def _map(middle: int, ids: userns.Ids) -> str:
+    try:
+        userns.write_range_maps(middle, ids)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def _end(pid: int) -> None:
+    if pid:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+# The children of `up`
+
+
+def _middle(
+    sock: socket.socket,
+    listener: socket.socket,
+    ids: userns.Ids | None,
+    plan: hostroot.Plan,
+    hold: Callable[[int], holder.Holder],
+) -> NoReturn:
+    """Be the process between: it makes the user namespace, and in it the holder, which is a child of who brings the lab up."""
+    code = 1
+    try:
+        privileges.die_with_parent(signal.SIGKILL)
+        if ids is not None:
+            _new_users(sock, ids)
+        pid = syscalls.clone(NAMESPACES | CLONE_PARENT)
+        if pid:
+            control.send(sock, {"holder": pid})
+            code = 0
+        else:
+            _hold(sock, listener, plan, hold)
+    except OSError as error:
+        said = userns.refusal(error) if ids is not None else _words(error)
+        with suppress(OSError):
+            control.send(sock, {"error": f"no namespaces for a lab: {said}"})
+    finally:
+        os._exit(code)
+
+
+def _new_users(sock: socket.socket, ids: userns.Ids) -> None:
+    syscalls.unshare(CLONE_NEWUSER)
+    if ids.privilege == "plain":
+        userns.write_own_map(ids)
+        return
+    control.send(sock, {"wants": "maps"})
+    answer, _ = control.receive(sock)
+    if "mapped" not in answer:
+        raise OSError(1, str(answer.get("error", "no ids")))
+
+
+def _hold(
+    sock: socket.socket, listener: socket.socket, plan: hostroot.Plan, hold: Callable[[int], holder.Holder]
+) -> NoReturn:
+    """Be the holder: build the host, and keep it."""
+    try:
+        privileges.die_with_parent(signal.SIGKILL)
+        os.setsid()
+        empty = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(empty, number)
+        close_others((sock.fileno(), listener.fileno()))
+        default_signals()
+        set_title("doctor-lab", ("doctor-lab", plan.hostname))
+        if userns.inside():
+            os.setuid(0)  # ids of the machine's are nobody here
+        else:
+            privileges.drop_bounding(~holder.MACHINES)
+        os.umask(0o022)
+        syscalls.sethostname(plan.hostname)
+        hostroot.build(plan)
+        outside = _outside()
+        here = hold(outside)
+        privileges.die_with_parent(0)
+        here.run()
+    except BaseException as error:  # noqa: BLE001 - whoever brings the lab up is told, and all of it ends
+        said = _words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            control.send(sock, {"error": said})
+    finally:
+        os._exit(1)
+
+
+def _words(error: OSError) -> str:
+    said = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {said}" if error.filename else said
+
+
+def _outside() -> int:
+    """Make the network beside the host's, and a process that holds it; gives its pid."""
+    ready, tell = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            close_others((tell.fileno(),))
+            set_title("outside", ("outside",))
+            privileges.die_with_parent(signal.SIGKILL)
+            syscalls.unshare(CLONE_NEWNET)
+            _defaults()
+            tell.send(b"made")
+            tell.recv(1)
+            with rtwrite.Batch() as batch:
+                index, loop = socket.if_nametoindex("eth0"), socket.if_nametoindex("lo")
+                batch.up(loop)
+                batch.up(index)
+                batch.address(index, f"{hostfiles.OUTSIDE}/24")
+                batch.address(loop, f"{hostfiles.FAR}/32")
+                batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
+                batch.commit()
+            tell.send(b"up")
+            tell.close()
+            signal.pause()
+        except OSError as error:
+            with suppress(OSError):
+                tell.send(_words(error).encode())
+        finally:
+            os._exit(code)
+    tell.close()
+    _expect(ready, b"made")
+    _defaults()
+    there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    with rtwrite.Batch() as batch:
+        batch.up(socket.if_nametoindex("lo"))
+        batch.veth("eth0", "eth0", peer_namespace=there, up=True)
+        batch.commit()
+        index = socket.if_nametoindex("eth0")
+        batch.address(index, f"{hostfiles.ADDRESS}/24", broadcast=True)
+        batch.address(index, f"{hostfiles.ADDRESS6}/64", nodad=True)
+        batch.route("default", gateway=hostfiles.OUTSIDE)
+        batch.route("default", gateway=hostfiles.OUTSIDE6)
+        batch.commit()
+    os.close(there)
+    ready.send(b"x")
+    _expect(ready, b"up")
+    ready.close()
+    return pid
+
+
+def _expect(sock: socket.socket, word: bytes) -> None:
+    said = sock.recv(_CHUNK)
+    if said != word:
+        raise OSError(5, f"the network beside the host: {said.decode('utf-8', 'replace') or 'its process ended'}")
+
+
+def _defaults() -> None:
+    """Give this network namespace the kernel's own defaults."""
+    for name, value in _SYSCTLS.items():
+        with suppress(OSError), open(f"/proc/sys/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - twenty of these
+            file.write(value)

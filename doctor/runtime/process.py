@@ -1,0 +1,82 @@
+"""A process as others see it: its name, its command line; and what a child that was forked must put right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from struct import pack
+from typing import TYPE_CHECKING
+
+from doctor.linux import privileges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FIRST = 3
+"""The number of the first field after the name in /proc/PID/stat (proc_pid_stat(5))."""
+
+_kept: list[object] = []
+"""Memory that the kernel reads a command line from: never freed."""
+
+
+def set_title(comm: str, argv: Iterable[str]) -> None:
+    """Let /proc/self/comm and /proc/self/cmdline of the calling process say something else.
+
+    What was forked and never executed anything has the command line of its parent; whoever looks for a daemon by its
+    arguments must find it. The kernel is told that they are elsewhere; where it cannot be told (no
+    CONFIG_CHECKPOINT_RESTORE), what is there is overwritten, and cut where it ended.
+    """
+    import ctypes
+
+    privileges.set_comm(comm)
+    text = b"\0".join(os.fsencode(one) for one in argv) + b"\0"
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+    def field(number: int) -> int:
+        return int(fields[number - _FIRST])
+
+    memory = ctypes.create_string_buffer(text, len(text))
+    _kept.append(memory)
+    start = ctypes.addressof(memory)
+    code, data, heap = (field(26), field(27)), (field(45), field(46)), field(47)
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = ctypes.c_void_p
+    top = libc.sbrk(0) or heap
+    places = (*code, *data, heap, top, field(28), start, start + len(text), field(50), field(51), 0)
+    try:
+        privileges.set_memory_map(pack("=12QII", *places, 0, 0xFFFFFFFF))
+    except OSError:
+        room = field(49) - field(48)
+        ctypes.memmove(field(48), text[: room - 1].ljust(room, b"\0"), room)
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every descriptor from 3 on but these (man 2 close_range)."""
+    first = 3
+    for handle in sorted(set(kept)):
+        if handle >= first:
+            os.closerange(first, handle)
+            first = handle + 1
+    os.closerange(first, 1 << 20)
+
+
+def default_signals() -> None:
+    """Undo what the parent set: handlers, what is ignored (it would stay so over exec), what is blocked."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def own_streams() -> None:
+    """Let sys.stdin, stdout and stderr be descriptors 0, 1 and 2: the parent may have had others in their place."""
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 - they stay open
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 - as above
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
+
+
+def start_time(pid: int | str) -> str:
+    """Give when a process started, in ticks since boot: with its pid it names a process for good. Raises OSError."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()[22 - _FIRST]
