@@ -64,7 +64,7 @@ def failed(path: str | None = None) -> OSError:
     import ctypes
 
     code = ctypes.get_errno()
-    return OSError(code, os.strerror(code).lower(), path)
+    return OSError(code, os.strerror(code), path)
 
 
 def call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, path: str | None = None) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from doctor.linux import mounting
 from doctor.linux.mounting import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 from doctor.linux.syscalls import pivot_root
-from doctor.runtime import hostfiles, mounts
+from doctor.runtime import cgroups, hostfiles, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ def build(plan: Plan) -> None:
     proc = mounting.prepared("proc", (), _NO, "proc")
     sys_ = mounting.prepared("sysfs", (), _NO, "sysfs")
     pts = mounting.prepared("devpts", ("newinstance", "ptmxmode=0666", "mode=0620"), MS_NOSUID | MS_NOEXEC, "devpts")
-    groups = _control_groups(read_only=not plan.cgroups)
+    groups = cgroups.prepared(readonly=not plan.cgroups)
     devices = {name: mounting.tree(f"/dev/{name}") for name in _DEVICES if Path(f"/dev/{name}").exists()}
     shells = mounting.prepared("tmpfs", ("mode=1777",), _NO, "shm")
     queues = _queues()
@@ -237,26 +237,6 @@ def _queues() -> int:
         return mounting.prepared("mqueue", (), _NO, "mqueue")
     except OSError:  # a kernel without CONFIG_POSIX_MQUEUE
         return -1
-
-
-def _control_groups(*, read_only: bool) -> list[tuple[str, int]]:
-    """Prepare the hierarchies of control groups as the machine has them, as seen from this cgroup namespace."""
-    flags = _NO | (MS_RDONLY if read_only else 0)
-    hierarchies = [line.split(":", 2)[1] for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
-    found = []
-    with suppress(
-        OSError
-    ):  # a machine without them, or one that lets no user mount them: what is not there is not read
-        if hierarchies == [""]:
-            return [("/sys/fs/cgroup", mounting.prepared("cgroup2", (), flags, "cgroup2"))]
-        found.append(("/sys/fs/cgroup", mounting.prepared("tmpfs", ("mode=755",), _NO, "tmpfs")))
-        for words in hierarchies:
-            name = words.removeprefix("name=") or "unified"
-            kind = "cgroup" if words else "cgroup2"
-            found.append(
-                (f"/sys/fs/cgroup/{name}", mounting.prepared(kind, words.split(",") if words else (), flags, kind))
-            )
-    return found
 
 
 def _protect() -> None:
