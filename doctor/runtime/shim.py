@@ -69,6 +69,11 @@ class Exec:
             self._code = int(_expect(self._sock, "exit")["exit"])
         return self._code
 
+    def resize(self, height: int, width: int) -> None:
+        """Set the size of its terminal, if it has one."""
+        if self.console >= 0:
+            fcntl.ioctl(self.console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
     def close(self) -> None:
         """Let go of it; it runs on."""
         self._sock.close()
@@ -124,8 +129,10 @@ class Shim:
         """Set the size of its terminal, if it has one."""
         self._ask({"do": "resize", "height": height, "width": width}, "done")
 
-    def exec(self, process: oci.Process, stdio: Stdio | None = None) -> Exec:
+    def exec(self, process: oci.Process, stdio: Stdio | None = None, *, tty: bool = False) -> Exec:
         """Start another process in it; without descriptors or a terminal, on /dev/null. Raises ContainerError."""
+        if tty:
+            process = msgspec.structs.replace(process, terminal=True)
         sock = _connect(self.address)
         empty = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -142,7 +149,7 @@ class Shim:
         return Exec(sock, int(answer["pid"]), handles[0] if handles else -1)
 
     def attach(self) -> socket.socket:
-        """Give a stream on which its output is copied from here on, in the engine's frames (plain with a terminal).
+        """Give a stream on which its output is copied from here on, in the engine's frames (those of a terminal are stdout's).
 
         What is written to it is the container's input; shutting it down for writing ends that.
         """
@@ -196,22 +203,21 @@ def create(
     config: oci.Config,
     *,
     id: str,  # noqa: A002 - the specification's word
-    bundle: str = ".",
-    address: str = "",
-    log: str = "",
-    exit_file: str = "",
+    directory: str,
+    log: str | None = None,
     open_stdin: bool = False,
     overlay: Overlay | None = None,
     init: bool = False,
 ) -> Shim:
     """Start a shim that makes a container; returns at once: `created` waits.
 
-    `log` is the path of a json-file log, `exit_file` where it is written down how the container ended, `address` the path
-    of its socket. Where the caller's parent is a first process, the shim is a child of that, as containerd's is. The caller
-    has one thread. Raises ContainerError.
+    `directory` is the bundle: the root path is relative to it, and its file `exit` says how the container ended. `log` is the
+    path of a json-file log. Where the caller's parent is a first process, the shim is a child of that, as containerd's is.
+    The caller has one thread. Raises ContainerError.
     """
-    address = address or f"{SOCKETS}/{id}"
+    address = _address(directory)
     try:
+        os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - strings
         os.makedirs(os.path.dirname(address), exist_ok=True)  # noqa: PTH103, PTH120 - strings
         with suppress(FileNotFoundError):
             os.unlink(address)  # noqa: PTH108 - as above
@@ -221,17 +227,20 @@ def create(
     except OSError as error:
         raise ContainerError(f"shim: {error}") from None
     if pid == 0:
-        keeper = partial(
-            _Keeper, config, id, bundle, listener, log, exit_file, overlay, open_stdin=open_stdin, init=init
-        )
+        keeper = partial(_Keeper, config, id, directory, listener, log, overlay, open_stdin=open_stdin, init=init)
         _serve(id, listener, keeper)
     listener.close()
     return Shim(address, pid)
 
 
-def reconnect(address: str) -> Shim:
-    """Find a shim again, after the daemon was started anew. Raises ContainerError when it has gone."""
-    shim = Shim(address)
+def _address(directory: str) -> str:
+    """Give the path of the socket: short, since an address has room for 107 bytes (unix(7))."""
+    return f"{SOCKETS}/{os.path.basename(directory)}"  # noqa: PTH119 - a string
+
+
+def reconnect(directory: str) -> Shim:
+    """Find the shim of a bundle again, after the daemon was started anew. Raises ContainerError when it has gone."""
+    shim = Shim(_address(directory))
     shim.state()
     return shim
 
@@ -260,17 +269,16 @@ class _Keeper:
         self,
         config: oci.Config,
         name: str,
-        bundle: str,
+        directory: str,
         listener: socket.socket,
-        log: str,
-        exit_file: str,
+        log: str | None,
         overlay: Overlay | None,
         *,
         open_stdin: bool,
         init: bool,
     ) -> None:
         """Make the container; a mistake is told to who asks for it."""
-        self._listener, self._exit_file = listener, exit_file
+        self._listener, self._exit_file = listener, f"{directory}/exit"
         self._log = JsonLog(log) if log else None
         self._selector = selectors.DefaultSelector()
         self._attached: list[socket.socket] = []
@@ -283,7 +291,9 @@ class _Keeper:
         self._container: Container | None = None
         stdio = self._pipes(open_stdin=open_stdin and not self._terminal)
         try:
-            self._container = Container.create(config, id=name, stdio=stdio, bundle=bundle, overlay=overlay, init=init)
+            self._container = Container.create(
+                config, id=name, stdio=stdio, bundle=directory, overlay=overlay, init=init
+            )
         except ContainerError as error:
             self._error = error
         for handle in stdio:
@@ -343,7 +353,7 @@ class _Keeper:
         if self._log is not None:
             with suppress(OSError):  # a full disk stops the log, not the container
                 self._log.write(stream, data)
-        frame = data if self._terminal else _FRAME.pack(_STREAMS[stream], len(data)) + data
+        frame = _FRAME.pack(_STREAMS[stream], len(data)) + data
         for sock in list(self._attached):
             try:
                 sock.sendall(frame, socket.MSG_NOSIGNAL)
@@ -401,9 +411,8 @@ class _Keeper:
             if self._log is not None:
                 self._log.close()
         self._log = None
-        if self._exit_file:
-            with suppress(OSError), open(self._exit_file, "w", encoding="ascii") as file:  # noqa: PTH123 - strings
-                json.dump({"code": code, "at": self._ended[1]}, file)
+        with suppress(OSError), open(self._exit_file, "w", encoding="ascii") as file:  # noqa: PTH123 - strings
+            json.dump({"code": code, "at": self._ended[1]}, file)
         for sock in list(self._attached):
             self._detach(sock)
         for client in self._waiting:
