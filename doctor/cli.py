@@ -151,6 +151,17 @@ def why(
     raise typer.Exit(code)
 
 
+# What follows the word is docker's, and none of our business.
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+)
+def runtime(words: Annotated[list[str] | None, typer.Argument(metavar="WORD...")] = None) -> None:
+    """Bring up a host of our own, with words as docker's."""
+    from doctor.runtime_commands import runtime as run
+
+    raise typer.Exit(run(words or ()))
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def explain(subject: Annotated[list[str] | None, typer.Argument(metavar="[CODE|NAME|AREA|ERROR]")] = None) -> None:
     """Print the page of a code, the list of an area, or what an error message means, offline."""

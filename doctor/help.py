@@ -13,8 +13,10 @@ doctor - what is wrong with this Docker host, why, and what to do
   doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
   doctor collect -o F.tar.gz       evidence, redacted, in one file
+Practise
+  doctor runtime                   containers of our own, words as docker's
 
-Nothing here changes the host.
+Nothing here changes the host; what runs does so in namespaces of its own.
 Exit: 0 clean, 1 found, 2 usage, 3 incomplete, 4 a fault of doctor itself
 """
 
@@ -109,12 +111,30 @@ Usage: doctor explain [CODE|NAME|AREA|"ERROR"|-]    default: all codes by area
 Exit: 0, or 2 when nothing is known of it
 """
 
+RUNTIME = """\
+Usage: doctor runtime up [FILE]           a host of our own, with a daemon
+                  FILE                    the daemon.json of its daemon
+                  --dialect 20.10|26|28|29|29-nftables     default 28
+       doctor runtime enter [COMMAND]     a shell in it
+                  --outside               on the machine beside it
+       doctor runtime down [NAME]         it is gone, and all that ran in it
+Words as docker's run exec ps logs stop rm network port inspect images ...
+  doctor runtime run -d --name web -p 8080:80 busybox httpd -f
+  doctor runtime run -it --rm busybox sh
+Which host        --host NAME             right after `runtime`; with one up: that
+It lives in namespaces of its own; nothing of this machine is changed, and
+nothing is left of it. It needs no root where the kernel lets users have
+namespaces. It is made to learn and to test: no sandbox for hostile code.
+Exit: that of the command; 2 when it could not be done
+"""
+
 _PAGES = {
     "check": CHECK,
     "collect": COLLECT,
     "explain": EXPLAIN,
     "reach": REACH,
     "rules": RULES,
+    "runtime": RUNTIME,
     "trace": TRACE,
     "why": WHY,
 }
@@ -124,6 +144,9 @@ def wanted(arguments: list[str]) -> str:
     """Give the page that these arguments ask for, empty when they ask for none."""
     if not arguments or arguments[0] in {"--help", "-h", "help"}:
         return _PAGES.get(arguments[1], TOP) if len(arguments) > 1 else TOP
-    if arguments[0] in _PAGES and any(word in {"--help", "-h"} for word in arguments[1:]):
+    words = arguments[1:]
+    if arguments[0] == "runtime":  # what stands further behind is for the program in a container
+        words = words[: 2 if words[:1] in (["up"], ["down"], ["enter"]) else 1]
+    if arguments[0] in _PAGES and any(word in {"--help", "-h"} for word in words):
         return _PAGES[arguments[0]]
     return ""

@@ -100,7 +100,7 @@ def index() -> str:
 def command_line() -> str:
     """Give what every --help prints."""
     lines = [NOTE.format("doctor/help.py"), "# The command line\n", f"```text\n{pages.TOP}```\n"]
-    for name in ("check", "why", "trace", "explain", "rules", "collect"):
+    for name in ("check", "why", "trace", "explain", "rules", "collect", "runtime"):
         lines += [f"## doctor {name}\n", f"```text\n{pages.wanted([name, '--help'])}```\n"]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -195,7 +195,7 @@ def test_reach(golden: Golden, name: str) -> None:
     golden(f"{name}/reach.txt", reach_text(reach(read(path(name)), REGISTRY)[0]))
 
 
-@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN", "REACH", "WHY"])
+@pytest.mark.parametrize("page", ["TOP", "CHECK", "COLLECT", "EXPLAIN", "REACH", "RUNTIME", "WHY"])
 def test_help(golden: Golden, page: str) -> None:
     """The help of each command."""
     golden(f"help-{page.lower()}.txt", getattr(pages, page))
