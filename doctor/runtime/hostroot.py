@@ -98,7 +98,7 @@ def build(plan: Plan) -> None:
     mounting.propagation("/", MS_REC | MS_PRIVATE)
     trees = {place: mounting.tree(place, recursive=True, flags=MS_RDONLY | MS_NOSUID) for place in _brought()}
     stage = next((place for place in _STAGES if Path(place).is_dir()), "/tmp")  # noqa: S108 - as above
-    new = mounting.prepared("tmpfs", _options(plan.size), MS_NOSUID | MS_NODEV, "lab")
+    new = mounting.prepared("tmpfs", _options(plan.size), 0, "lab")
     proc = mounting.prepared("proc", (), _NO, "proc")
     sys_ = mounting.prepared("sysfs", (), _NO, "sysfs")
     pts = mounting.prepared("devpts", ("newinstance", "ptmxmode=0666", "mode=0620"), MS_NOSUID | MS_NOEXEC, "devpts")
