@@ -19,9 +19,9 @@ check: dev ## format, lint, types, import contracts, tests that need no root; un
 test: ## everything, installing what it needs (system packages too, when root)
 	@sh tools/test.sh
 
-engine: ## the tests on real engines (root); SUITE=28.5 for one of them
+engine: ## the tests on real engines (root), every row on each of them; SUITE=28.5 for one
 	@sh tools/setup.sh test
-	@$(PYTEST) tests/engine $(addprefix --suite ,$(SUITE))
+	@$(PYTEST) tests/engine --every-engine $(addprefix --suite ,$(SUITE))
 
 golden: dev ## write tests/golden/ anew; look at the diff
 	@$(PYTEST) -q tests/golden --update-golden

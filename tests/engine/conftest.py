@@ -2,6 +2,9 @@
 
 `--suite 28.5` (or sid; may be repeated) or `DOCTOR_SUITES="20.10 28.5"` chooses among the three. A test that wants a
 host with other settings starts it: `with EngineHost.up(suite=suite, daemon_json={"icc": False}) as host:`.
+
+A test marked `sampled("row")` takes the rows of its parameter `row` on one engine each, see `sampling.py`; with
+`by="code"` it keeps one row of each code on every engine. `--every-engine` or `DOCTOR_EVERY=1` takes all rows on all.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine.sampling import chosen
 from tests.enginehost import SUITES, EngineHost, Unavailable, build_root, unavailable
 
 if TYPE_CHECKING:
@@ -32,15 +36,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--suite`."""
+    """Add `--suite` and `--every-engine`."""
     parser.addoption("--suite", action="append", metavar="SUITE", help="test on this engine only: 20.10, trixie, ...")
+    parser.addoption("--every-engine", action="store_true", help="every row on every engine, none left to another one")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is in this folder, and skip it where there can be no engine."""
-    apart = [item for item in items if _cannot_be_made(item)]
+    """Mark what is in this folder, skip it where there can be no engine, and leave out what another engine tests."""
+    apart = {item for item in items if _cannot_be_made(item)}
+    if not (config.getoption("--every-engine") or os.environ.get("DOCTOR_EVERY") or _wanted(config)):
+        apart |= _left_to_others([item for item in items if item not in apart])
     if apart:
-        config.hook.pytest_deselected(items=apart)
+        config.hook.pytest_deselected(items=list(apart))
         items[:] = [item for item in items if item not in apart]
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     reason = unavailable() if ours else None
@@ -59,6 +66,25 @@ def _cannot_be_made(item: pytest.Item) -> bool:
     return bool(engines) and params is not None and params.params.get("suite") not in engines
 
 
+def _left_to_others(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The items of sampled tests that are not chosen: their rows are tested on another engine."""
+    groups: dict[tuple[str, str], dict[str, dict[str, pytest.Item]]] = {}
+    for item in items:
+        mark, params = item.get_closest_marker("sampled"), getattr(item, "callspec", None)
+        if mark is None or params is None:
+            continue
+        test, _, words = item.nodeid.partition("[")
+        proved = getattr(params.params[mark.args[0]], mark.kwargs["by"]) if "by" in mark.kwargs else ""
+        suite = params.params["suite"]
+        rows = groups.setdefault((test, proved), {})
+        rows.setdefault(words.replace(SUITES[suite], "", 1), {})[suite] = item
+    apart = set()
+    for rows in groups.values():
+        taken = chosen({name: [suite for suite in SUITES if suite in on] for name, on in rows.items()})
+        apart |= {item for name, on in rows.items() for suite, item in on.items() if (name, suite) not in taken}
+    return apart
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses `suite` on every engine that was chosen."""
     if "suite" in metafunc.fixturenames:
@@ -66,9 +92,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("suite", chosen, ids=[SUITES[name] for name in chosen], indirect=True, scope="session")
 
 
+def _wanted(config: pytest.Config) -> list[str]:
+    """The engines that were asked for by name."""
+    asked: list[str] | None = config.getoption("--suite", None)
+    return asked or os.environ.get("DOCTOR_SUITES", "").replace(",", " ").split()
+
+
 def _chosen(config: pytest.Config) -> list[str]:
     """The suites to test on, by the name of the suite or the release of Docker."""
-    wanted = config.getoption("--suite", None) or os.environ.get("DOCTOR_SUITES", "").replace(",", " ").split()
+    wanted = _wanted(config)
     names = {release: suite for suite, release in SUITES.items()} | {suite: suite for suite in SUITES}
     if unknown := [name for name in wanted if name not in names]:
         raise pytest.UsageError(f"no such suite: {', '.join(unknown)}; there are {', '.join(names)}")

@@ -159,6 +159,7 @@ def carry_out(host: EngineHost, steps: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.proves(*CODES)
+@pytest.mark.sampled("fault", by="code")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.code}-{fault.name}")
 def test_fault_is_named_and_healed(host: EngineHost, fault: Fault) -> None:
     """Broken: this code comes first and no other is a cause. Cured as printed: the probe is as before, doctor is clean."""
@@ -221,6 +222,7 @@ DOUBLES = (
 )
 
 
+@pytest.mark.sampled("pair")
 @pytest.mark.parametrize("pair", DOUBLES, ids="+".join)
 def test_two_faults_are_two_causes(host: EngineHost, pair: tuple[str, str]) -> None:
     """Two independent faults at once: both are named as causes, and what restarts dockerd comes after the other."""

@@ -282,6 +282,7 @@ def test_healthy(host: EngineHost, tmp_path: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.sampled("case")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_broken(host: EngineHost, case: Case, tmp_path: Path) -> None:
     """Under each fault every flow is as the kernel has it."""

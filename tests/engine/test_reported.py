@@ -10,6 +10,7 @@ from tests.engine.reported import REPORTED, Reported
 from tests.enginehost import EngineHost
 
 
+@pytest.mark.sampled("row")
 @pytest.mark.parametrize("row", REPORTED, ids=lambda row: row.name)
 def test_owner_is_told(row: Reported, suite: str) -> None:
     """The causes are the row's, and the text of the report has the words that its owner needs."""

@@ -66,6 +66,7 @@ def codes(found: dict[str, Any]) -> tuple[str, ...]:
 SUBJECTS = ("web", "cron", "api", "store/api", "db", ":8080", ":8081", ":8082", "store", "shop", "bridge", IMAGE)
 
 
+@pytest.mark.sampled("subject")
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_a_healthy_host(host: EngineHost, subject: str) -> None:
     """Nothing is wrong with anything, and every question is answered."""
@@ -261,6 +262,7 @@ SYMPTOMS = (
 )
 
 
+@pytest.mark.sampled("symptom")
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=lambda one: one.name)
 def test_a_symptom(host: EngineHost, symptom: Symptom) -> None:
     """The first line is what really happens, the cause is the right one; others are well; afterwards it is, too."""
