@@ -94,6 +94,9 @@ def test_churn(host: EngineHost) -> None:
 
 def test_stopped_daemon_is_told_in_time(host: EngineHost) -> None:
     """A daemon that a signal has stopped is the one cause, and costs its two seconds, no more."""
+    start = time.monotonic()
+    clean(host)
+    plain = time.monotonic() - start
     host.sh(f"kill -STOP {host.dockerd_pid()}")
     start = time.monotonic()
     done = host.doctor("check", "--format", "json")
@@ -103,7 +106,8 @@ def test_stopped_daemon_is_told_in_time(host: EngineHost) -> None:
     assert done.returncode == 1
     assert [one["code"] for one in found["diagnoses"]] == ["DMN016"]
     assert found["host"]["engine"].startswith(host.version.split(".")[0])
-    assert took < 4, took  # the target is 2.5 s on a quiet machine; a loaded one gets some grace
+    # The target is 2.5 s on a quiet machine, where a run takes half a second; a loaded one gets some grace.
+    assert took < 3 + 3 * plain, (took, plain)
 
 
 COMMANDS = (
@@ -135,7 +139,7 @@ def test_everything_blocked(host: EngineHost) -> None:
     took = time.monotonic() - start
     found = json.loads(done.stdout)
     missing = {one["record"]: one for one in found["missing"]}
-    assert took < 6, took
+    assert took < 12, took  # the deadline, and what a busy machine takes to start and to end
     assert done.returncode == 3
     assert missing["net/iptables-nft"]["status"] == "timeout"
     assert missing["net/iptables-nft"]["ms"] > 500

@@ -92,11 +92,11 @@ def test_refusal_is_an_answer(server: Server) -> None:
 
 
 def test_silence_ends_with_the_bound(server: Server) -> None:
-    """All are waited for together."""
+    """All are waited for together: one after the other would take six times as long."""
     server.code = None
     start = time.monotonic()
-    assert [one[1] for one in words(ask([QUESTION] * 3, 0.3))] == ["silent"] * 6
-    assert time.monotonic() - start < 1.0
+    assert [one[1] for one in words(ask([QUESTION] * 3, 1.0))] == ["silent"] * 6
+    assert time.monotonic() - start < 5.0
 
 
 def test_closed_port(server: Server) -> None:

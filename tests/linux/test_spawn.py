@@ -83,7 +83,7 @@ def test_one_that_sleeps_for_ever_is_killed_at_the_deadline() -> None:
     """What it printed until then is kept."""
     done = shell("echo begun; exec sleep 1000", seconds=0.3)
     assert done[:4] == (-signal.SIGKILL, b"begun\n", b"", "timeout")
-    assert 0.3 <= done.seconds < 2
+    assert 0.3 <= done.seconds < 10
 
 
 @pytest.mark.usefixtures("pidfd")
@@ -116,7 +116,7 @@ def test_grandchildren_go_with_it() -> None:
     for script, status in (("sleep 1000 & echo $!", "ok"), ("sleep 1000 & echo $!; sleep 1000", "timeout")):
         done = shell(script, seconds=1.0)
         assert done.status == status
-        assert done.seconds < 3
+        assert done.seconds < 10
         assert _gone(int(done.stdout))
 
 
@@ -133,8 +133,8 @@ def test_one_that_left_the_group_cannot_hold_us() -> None:
 
 
 def _gone(pid: int) -> bool:
-    """Whether a process that is not ours ends within a second; init reaps it when it comes to that."""
-    for _ in range(100):
+    """Whether a process that is not ours ends in time; init reaps it when it comes to that."""
+    for _ in range(1000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
@@ -217,11 +217,14 @@ def test_one_in_the_kernel_is_abandoned_and_reaped_later(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(spawn, "_kill", lambda _: None)
         patch.setattr(spawn, "_LAST", 0.1)
-        done = run("sleep", "0.6", seconds=0.1)
+        done = run("sleep", "60", seconds=0.1)
     assert (done.status, done.returncode) == ("timeout", -signal.SIGKILL)
-    assert done.seconds < 0.5
-    assert len(spawn._abandoned) == 1
-    time.sleep(0.7)
+    assert done.seconds < 5
+    (pid,) = spawn._abandoned
+    run("true")
+    assert list(spawn._abandoned) == [pid]
+    os.kill(pid, signal.SIGKILL)
+    assert _gone(pid)
     run("true")
     assert not spawn._abandoned
 

@@ -11,6 +11,7 @@ import pytest
 
 from doctor.redact import Redactor, leaks
 from doctor.snapshot import Record
+from tests.pace import within
 from tests.redact.host import Maker, dump
 
 pytestmark = pytest.mark.slow
@@ -35,15 +36,15 @@ def test_a_large_host() -> None:
     ]
     done = redactor.finish(records)
     end = time.process_time()
-    assert middle - begin < 1.0
-    assert end - middle < 0.5
+    assert within(middle - begin, 1.0)
+    assert within(end - middle, 0.5)
     assert [record.data for record in done[-3:]] == [data for data, _ in plain]
     assert redactor.removed == {"environment": 400}
     everything = b"\n".join(record.data for record in done)
     assert not [secret for secret in maker.secrets if secret.encode() in everything]
     begin = time.process_time()
     assert leaks(everything, redactor) == []
-    assert time.process_time() - begin < 0.5
+    assert within(time.process_time() - begin, 0.5)
 
 
 LINES = [
@@ -68,7 +69,7 @@ def test_half_a_megabyte_of_anything(how: str) -> None:
         begin = time.process_time()
         Redactor().scrub(data, how)
         spent = time.process_time() - begin
-        if spent > 0.8:
+        if not within(spent, 0.8):
             slow.append((piece, round(spent, 1)))
     assert not slow
 
@@ -94,7 +95,7 @@ def test_ten_megabytes_of_the_worst(piece: str, how: str) -> None:
     data = piece.encode() * (10 * MB // len(piece))
     begin = time.process_time()
     Redactor().scrub(data, how)
-    assert time.process_time() - begin < 3.0
+    assert within(time.process_time() - begin, 3.0)
 
 
 def test_one_long_value() -> None:
@@ -109,4 +110,4 @@ def test_one_long_value() -> None:
         redactor = Redactor()
         out, _ = redactor.scrub(text.encode(), how)
         redactor.finish([Record("a", "file", "", data=out)])
-        assert time.process_time() - begin < 2.0
+        assert within(time.process_time() - begin, 2.0)
