@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-# No test of Hypothesis has a deadline: machines are busy. `make check` takes `--hypothesis-profile quick`.
-settings.register_profile("thorough", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=25)
+# No test of Hypothesis has a deadline, nor is slow to make its examples: machines are busy. `make check` takes
+# `--hypothesis-profile quick`; tools/test.sh takes `steady`, whose examples are the same each time.
+busy = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("thorough", **busy)
+settings.register_profile("quick", max_examples=25, **busy)
+settings.register_profile("steady", derandomize=True, **busy)
 settings.load_profile("thorough")
 
 
