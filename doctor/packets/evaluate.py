@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from doctor.model import Citation
 from doctor.packets import conditions
@@ -124,8 +124,11 @@ class Where(conditions.Where, Protocol):
 class Machine:
     """Runs one packet after the other through a namespace's chains; `hits` are the rules that matched, in order."""
 
-    def __init__(self, program: Program, where: Where, unknowns: Unknowns) -> None:
-        """Start without hits."""
+    def __init__(
+        self, program: Program, where: Where, unknowns: Unknowns, calls: list[tuple[Base, Packet]] | None = None
+    ) -> None:
+        """Start without hits; `calls` takes each base chain that is run, and the packet as it was."""
+        self.calls = calls
         self.program = program
         self.where = where
         self.unknowns = unknowns
@@ -142,6 +145,8 @@ class Machine:
 
     def base(self, base: Base, packet: Packet, connection: Connection | None = None) -> Ended | None:
         """Run one base chain, its policy included; NAT is done to the connection given."""
+        if self.calls is not None:
+            self.calls.append((base, structs.replace(packet)))
         hook = _Hook(self, base, packet, connection)
         done = hook.chain(base.chain, 0)
         if isinstance(done, Ended):
@@ -164,7 +169,7 @@ class _Hook(Struct):
 
     def chain(self, chain: Chain, depth: int) -> Ended | str | None:
         """Run a chain: `accept`, an end, or None at its end."""
-        for rule in chain.rules:
+        for rule in self.machine.program.candidates(chain, self.packet):
             done = self.rule(rule, chain, depth)
             if done == "return":
                 return None

@@ -6,12 +6,16 @@ iptables is its conditions and then its target.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, field
 
 from doctor.model import Citation
+from doctor.packets.choice import Choice, choice
 from doctor.packets.conditions import Condition
+
+if TYPE_CHECKING:
+    from doctor.packets.packet import Packet
 
 Hook = Literal["ingress", "prerouting", "input", "forward", "output", "postrouting"]
 
@@ -125,12 +129,17 @@ class Base(Struct, frozen=True):
 class Program(Struct, frozen=True):
     """All chains of a namespace. `unread` says why a part of its rules is not known; empty: all of them are.
 
-    `partial` counts the rules with a part that is not modelled.
+    `partial` counts the rules with a part that is not modelled. `choices` are what `choice` keeps of its chains.
     """
 
     chains: dict[tuple[str, str, str, str], Chain] = field(default_factory=dict)
     bases: tuple[Base, ...] = ()
     unread: str = ""
+    choices: dict[tuple[str, str, str, str], Choice] = field(default_factory=dict)
+
+    def candidates(self, chain: Chain, packet: Packet) -> tuple[Rule, ...]:
+        """Give the rules of a chain that a packet may match, in their order."""
+        return choice(chain, self.choices).of(packet)
 
     def at(self, hook: Hook, family: str) -> tuple[Base, ...]:
         """Give what a hook calls for packets of a family (`ip`, `ip6`, `bridge`, `netdev`), in the kernel's order."""

@@ -26,6 +26,8 @@ HOST = "host"
 Port = tuple[str, str]
 """A link: its namespace's id and its name."""
 
+_VERSIONS: tuple[Version, ...] = (4, 6)
+
 _LOOPBACK = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
 _MULTICAST = {4: (224 << 24, (240 << 24) - 1), 6: (0xFF << 120, (1 << 128) - 1)}
 
@@ -188,16 +190,62 @@ class Spaces(Mapping[str, Space]):
         return len(self._makers)
 
 
+class Wiring:
+    """Links by what they are searched for, sorted out when that is first asked: a host may have thousands."""
+
+    def __init__(self) -> None:
+        """Start with nothing sorted out."""
+        self._holders: dict[tuple[int, int], str] | None = None
+        self._ports: dict[str, dict[str, list[Link]]] = {}
+        self._behind: dict[Port, dict[tuple[int, int], list[tuple[Port, Link]]]] = {}
+
+    def holder(self, site: Site, address: int, version: Version) -> str | None:
+        """Give the first namespace beside the host that has an address on a link."""
+        if self._holders is None:
+            self._holders = {}
+            for key, links in site.links.items():
+                for link in links.values() if key != HOST else ():
+                    for one in _VERSIONS:
+                        for held in addresses(link, one):
+                            self._holders.setdefault((one, held), key)
+        return self._holders.get((version, address))
+
+    def ports(self, space: Space, bridge: str) -> list[Link]:
+        """Give the ports of a bridge."""
+        held = self._ports.get(space.id)
+        if held is None:
+            held = self._ports[space.id] = {}
+            for link in space.links.values():
+                if link.master:
+                    held.setdefault(link.master, []).append(link)
+        return held.get(bridge, [])
+
+    def behind(self, site: Site, space: Space, bridge: str, address: int, version: Version) -> list[tuple[Port, Link]]:
+        """Give the links with an address that are on the other side of a bridge's ports, each with its port."""
+        held = self._behind.get((space.id, bridge))
+        if held is None:
+            held = self._behind[space.id, bridge] = {}
+            for link in self.ports(space, bridge):
+                peer = site.peers.get((space.id, link.name))
+                if peer is None:
+                    continue
+                for one in _VERSIONS:
+                    for found in addresses(site.links[peer[0]][peer[1]], one):
+                        held.setdefault((one, found), []).append((peer, link))
+        return held.get((version, address), [])
+
+
 class Site(Struct, frozen=True):
     """All namespaces by id, their links by name, and the other ends of the veths.
 
-    `proxies` are the docker-proxies of the host, by protocol and port.
+    `proxies` are the docker-proxies of the host, by protocol and port; `wiring` is how links are found.
     """
 
     spaces: Mapping[str, Space]
     links: dict[str, dict[str, Link]]
     peers: dict[Port, Port]
     proxies: dict[tuple[str, int], tuple[Proxy, ...]] = field(default_factory=dict)
+    wiring: Wiring = field(default_factory=Wiring)
 
     @property
     def host(self) -> Space:
@@ -213,10 +261,5 @@ class Site(Struct, frozen=True):
         """Give the namespace that holds an address on a link; the host's own first."""
         if self.host.holds(address, version):
             return self.host
-        holders = (
-            key
-            for key, links in self.links.items()
-            if key != HOST and any(address in addresses(link, version) for link in links.values())
-        )
-        found = next(holders, None)
+        found = self.wiring.holder(self, address, version)
         return self.spaces[found] if found is not None else None

@@ -14,12 +14,13 @@ from doctor.model import Citation
 from doctor.packets.evaluate import Connection, Ended, Hit, Machine, Question, Unknowns
 from doctor.packets.packet import Packet, Tuple, Version, number, spell
 from doctor.packets.program import CONNTRACK, NAT_DST, Hook
-from doctor.packets.site import HOST, Port, Site, Space, addresses
+from doctor.packets.site import HOST, Port, Site, Space
 
 if TYPE_CHECKING:
     from doctor.facts.links import Link, Route
     from doctor.facts.proxies import Proxy
     from doctor.facts.routes import Way
+    from doctor.packets.program import Base
 
 OUTSIDE = "outside"
 """The network beyond the host's uplinks, as a source."""
@@ -86,6 +87,7 @@ class Stack:
         self.steps: list[Step] = []
         self.connections: dict[str, list[Connection]] = {}
         self.machines: dict[str, Machine] = {}
+        self.calls: list[tuple[Base, Packet]] | None = None
         self.first: Tuple | None = None
         self.answering = False
         self.failing = False
@@ -109,7 +111,7 @@ class Stack:
         """Say which rule ended it."""
         step = self.steps[-1]
         outcome: Outcome = "rejected" if ended.reject else "dropped"
-        code = _code(ended.hit, space, self.flow, step)
+        code = code_of(ended.hit, space, self.flow, step)
         return End(outcome, code, step, space.id, ended.reject, packet.iif, packet.oif)
 
     # Hooks
@@ -118,7 +120,8 @@ class Stack:
         """Give what runs a namespace's rules."""
         held = self.machines.get(space.id)
         if held is None:
-            held = self.machines[space.id] = Machine(space.program, space, self.unknowns)
+            calls = self.calls if space.id == HOST else None
+            held = self.machines[space.id] = Machine(space.program, space, self.unknowns, calls)
         return held
 
     def told(self, space: Space, machine: Machine, start: int) -> None:
@@ -593,7 +596,7 @@ class Stack:
             return target
         if target is None:
             return self.silent(self.site.spaces[self.site.peers[space.id, port.name][0]], packet, hop, bridge)
-        packet.mark, packet.zone, packet.original, packet.iif = 0, 0, None, bridge.name
+        packet.mark, packet.zone, packet.original, packet.iif, packet.oif = 0, 0, None, bridge.name, ""
         packet.physin = port.name
         stop = self.ingress(space, port.name, packet) or self.frames(space, "prerouting", packet, bridge)
         if stop:
@@ -695,17 +698,13 @@ class Stack:
         """
         if port is not None and (bridge.mac == fixed if fixed else space.holds(hop, version)):
             return space.id, bridge.name
-        ports = [link for link in space.links.values() if link.master == bridge.name]
-        peers = [(self.site.peers.get((space.id, link.name)), link) for link in ports]
-        behind = [(peer, link) for peer, link in peers if peer is not None]
-        open_ = [link for peer, link in peers if peer is None and link.up]
-        ends = [(peer, link, self.site.links[peer[0]][peer[1]]) for peer, link in behind]
         if fixed:
-            found = [(peer, link) for peer, link, end in ends if end.mac == fixed]
+            found = [(peer, link) for peer, link in self.ends(space, bridge) if self.at(peer).mac == fixed]
         else:
-            found = [(peer, link) for peer, link, end in ends if hop in addresses(end, version)]
+            found = self.site.wiring.behind(self.site, space, bridge.name, hop, version)
             # A namespace answers for the addresses of its other links, too.
-            found = found or [(peer, link) for peer, link in behind if self.site.spaces[peer[0]].holds(hop, version)]
+            others = self.ends(space, bridge) if not found else ()
+            found = found or [(peer, link) for peer, link in others if self.site.spaces[peer[0]].holds(hop, version)]
         stopped = None
         for peer, link in found:
             stopped = self.shut(space, port, link, peer)
@@ -716,7 +715,20 @@ class Stack:
                 space, "neighbour", f"no port leads to {fixed}, which {spell(hop, version)} is said to have"
             )
             return self.end("dropped", "NEIGH_WRONG_MAC", step, space.id)
-        return stopped or self.unread(space, bridge, open_)
+        ports = self.site.wiring.ports(space, bridge.name) if stopped is None else ()
+        return stopped or self.unread(
+            space, bridge, [link for link in ports if link.up and (space.id, link.name) not in self.site.peers]
+        )
+
+    def ends(self, space: Space, bridge: Link) -> list[tuple[Port, Link]]:
+        """Give what is on the other side of a bridge's ports, each with its port."""
+        ports = self.site.wiring.ports(space, bridge.name)
+        peers = [(self.site.peers.get((space.id, link.name)), link) for link in ports]
+        return [(peer, link) for peer, link in peers if peer is not None]
+
+    def at(self, port: Port) -> Link:
+        """Give a link by where it is."""
+        return self.site.links[port[0]][port[1]]
 
     def unread(self, space: Space, bridge: Link, ports: list[Link]) -> Port | End | None:
         """Say what of ports whose other end is not known: a veth leads to a namespace unread, anything else outside."""
@@ -732,7 +744,7 @@ class Stack:
 
     def shut(self, space: Space, port: Link | None, link: Link, peer: Port) -> End | None:
         """Say why a port of a bridge takes nothing from another one."""
-        end = self.site.links[peer[0]][peer[1]]
+        end = self.at(peer)
         if not link.up or not end.up:
             down, where = (link, space) if not link.up else (end, self.site.spaces[peer[0]])
             step = self.step(where, "veth", f"{down.name} is down", down.cited, "drop")
@@ -765,7 +777,7 @@ def spelled(address: int, port: int, version: Version) -> str:
     return f"[{text}]:{port}" if version == 6 else f"{text}:{port}"  # noqa: PLR2004 - IPv6
 
 
-def _code(hit: Hit, space: Space, flow: Flow, step: Step) -> str:
+def code_of(hit: Hit, space: Space, flow: Flow, step: Step) -> str:
     """Name why a rule ended a packet: by whose chain it stands in."""
     chain, table = hit.chain.name, hit.chain.table
     if hit.chain.family in {"bridge", "netdev"}:

@@ -6,7 +6,7 @@ result is sure only where they all end alike.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -15,6 +15,9 @@ from doctor.packets.evaluate import Question, Unknowns
 from doctor.packets.packet import ACK, RST, SYN, Packet, Tuple, Version, number
 from doctor.packets.site import HOST, Site, Space
 from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, End, Flow, Stack, Step, spelled
+
+if TYPE_CHECKING:
+    from doctor.packets.program import Base
 
 STRANGERS: dict[Version, str] = {4: "203.0.113.77", 6: "2001:db8:77::77"}
 """Clients outside that nobody knows by their address (RFC 5737, RFC 3849)."""
@@ -85,9 +88,14 @@ class Result(Struct, frozen=True):
         return None if self.works is None else self.walk.sees
 
 
-def follow(site: Site, flow: Flow) -> Result:
-    """Walk a flow with every answer to what cannot be known, and say what all walks have in common."""
-    first = _Walker(site, flow, Unknowns()).walk()
+def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = None) -> Result:
+    """Walk a flow with every answer to what cannot be known, and say what all walks have in common.
+
+    `calls` takes every base chain of the host that the first walk meets, with the packet as it came there.
+    """
+    walker = _Walker(site, flow, Unknowns())
+    walker.calls = calls
+    first = walker.walk()
     if (end := first.decider).outcome == "unknown":  # it went where nothing was read: no answer makes that sure
         text = end.step.text if end.step is not None else "what was not read"
         cited = end.step.cited if end.step is not None else None

@@ -29,6 +29,7 @@ def told(one: Judgement) -> tuple[object, ...]:
 def compare(host: Made, every: int = 1) -> Pairs:
     """Judge every pair, and compare every so many of them with a walk of its own."""
     pairs = Pairs(host.site)
+    pairs.expect(host.spaces)
     at = 0
     for source in (*host.spaces, HOST, OUTSIDE):
         for goal in host.goals:
@@ -205,6 +206,46 @@ def test_nat_to_somebody_else_is_walked_for_each() -> None:
     rules = ("nat -A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:80",)
     host = made(Host(tuple(Box((0,)) for _ in range(5)), 1, rules=rules))
     compare(host)
+
+
+def test_a_column_says_for_all_senders_at_once_what_each_pair_says() -> None:
+    """Sets of senders, bit by bit: together they are all but the goal's own, and each has the answer of its pair."""
+    boxes = tuple(Box((at % 5,), (80, 5432), ((20000 + at, 80),) if at % 2 else ()) for at in range(40))
+    rules = (
+        "filter -A DOCKER-USER -s 10.0.1.2/32 -d 10.0.1.0/24 -j DROP",
+        "filter -A DOCKER-USER -s 10.0.0.0/29 -p tcp -m tcp --dport 5432 -j DROP",
+        "filter -A DOCKER-USER -d 10.0.2.4/32 -m limit --limit 5/sec -j DROP",
+    )
+    for raw in (True, False):
+        host = made(Host(boxes, 5, icc_off=frozenset({3}), rules=rules, raw=raw))
+        pairs, plain = Pairs(host.site), Pairs(host.site)
+        pairs.expect(host.spaces)
+        for goal in host.goals:
+            found = dict[str, Judgement]()
+            for mask, judged in pairs.column(goal):
+                senders = [host.spaces[at] for at in range(len(host.spaces)) if mask >> at & 1]
+                assert not found.keys() & set(senders)
+                found |= dict.fromkeys(senders, judged)
+            found.pop(goal.where, None)
+            assert found.keys() == set(host.spaces) - {goal.where}
+            for sender, judged in found.items():
+                other = plain.judge(sender, goal)
+                assert (judged.state, judged.code) == (other.state, other.code), (sender, goal)
+        assert pairs.walks < plain.walks
+
+
+def test_many_containers_cost_no_more_walks_than_few() -> None:
+    """What one walk met is met by all: ten times the containers and networks, and as many walks between containers."""
+    walks = []
+    for size in (4, 40):
+        boxes = tuple(Box((at % size,), (80, 5432)) for at in range(5 * size))
+        host = made(Host(boxes, size))
+        pairs = Pairs(host.site)
+        pairs.expect(host.spaces)
+        for goal in host.goals[:-1]:
+            pairs.column(goal)
+        walks.append(pairs.walks)
+    assert walks[0] == walks[1] < 10
 
 
 def test_one_rule_of_many_is_named() -> None:
