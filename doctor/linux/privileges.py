@@ -5,6 +5,7 @@ A set of capabilities is a number with the bit of each; `NAMES` has them in the 
 
 from __future__ import annotations
 
+from errno import EINVAL
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ NAMES = (
 
 _VERSION_3 = 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME = 1, 4, 8, 15
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 23, 24, 36, 38, 47
+_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
 _AMBIENT_RAISE, _AMBIENT_CLEAR = 2, 4
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 
@@ -115,16 +116,13 @@ def capget() -> tuple[int, int, int]:
 def drop_bounding(kept: int) -> None:
     """Take all others out of the bounding set: no program gets them again (capabilities(7)). Raises OSError."""
     for number in range(len(NAMES)):
-        if not kept >> number & 1 and prctl_or(_PR_CAPBSET_READ, number) == 1:
+        if kept >> number & 1:
+            continue
+        try:
             prctl(_PR_CAPBSET_DROP, number)
-
-
-def prctl_or(option: int, second: int, missing: int = 0) -> int:
-    """Ask as `prctl` does; `missing` where the kernel refuses (a capability that it does not know)."""
-    try:
-        return prctl(option, second)
-    except OSError:
-        return missing
+        except OSError as error:
+            if error.errno != EINVAL:  # a capability that this kernel does not know
+                raise
 
 
 def ambient(wanted: int) -> None:

@@ -15,7 +15,8 @@ def prepared(*, readonly: bool, own_namespace: bool = True) -> list[tuple[str, i
     """Prepare what is mounted at /sys/fs/cgroup: places and mounts that hang nowhere yet, in their order.
 
     With version 1 there is a mount for each hierarchy below a tmpfs. In a cgroup namespace of one's own they are mounted,
-    else the caller's own group is bound. Nothing where a machine has none, or lets no user mount them.
+    else the caller's own group is bound, and its flags are set when it is there. Nothing where a machine has none, or lets
+    no user mount them.
     """
     flags = MS_NOSUID | MS_NOEXEC | MS_NODEV | (MS_RDONLY if readonly else 0)
     lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
@@ -28,7 +29,7 @@ def prepared(*, readonly: bool, own_namespace: bool = True) -> list[tuple[str, i
             name = words.removeprefix("name=") or "unified"
             place = ROOT if unified else f"{ROOT}/{name}"
             if not own_namespace:
-                found.append((place, mounting.tree(f"{place}{group}", flags=flags)))
+                found.append((place, mounting.tree(f"{place}{group}")))
                 continue
             kind = "cgroup" if words else "cgroup2"
             found.append((place, mounting.prepared(kind, words.split(",") if words else (), flags, kind)))

@@ -279,7 +279,7 @@ class Holder:
         one.pid, one.begun, one.ready = pid, True, reading
         one.starts.append(then)
         if service.pidfile:
-            with suppress(OSError), open(service.pidfile, "w", encoding="ascii") as file:  # noqa: PTH123 - no import for one name
+            with suppress(OSError), open(service.pidfile, "w", encoding="utf-8") as file:  # noqa: PTH123 - no import for one name
                 file.write(f"{pid}\n")
         self._watch(reading, lambda: self._is_ready(one))
 

@@ -585,5 +585,5 @@ def _expect(sock: socket.socket, word: bytes) -> None:
 def _defaults() -> None:
     """Give this network namespace the kernel's own defaults."""
     for name, value in _SYSCTLS.items():
-        with suppress(OSError), open(f"/proc/sys/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - twenty of these
+        with suppress(OSError), open(f"/proc/sys/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123 - twenty of these
             file.write(value)

@@ -199,7 +199,7 @@ def _limit(process: Process) -> None:
             raise LaunchError(f"error setting rlimit type {one.type}: {error}", CANNOT) from None
     if process.oom_score_adj is not None:
         with suppress(PermissionError):
-            Path("/proc/self/oom_score_adj").write_text(str(process.oom_score_adj), encoding="ascii")
+            Path("/proc/self/oom_score_adj").write_text(str(process.oom_score_adj), encoding="utf-8")
 
 
 def _go(cwd: str) -> bool:

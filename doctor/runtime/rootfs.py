@@ -70,12 +70,16 @@ _KERNELS = ("/proc", "/sys")
 
 
 class _Piece(NamedTuple):
-    """A mount that was prepared: where it goes, its descriptor, whether it is a file, how it is passed on."""
+    """A mount that was prepared: where it goes, its descriptor, whether it is a file, how it is passed on.
+
+    `flags` are set when it is there, on it and all below.
+    """
 
     place: str
     handle: int
     is_file: bool = False
     propagation: int = 0
+    flags: int = 0
 
 
 def enter(config: Config, rootfs: str, overlay: mounts.Overlay | None) -> None:
@@ -130,7 +134,10 @@ def _prepare(config: Config, mount: Mount) -> list[_Piece]:
     if mount.type in {"cgroup", "cgroup2"}:
         own = any(one.type == "cgroup" and not one.path for one in config.linux.namespaces)
         pieces = cgroups.prepared(readonly=bool(flags & MS_RDONLY), own_namespace=own)
-        return [_Piece(place, handle) for place, handle in pieces]
+        found = [_Piece(place, handle) for place, handle in pieces]
+        if found and not own:  # one call for all hierarchies
+            found.append(_Piece(cgroups.ROOT, -1, flags=flags | MS_NOSUID | MS_NOEXEC | MS_NODEV))
+        return found
     if mount.type in {"tmpfs", "mqueue", "proc", "sysfs"}:
         flags |= MS_NODEV
     data = _data(mount.options)
@@ -149,10 +156,13 @@ def _data(options: Sequence[str]) -> list[str]:
 
 
 def _attach(piece: _Piece) -> None:
+    if piece.flags:
+        mounting.attributes(piece.place, piece.flags, recursive=True)
+        return
     if piece.place in _KERNELS and os.path.islink(piece.place):  # noqa: PTH114 - as above
         # A link would take /proc away from where its dangerous files are masked (CVE-2019-19921).
         raise NotADirectoryError(20, "is a symbolic link in the image", piece.place)
-    if not os.path.lexists(piece.place) or os.path.islink(piece.place):  # noqa: PTH114 - as above
+    if not os.path.exists(piece.place):  # noqa: PTH110 - as above
         target = os.path.realpath(piece.place)
         parent = os.path.dirname(target) if piece.is_file else target  # noqa: PTH120 - as above
         os.makedirs(parent, exist_ok=True)  # noqa: PTH103 - as above
@@ -204,4 +214,4 @@ def _write_sysctl(name: str, value: str) -> None:
     path = Path("/proc/sys", *name.replace("/", ".").split("."))
     if not name.startswith(("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.", "kernel.domainname")):
         raise PermissionError(1, "is not in a namespace of the container's own", f"sysctl {name}")
-    path.write_text(value, encoding="ascii")
+    path.write_text(value, encoding="utf-8")

@@ -411,7 +411,7 @@ class _Keeper:
             if self._log is not None:
                 self._log.close()
         self._log = None
-        with suppress(OSError), open(self._exit_file, "w", encoding="ascii") as file:  # noqa: PTH123 - strings
+        with suppress(OSError), open(self._exit_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - strings
             json.dump({"code": code, "at": self._ended[1]}, file)
         for sock in list(self._attached):
             self._detach(sock)

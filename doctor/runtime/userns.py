@@ -49,7 +49,7 @@ class Ids(NamedTuple):
 def inside() -> bool:
     """Whether this process is in a user namespace that is not the first: trusted.* attributes and devices are not for it."""
     try:
-        text = Path("/proc/self/uid_map").read_text(encoding="ascii")
+        text = Path("/proc/self/uid_map").read_text(encoding="utf-8")
     except OSError:
         return False
     return text.split() != ["0", "0", str(_ALL)]
@@ -57,7 +57,7 @@ def inside() -> bool:
 
 def is_mapped(number: int, kind: Literal["uid", "gid"] = "uid") -> bool:
     """Whether an id exists in this user namespace."""
-    for line in Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines():
+    for line in Path(f"/proc/self/{kind}_map").read_text(encoding="utf-8").splitlines():
         first, _, count = (int(word) for word in line.split())
         if first <= number < first + count:
             return True
@@ -110,7 +110,7 @@ def widest(text: str, names: set[str]) -> Range:
 def write_own_map(ids: Ids) -> None:
     """Map the one id that we are to 0, from within the new namespace. Raises OSError."""
     for name, text in (("setgroups", "deny"), ("gid_map", f"0 {ids.gid} 1"), ("uid_map", f"0 {ids.uid} 1")):
-        Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+        Path(f"/proc/self/{name}").write_text(text, encoding="utf-8")
 
 
 def write_range_maps(pid: int, ids: Ids) -> None:
