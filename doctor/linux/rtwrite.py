@@ -25,7 +25,7 @@ _ROUTE = Struct("=BBBBBBBBI")
 _ATTRIBUTE = Struct("=HH")
 _HEAD_BYTES = 16
 
-_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
+_NEWLINK, _DELLINK, _SETLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 19, 20, 21, 24, 25
 _ERROR = 2
 _ACKNOWLEDGED, _NEW = 0x5, 0x605
 """NLM_F_REQUEST and NLM_F_ACK; with NLM_F_CREATE and NLM_F_EXCL."""
@@ -179,7 +179,7 @@ class Batch:
         """Let a port of a bridge send packets back where they came from, or not."""
         body = _LINK.pack(_AF_BRIDGE, 0, index, 0, 0)
         body += _nla(_IFLA_PROTINFO | _NESTED, _nla(_BRPORT_MODE, bytes((on,))))
-        self._ask(_NEWLINK, _ACKNOWLEDGED, body, f"link {index} hairpin")
+        self._ask(_SETLINK, _ACKNOWLEDGED, body, f"link {index} hairpin")
 
     def delete(self, index: int) -> None:
         """Delete a link; of a veth both ends go."""
