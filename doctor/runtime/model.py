@@ -18,23 +18,29 @@ LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 class Publish(Struct, frozen=True):
     """One `-p`: `port`/`protocol` of the container on `host_port` of `host_ip`.
 
-    `host_port` 0 lets the daemon choose; an empty `host_ip` stands for every address, of both families.
+    `host_port` 0 lets the daemon choose, or else one of those up to `host_port_end` where that is not 0; an empty
+    `host_ip` stands for every address, of both families.
     """
 
     port: int
     protocol: str = "tcp"
     host_port: int = 0
     host_ip: str = ""
+    host_port_end: int = 0
 
 
 class Attachment(Struct, frozen=True):
-    """A network that a container asks for: its name, a fixed address of either family, the names it wants there."""
+    """A network that a container asks for: its name, a fixed address of either family, the names it wants there.
+
+    The one with the highest `priority` is its way out (`gw-priority`, since 28).
+    """
 
     network: str
     ip: str = ""
     ip6: str = ""
     aliases: tuple[str, ...] = ()
     mac: str = ""
+    priority: int = 0
 
 
 class Bind(Struct, frozen=True):
