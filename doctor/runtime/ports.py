@@ -143,8 +143,8 @@ class PortAllocator:
         self._taken: dict[tuple[str, str], set[int]] = {}
         self._last: dict[tuple[str, str], int] = {}
 
-    def publish(self, wanted: Publish, addresses: tuple[str, ...], target: str, *, listen: bool) -> list[Held]:
-        """Take a port of each address; `listen`: a proxy will serve it, else it is only kept. Raises PortError.
+    def publish(self, wanted: Publish, addresses: tuple[str, ...], target: str) -> list[Held]:
+        """Take a port of each address. Raises PortError.
 
         `target` is the container's address, for the engine's words.
         """
@@ -152,20 +152,20 @@ class PortAllocator:
             found: list[Held] = []
             try:
                 for address in addresses:
-                    found += self._take(wanted, (address,), target, listen=listen)
+                    found += self._take(wanted, (address,), target)
             except PortError:
                 self.release(found)
                 raise
             return found
-        return self._take(wanted, addresses, target, listen=listen)
+        return self._take(wanted, addresses, target)
 
-    def _take(self, wanted: Publish, addresses: tuple[str, ...], target: str, *, listen: bool) -> list[Held]:
+    def _take(self, wanted: Publish, addresses: tuple[str, ...], target: str) -> list[Held]:
         tried: set[int] = set()
         for attempt in range(TRIES):
             number = self._number(wanted, addresses, tried)
             tried.add(number)
             try:
-                return self._hold(wanted, addresses, number, listen=listen)
+                return self._hold(wanted, addresses, number)
             except OSError as error:
                 # A port that was asked for is not replaced by another.
                 fixed = wanted.host_port and wanted.host_port_end <= wanted.host_port
@@ -223,11 +223,11 @@ class PortAllocator:
             return [wide, address]
         return [wide, *sorted({one for one, _ in self._taken if (":" in one) == (":" in address) and one != wide})]
 
-    def _hold(self, wanted: Publish, addresses: tuple[str, ...], number: int, *, listen: bool) -> list[Held]:
+    def _hold(self, wanted: Publish, addresses: tuple[str, ...], number: int) -> list[Held]:
         found: list[Held] = []
         try:
             for address in addresses:
-                holder = bind(wanted.protocol, address, number, listen=listen or self._classic)
+                holder = bind(wanted.protocol, address, number)
                 found.append(Held(wanted.port, wanted.protocol, address, number, holder))
         except OSError:
             for one in found:
@@ -248,8 +248,11 @@ class PortAllocator:
             self._taken.get((one.address, one.protocol), set()).discard(one.number)
 
 
-def bind(protocol: str, address: str, number: int, *, listen: bool) -> socket.socket:
-    """Bind a socket of the host, as the engine or docker-proxy does. Raises OSError with the address as file name."""
+def bind(protocol: str, address: str, number: int) -> socket.socket:
+    """Bind a socket of the host, as docker-proxy does, and the engine where none runs: it listens, and nobody answers.
+
+    Raises OSError with the address as file name.
+    """
     kind, proto = _KINDS[protocol]
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, kind | socket.SOCK_CLOEXEC, proto)
@@ -259,7 +262,7 @@ def bind(protocol: str, address: str, number: int, *, listen: bool) -> socket.so
         if protocol == "tcp":
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address, number))
-        if listen and protocol != "udp":
+        if protocol != "udp":
             made.listen(_BACKLOG)
         made.setblocking(False)  # noqa: FBT003 - its name
     except OSError as error:

@@ -83,7 +83,7 @@ class Publisher:
                 free.append(address)
         if free:
             target = next((way.address for way in (way4, way6) if way is not None), "")
-            taken = self._allocator.publish(wanted, tuple(free), target, listen=self.proxied)
+            taken = self._allocator.publish(wanted, tuple(free), target)
             held += taken
             found += [Bound(one.port, one.protocol, one.address, one.number) for one in taken]
         return found
@@ -118,7 +118,7 @@ class Publisher:
         for one in held:
             self._allocator.restore(one.address, one.protocol, one.number)
             with suppress(OSError):
-                one.holder = ports.bind(one.protocol, one.address, one.number, listen=self.proxied or self._classic)
+                one.holder = ports.bind(one.protocol, one.address, one.number)
         self._held[container.id] = held
         if self.proxied:
             self._waiting += [(container.id, one) for one in held if one.holder is not None]

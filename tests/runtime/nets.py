@@ -80,11 +80,13 @@ def _settle(*, user: bool) -> None:
 class Host:
     """What a daemon is to its network controller."""
 
-    def __init__(self, dialect: str, values: dict[str, Any] | None = None, version: str = "") -> None:
-        """Start a daemon of a dialect with these options."""
+    def __init__(
+        self, dialect: str, values: dict[str, Any] | None = None, version: str = "", resolv: str = "/dev/null"
+    ) -> None:
+        """Start a daemon of a dialect with these options; `resolv` is the host's resolv.conf."""
         settings = Settings(dialect, version or VERSIONS[dialect], dict(values or {}))
         self.world = World(settings, {}, {}, {})
-        self.controller = NetworkController(self.world, proxy="/sbin/docker-proxy")
+        self.controller = NetworkController(self.world, proxy="/sbin/docker-proxy", resolv=resolv)
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
         self.spaces: dict[str, int] = {}
         self.paused = ""
@@ -106,10 +108,11 @@ class Host:
         for one in spec.links:
             target, _, alias = one.partition(":")
             links[alias or target] = self.named(target).id
-        self.world.containers[identity] = Container(identity, spec, "", links=links)
         unshare(CLONE_NEWNET)
         self.spaces[identity] = os.open("/proc/self/ns/net", os.O_RDONLY)
         setns(self.home, CLONE_NEWNET)
+        sandbox = f"/proc/{os.getpid()}/fd/{self.spaces[identity]}"
+        self.world.containers[identity] = Container(identity, spec, "", links=links, sandbox=sandbox)
         return identity
 
     def run(self, name: str, words: str = "", identity: str = "") -> Container:

@@ -55,7 +55,7 @@ def test_a_wrong_one_is_told_in_dockers_words(text: str, words: str) -> None:
 
 def take(allocator: PortAllocator, wanted: Publish, *addresses: str) -> list[tuple[str, int]]:
     """Take a port; gives address and number."""
-    return [(one.address, one.number) for one in allocator.publish(wanted, addresses, "172.17.0.2", listen=True)]
+    return [(one.address, one.number) for one in allocator.publish(wanted, addresses, "172.17.0.2")]
 
 
 def busy() -> socket.socket:
@@ -73,7 +73,7 @@ def test_a_port_is_taken_once() -> None:
         (classic, "Error starting userland proxy: listen tcp4 127.0.0.1:{}: bind: address already in use"),
         (new, "Bind for 0.0.0.0:{} failed: port is already allocated"),
     ):
-        held = allocator.publish(Publish(80), (ANY,), "172.17.0.2", listen=True)
+        held = allocator.publish(Publish(80), (ANY,), "172.17.0.2")
         number = held[0].number
         with pytest.raises(PortError) as caught:
             take(allocator, Publish(81, "tcp", number), ANY)
