@@ -1,0 +1,3 @@
+"""Tests of labs."""
+
+from __future__ import annotations
