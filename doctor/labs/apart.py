@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Job = tuple[Callable[[], object], Callable[[], bytes]]
 
@@ -45,6 +45,31 @@ def gather(jobs: Sequence[Job], seconds: float) -> list[bytes]:
         if code:
             raise ApartError(b"".join(parts[number]).decode("utf-8", "replace") or f"ended with {code}")
     return [b"".join(one) for one in parts]
+
+
+def stream(functions: Sequence[Callable[[], bytes]], width: int) -> Iterator[tuple[int, bytes | ApartError]]:
+    """Run functions in forks, `width` at a time; give the number and the answer of each as it comes back."""
+    waiting = list(enumerate(functions))
+    running: dict[int, tuple[int, int, list[bytes]]] = {}
+    while waiting or running:
+        while waiting and len(running) < width:
+            number, function = waiting.pop(0)
+            pid, reader = _start(_nowhere, function)
+            running[reader] = number, pid, []
+        for reader in select.select(list(running), [], [])[0]:
+            number, pid, parts = running[reader]
+            data = os.read(reader, 1 << 20)
+            if data:
+                parts.append(data)
+                continue
+            del running[reader]
+            code = _end(pid, reader)
+            said = b"".join(parts)
+            yield number, ApartError(said.decode("utf-8", "replace") or f"ended with {code}") if code else said
+
+
+def _nowhere() -> None:
+    """Enter nothing."""
 
 
 def _start(enter: Callable[[], object], function: Callable[[], bytes]) -> tuple[int, int]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
 """The network outside and the host's own address there (RFC 5737), in labs as on the engines of the tests."""
+OUTSIDE_PORT = 9000
+"""Where somebody answers outside."""
 SECONDS = 0.3
 TRIES = 2
 HANGS = 3.0
