@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from doctor.labs import catalogue
 from doctor.labs.loading import load
 from doctor.labs.replay import prove
-from doctor.labs.scenario import Scenario
 from tests.engineground import RELEASES, staged
 from tests.enginehost import SUITES
+
+if TYPE_CHECKING:
+    from doctor.labs.scenario import Scenario
 
 
 class Row(NamedTuple):
