@@ -32,6 +32,7 @@ docs: dev ## write the generated part of docs/ anew
 bench: dev ## ratios to the bare interpreter and, as root, on a host with 20 containers
 	@$(PYTHON) -m bench.startup
 	@if [ "$$(id -u)" = 0 ]; then $(PYTHON) -m bench.engine small; else echo "bench.engine: skipped, needs root"; fi
+	@if [ "$$(id -u)" = 0 ]; then $(PYTHON) -m bench.runtime; else echo "bench.runtime: skipped, needs root"; fi
 
 new-check: dev ## CODE=NET099 NAME=some-name MODULE=bridges [SEVERITY=warning]: function, page and cases, to be filled
 	@$(PYTHON) -m tools.new_check "$(CODE)" "$(NAME)" "$(MODULE)" "$(or $(SEVERITY),error)"

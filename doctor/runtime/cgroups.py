@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 from doctor.linux import mounting
 from doctor.linux.mounting import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from doctor.runtime.process import small
 
 ROOT = "/sys/fs/cgroup"
 
@@ -19,7 +19,7 @@ def prepared(*, readonly: bool, own_namespace: bool = True) -> list[tuple[str, i
     no user mount them.
     """
     flags = MS_NOSUID | MS_NOEXEC | MS_NODEV | (MS_RDONLY if readonly else 0)
-    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+    lines = [line.split(":", 2) for line in small("/proc/self/cgroup").splitlines()]
     unified = [line[1] for line in lines] == [""]
     found: list[tuple[str, int]] = []
     with suppress(OSError):

@@ -56,6 +56,8 @@ KINDS = {
     "time": CLONE_NEWTIME,
 }
 _ENGINE = 125
+_SHORT = 1 << 13
+"""Bytes of what is said between a container that is made and its maker."""
 _JOINED = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
 
@@ -181,7 +183,7 @@ class Container(Program):
         """Wait until it stands before its program; gives its pid. Raises ContainerError: 126 and 127 for the program."""
         if self._is_created or self._sync is None:
             return self.pid
-        message, handles = control.receive(self._sync)
+        message, handles = control.receive(self._sync, _SHORT)
         if not message.get("created"):
             self._fail(message)
         self._is_created = True
@@ -197,7 +199,7 @@ class Container(Program):
         with suppress(OSError):
             control.send(self._sync, {"do": "start"})
         self._started = True
-        message, _ = control.receive(self._sync)
+        message, _ = control.receive(self._sync, _SHORT)
         self._sync.close()
         self._sync = None
         if message.get("code", launch.BROKEN) != launch.BROKEN:
@@ -251,7 +253,7 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None) -> Program:
     console = -1
     with ours:
         while True:
-            message, handles = control.receive(ours)
+            message, handles = control.receive(ours, _SHORT)
             if not message:
                 break
             if handles:
@@ -329,7 +331,7 @@ def _be_first(
         control.send(sync, {"created": True}, handles)
         for handle in handles:
             os.close(handle)
-        message, _ = control.receive(sync)
+        message, _ = control.receive(sync, _SHORT)
         if message.get("do") != "start":
             return
         launch.become(config.process, path, sync, joins=False, init=init)

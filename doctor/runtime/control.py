@@ -67,14 +67,14 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int
     sock.sendmsg([json.dumps(message, separators=(",", ":")).encode()], rights, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Wait for a message; gives it, and the descriptors that came with it. An empty one: the other end is closed.
+def receive(sock: socket.socket, limit: int = LIMIT) -> tuple[dict[str, Any], list[int]]:
+    """Wait for a message of at most `limit` bytes; gives it, and the descriptors that came with it.
 
-    Raises OSError, and ValueError for what is no message.
+    An empty one: the other end is closed. Raises OSError, and ValueError for what is no message.
     """
     room = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
     try:
-        data, extra, flags, _ = sock.recvmsg(LIMIT, room, socket.MSG_CMSG_CLOEXEC)
+        data, extra, flags, _ = sock.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return {}, []
     handles = array.array("i")

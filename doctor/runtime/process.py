@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 from struct import pack
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 _FIRST = 3
 """The number of the first field after the name in /proc/PID/stat (proc_pid_stat(5))."""
+
+_SMALL = 1 << 16
 
 _kept: list[object] = []
 """Memory that the kernel reads a command line from: never freed."""
@@ -32,7 +33,7 @@ def set_title(comm: str, argv: Iterable[str]) -> None:
 
     privileges.set_comm(comm)
     text = b"\0".join(os.fsencode(one) for one in argv) + b"\0"
-    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    fields = small("/proc/self/stat").rpartition(")")[2].split()
 
     def field(number: int) -> int:
         return int(fields[number - _FIRST])
@@ -69,6 +70,15 @@ def default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def small(path: str) -> str:
+    """Read a small file of the kernel's in one call. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(handle, _SMALL).decode("utf-8", "replace")
+    finally:
+        os.close(handle)
+
+
 def own_streams() -> None:
     """Let sys.stdin, stdout and stderr be descriptors 0, 1 and 2: the parent may have had others in their place."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 - they stay open
@@ -78,5 +88,4 @@ def own_streams() -> None:
 
 def start_time(pid: int | str) -> str:
     """Give when a process started, in ticks since boot: with its pid it names a process for good. Raises OSError."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return text.rpartition(")")[2].split()[22 - _FIRST]
+    return small(f"/proc/{pid}/stat").rpartition(")")[2].split()[22 - _FIRST]

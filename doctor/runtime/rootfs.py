@@ -163,19 +163,31 @@ def _attach(piece: _Piece) -> None:
         # A link would take /proc away from where its dangerous files are masked (CVE-2019-19921).
         raise NotADirectoryError(20, "is a symbolic link in the image", piece.place)
     if not os.path.exists(piece.place):  # noqa: PTH110 - as above
-        target = os.path.realpath(piece.place)
-        parent = os.path.dirname(target) if piece.is_file else target  # noqa: PTH120 - as above
-        os.makedirs(parent, exist_ok=True)  # noqa: PTH103 - as above
-        if piece.is_file and not os.path.lexists(target):
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _make(piece)
     mounting.attach(piece.handle, piece.place)
     if piece.propagation:
         mounting.propagation(piece.place, piece.propagation)
 
 
+def _make(piece: _Piece) -> None:
+    """Make what a mount is put on; through links, which lead inside."""
+    if not piece.is_file:
+        try:
+            os.mkdir(piece.place, 0o755)  # noqa: PTH102 - as above
+        except (FileExistsError, FileNotFoundError):
+            pass
+        else:
+            return
+    target = os.path.realpath(piece.place)
+    parent = os.path.dirname(target) if piece.is_file else target  # noqa: PTH120 - as above
+    os.makedirs(parent, exist_ok=True)  # noqa: PTH103 - as above
+    if piece.is_file and not os.path.lexists(target):
+        os.mknod(target, stat.S_IFREG | 0o644)
+
+
 def _fill_dev(nodes: list[tuple[str, int]]) -> None:
     for name, handle in nodes:
-        os.close(os.open(f"/dev/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        os.mknod(f"/dev/{name}", stat.S_IFREG | 0o666)
         mounting.attach(handle, f"/dev/{name}")
     for name, target in _LINKS.items():
         os.symlink(target, f"/dev/{name}")  # noqa: PTH211 - strings

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from doctor.linux import spawn
+from doctor.runtime.process import small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ class Ids(NamedTuple):
 def inside() -> bool:
     """Whether this process is in a user namespace that is not the first: trusted.* attributes and devices are not for it."""
     try:
-        text = Path("/proc/self/uid_map").read_text(encoding="utf-8")
+        text = small("/proc/self/uid_map")
     except OSError:
         return False
     return text.split() != ["0", "0", str(_ALL)]
@@ -57,7 +58,7 @@ def inside() -> bool:
 
 def is_mapped(number: int, kind: Literal["uid", "gid"] = "uid") -> bool:
     """Whether an id exists in this user namespace."""
-    for line in Path(f"/proc/self/{kind}_map").read_text(encoding="utf-8").splitlines():
+    for line in small(f"/proc/self/{kind}_map").splitlines():
         first, _, count = (int(word) for word in line.split())
         if first <= number < first + count:
             return True
