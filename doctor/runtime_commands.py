@@ -90,27 +90,23 @@ def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool) ->
     """Bring up a host with a daemon. Raises LabError."""
     from doctor.runtime.host import Lab
 
-    services, builtins = _daemon(dialect)
+    services: list[Service] = []
+    builtins: dict[str, Callable[[list[str]], int]] = {"doctor": doctor}
+    if importlib.util.find_spec("doctor.runtime.daemon.service") is not None:
+        serving, service, cli = (
+            importlib.import_module(f"doctor.runtime.daemon.{module}") for module in ("serve", "service", "cli")
+        )
+        services.append(service.service(serving.Start(argv=service.ARGV, dialect=dialect)))
+        builtins["docker"] = cli.main
+        files = {**service.programs(dialect), **files}
     return Lab.up(name, services=services, builtins=builtins, files=files, detach=detach)
-
-
-def _daemon(dialect: str) -> tuple[list[Service], dict[str, Callable[[list[str]], int]]]:
-    """Give the daemon of a host, and the programs that come with it."""
-    from doctor.runtime.host import Service
-
-    programs: dict[str, Callable[[list[str]], int]] = {"doctor": doctor}
-    if importlib.util.find_spec("doctor.runtime.daemon.serve") is None:
-        return [], programs
-    serving = importlib.import_module("doctor.runtime.daemon.serve")
-    start = serving.Start(argv=("/usr/bin/dockerd",), dialect=dialect)
-    serve = partial(serving.serve, start)
-    programs["docker"] = importlib.import_module("doctor.runtime.daemon.cli").main
-    return [Service("docker", start.argv, serve, pidfile="/run/docker-ssd.pid")], programs
 
 
 def doctor(arguments: list[str]) -> int:
     """Be the command `doctor` in a host of ours: this very installation, which is bound there."""
-    os.execv(sys.executable, (sys.executable, "-m", "doctor", *arguments))  # noqa: S606 - a new interpreter, as on any host
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    argv = (sys.executable, "-m", "doctor", *arguments)
+    os.execve(sys.executable, argv, env)  # noqa: S606 - a new interpreter, as on any host
 
 
 def _about(lab: Lab, dialect: str) -> str:
