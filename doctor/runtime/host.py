@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
 
-from doctor.linux import privileges, rtwrite, syscalls
+from doctor.linux import privileges, rtwrite, seccomp, syscalls
 from doctor.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -357,6 +357,7 @@ class Lab(Place):
             kinds |= CLONE_NEWUSER
         syscalls.setns(self._pidfd, kinds)
         os.chdir("/")
+        seccomp.empty_kernel_log()
         if outside:
             handle = os.open(f"/proc/{self._outside_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             syscalls.setns(handle, CLONE_NEWNET)
@@ -507,6 +508,7 @@ def _hold(
             privileges.drop_bounding(~holder.MACHINES)
         os.umask(0o022)
         syscalls.sethostname(plan.hostname)
+        seccomp.empty_kernel_log()
         hostroot.build(plan)
         outside = _outside()
         here = hold(outside)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doctor.linux.syscalls import klogctl_read
 from doctor.runtime.host import Lab, LabError, Service
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ def test_the_machine_s_sysctls_are_read_only(lab: Lab) -> None:
     """Those of the network are the lab's own."""
     assert lab.run(("sh", "-c", "echo 1 > /proc/sys/vm/swappiness")).returncode != 0
     assert lab.run(("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")).returncode == 0
+
+
+def test_the_kernel_s_log_is_not_the_machine_s(lab: Lab) -> None:
+    """A lab has none, and reading it is no error."""
+    pid = lab.fork(lambda: 0 if klogctl_read() == b"" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_function_of_the_caller_runs_in_the_lab(lab: Lab) -> None:
