@@ -106,6 +106,8 @@ class Collector:
         )
         files.add("store/containers/names", self.places.data_root + "/containers", 3.0, self.files.container_files)
         files.add("store/space", self.places.data_root, 1.0, self.files.space)
+        files.add("store/containerd", self.places.data_root + "/containerd", 2.0, self.files.containerd)
+        files.add("store/other-roots", self.places.data_root, 1.0, self.files.other_roots)
         files.add("store/logs", self.places.data_root + "/containers", 1.0, self.files.logs)
         first = tuple(self.lanes)
         for lane in (survey, api, files, commands, store):
@@ -331,6 +333,7 @@ class Collector:
             for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
                 self.kept.put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
             api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
+            api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
             if self.places.binary:
                 api.add("engine/version", sources.VERSION.target, 2.0, self._command(sources.VERSION))
             return
@@ -344,6 +347,7 @@ class Collector:
         api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
         for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
             api.add(source.name, source.target, source.seconds, self._api(source))
+        api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
 
     def _api(self, source: Source) -> Callable[[], None]:
         def ask() -> None:

@@ -75,6 +75,9 @@ class Host(Protocol):
         The process starts at once, and reads when `held` returns.
         """
 
+    def containerd(self, root: str) -> bytes:
+        """Read containerd's image store, as `layers.containerd_model` prints it. OSError."""
+
     def groups(self, processes: str) -> str:
         """Give the lines of a tree record for the control groups of containers; `processes` is that of /proc. OSError."""
 
@@ -191,6 +194,12 @@ class LocalHost:
         # What it may take itself is a little less: then it says what did not come back.
         argv = spawn.own("doctor.linux.survey", sandboxes, modules, f"{seconds - min(0.2, seconds / 5):.3f}")
         return spawn.run(argv, deadline_seconds=seconds, limit_bytes=_SURVEY, held=held)
+
+    def containerd(self, root: str) -> bytes:
+        """See `Host.containerd`."""
+        from doctor.layers import containerd_model, containerd_store
+
+        return containerd_model.dump(containerd_store.read_store(root))
 
     def groups(self, processes: str) -> str:
         """See `Host.groups`."""

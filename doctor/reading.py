@@ -8,9 +8,13 @@ from errno import ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISSOCK
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import Struct
+
 from doctor import sources
 from doctor.keeping import shown, since
 from doctor.lines import tree_line
+from doctor.layers.containerd_model import SNAPSHOTTER
 from doctor.linux.frames import why_of
 from doctor.linux.trees import CUT
 
@@ -27,6 +31,11 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----EN
 _CERTIFICATES = 1 << 18
 """Bytes of a file of certificates that are read: a bundle of all public authorities has as many."""
 _DEEP = 16
+_BOUND_PATHS = 2000
+_REMAPPED = re.compile(r"\d+\.\d+")
+_IMAGES = ("image/overlay2/repositories.json?",)
+CONTAINERD = ("/var/lib/containerd",)
+"""Where a containerd of its own keeps everything, unless told otherwise."""
 MANY = 400
 """Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
 
@@ -251,6 +260,48 @@ class Reading:
                 continue  # it was closed meanwhile
         self.kept.keep("engine/deleted-logs", "tree", folder, "".join(lines).encode(), "none", ms=since(start))
 
+    def containerd(self) -> None:
+        """Read containerd's image store where there is one: dockerd's own containerd has it below the data root."""
+        name, start = "store/containerd", time.perf_counter()
+        for root in (f"{self.places.data_root}/containerd/daemon", *CONTAINERD):
+            try:
+                if not self.host.listdir(f"{root}/{SNAPSHOTTER}/snapshots"):
+                    continue  # what is there has never unpacked an image
+                data = self.host.containerd(root)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.kept.failed(name, "file", root, error, since(start))
+                return
+            self.kept.keep(name, "file", root, data, "none", ms=since(start))
+            return
+        self.kept.missing(name, "file", CONTAINERD[0], "absent", "no image was ever unpacked there", since(start))
+
+    def bind_sources(self) -> None:
+        """Look at the paths of the host that containers bind: whether they are there, and of what type."""
+        found: dict[str, None] = {}
+        for record in list(self.kept.records.values()):
+            if record.name.startswith(("api/inspect/", "store/containers/")) and b'"bind"' in record.data:
+                found |= dict.fromkeys(_bound(record.data))
+        self._look_at("store/bind-sources", "what containers bind", tuple(found)[:_BOUND_PATHS])
+
+    def other_roots(self) -> None:
+        """Look for images in the other data root: with userns-remap dockerd keeps all in DATA_ROOT/UID.GID."""
+        root = self.places.data_root
+        above, _, name = root.rpartition("/")
+        base = above if _REMAPPED.fullmatch(name) else root
+        start = time.perf_counter()
+        try:
+            names = [one for one in self.host.listdir(base) if _REMAPPED.fullmatch(one)]
+            if base != root:
+                names.append(".")
+            text, _ = self.host.tree(base, names, _IMAGES, 1 << 20)
+        except OSError as error:
+            self.kept.failed("store/other-roots", "tree", base, error, since(start))
+            return
+        data = text.encode("utf-8", "surrogateescape")
+        self.kept.keep("store/other-roots", "tree", base, data, "none", ms=since(start))
+
     def open_files(self) -> None:
         """Count what dockerd holds open: at its limit it can take no connection, and start nothing."""
         folder = f"/proc/{self.places.pid}/fd"
@@ -289,6 +340,27 @@ class Reading:
                     name=f"store/containers/{container}/{name}", kind="file", target="", scrub=scrub, area="store"
                 )
                 self._file(source, source.name, f"{folder}/{container}/{name}")
+
+
+class _Mount(Struct):
+    Type: str = ""
+    Source: str = ""
+
+
+class _Mounted(Struct):
+    """What the API and config.v2.json say of mounts."""
+
+    Mounts: list[_Mount] | None = None
+    MountPoints: dict[str, _Mount | None] | None = None
+
+
+def _bound(data: bytes) -> list[str]:
+    try:
+        told = msgspec.json.decode(data, type=_Mounted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    mounts = [*(told.Mounts or ()), *(told.MountPoints or {}).values()]
+    return [one.Source for one in mounts if one is not None and one.Type == "bind" and one.Source.startswith("/")]
 
 
 def _wanted(line: bytes, words: tuple[str, ...]) -> bool:

@@ -100,6 +100,7 @@ HOST: tuple[Source, ...] = (
     *_files("/proc/sys/user/max_net_namespaces", "/proc/sys/user/max_user_namespaces"),
     Source(name="host/boot", kind="file", target="/proc/stat", keep=("btime ",), limit=1 << 20),
     Source(name="host/mounts", kind="file", target="/proc/self/mountinfo", limit=8 << 20),
+    Source(name="host/binfmt", kind="list", target="/proc/sys/fs/binfmt_misc", scrub="tree"),
     Source(
         name="net/sysctl/ipv4",
         kind="tree",
@@ -232,6 +233,15 @@ STORE: tuple[Source, ...] = (
     *(
         Source(name=f"store/driver-{name}", kind="list", target=f"{{data_root}}/{name}", scrub="tree", area="store")
         for name in ("aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "zfs")
+    ),
+    Source(
+        name="store/volumes-data",
+        kind="tree",
+        target="{data_root}/volumes",
+        members=("_data/",),
+        limit=4 << 20,
+        scrub="tree",
+        area="store",
     ),
     Source(name="store/volumes", kind="list", target="{data_root}/volumes", scrub="tree", area="store"),
     Source(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 MODULES = (
     "addressing",
+    "backing",
     "bridges",
     "cgroups",
     "container_layers",
     "container_state",
+    "containerd_store",
     "daemon_config",
     "daemon_in_force",
     "daemon_log",
@@ -22,7 +24,9 @@ MODULES = (
     "exposure",
     "file_rights",
     "foreign_rules",
+    "hidden_images",
     "image_database",
+    "images_in_use",
     "kernel",
     "kernel_log",
     "layerdb",
@@ -36,4 +40,5 @@ MODULES = (
     "sandboxes",
     "shims",
     "veth",
+    "volumes",
 )

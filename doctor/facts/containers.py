@@ -114,6 +114,7 @@ class _Config(Struct):
 
 class _Mount(Struct):
     Type: str = ""
+    Name: str = ""
     Source: str = ""
     Destination: str = ""
 
@@ -179,6 +180,8 @@ class Asked(Struct, frozen=True):
     privileged: bool = False
     capabilities: tuple[str, ...] = ()
     binds: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[str, ...] = ()
+    """Names of the volumes that it mounts."""
     hostname: str = ""
     runtime: str = ""
     error: str = ""
@@ -451,6 +454,7 @@ def _asked(raw: _Inspect) -> Asked:
         privileged=held.Privileged,
         capabilities=tuple(held.CapAdd or ()),
         binds=tuple((one.Source, one.Destination) for one in mounts if one.Type == "bind"),
+        volumes=tuple(one.Name for one in mounts if one.Type == "volume" and one.Name),
         hostname=raw.Config.Hostname,
         runtime=held.Runtime,
         log_options=held.LogConfig.Config or {},

@@ -24,6 +24,8 @@ class Mount(Struct, frozen=True):
     options: tuple[str, ...]
     of_type: tuple[str, ...]
     cited: Citation
+    source: str = ""
+    """The device, or what stands for one."""
 
     @property
     def read_only(self) -> bool:
@@ -67,5 +69,6 @@ def mounts(snapshot: Snapshot) -> Mounts:
             continue
         cited = Citation(record.name, number, line.split(" ", 4)[4], f"{record.target}:{number}")
         own, of_type = tuple(words[5].split(",")), tuple(rest[-1].split(","))
-        found.append(Mount(_plain(words[4]), rest[0], own, of_type, cited))
+        source = _plain(rest[1]) if len(rest) > 2 else ""  # noqa: PLR2004 - type, source, options
+        found.append(Mount(_plain(words[4]), rest[0], own, of_type, cited, source))
     return Mounts(tuple(found))

@@ -20,94 +20,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from doctor.layers import bolt, manifests
+from doctor.layers.containerd_model import CONTENT, META, SNAPSHOTTER, Blob, Image, Lost, Snapshot, Store
 from doctor.layers.manifests import Unusable
 from doctor.layers.tree import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-META = "io.containerd.metadata.v1.bolt/meta.db"
-CONTENT = "io.containerd.content.v1.content/blobs/sha256"
-SNAPSHOTTER = "io.containerd.snapshotter.v1.overlayfs"
-
 _REF = "containerd.io/gc.ref.content"
 _UNPACKED = "containerd.io/gc.ref.snapshot.overlayfs"
-COMMITTED = 3
-"""Kind of a snapshot that is a layer; 2 is one that is written to, 1 a view (snapshots.Kind)."""
-
-
-class Blob(Struct, frozen=True, omit_defaults=True):
-    """One blob that the database lists. `there` is the size of its file, -1 when it is not there, -2 for no file."""
-
-    digest: str
-    size: int
-    there: int = -1
-    refs: tuple[str, ...] = ()
-    unpacked: str = ""
-    """Of a configuration: the key of the snapshot that its layers were unpacked to; kept by the label of that name."""
-
-
-class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """One snapshot: its key, its parent's key, its name in the snapshotter and what that says of it.
-
-    `id` is the name of its directory, -1 when the snapshotter does not know it; `above` the parent that the snapshotter
-    has, by its name there. `fs` says whether the directory of its files is there.
-    """
-
-    space: str
-    key: str
-    name: str
-    parent: str = ""
-    id: int = -1
-    kind: int = 0
-    above: str = ""
-    fs: bool = True
-    size: int = 0
-    """What its files take, as was measured when it was made."""
-
-
-class Image(Struct, frozen=True, omit_defaults=True):
-    """One name, the blob that it leads to, and the layers of the manifest that is unpacked here, from the base up."""
-
-    space: str
-    name: str
-    target: str
-    config: str = ""
-    blobs: tuple[str, ...] = ()
-    diffs: tuple[str, ...] = ()
-    chains: tuple[str, ...] = ()
-    why: str = ""
-    """Why nothing is known of its layers."""
-
-
-class Lost(Struct, frozen=True, omit_defaults=True):
-    """One directory of a snapshot that no snapshot has, and when it was made (ctime, seconds since the epoch)."""
-
-    id: str
-    made: float
-
-
-class Store(Struct, frozen=True, omit_defaults=True):
-    """The whole of it. `fault` says why a database cannot be read (`file` is which), `busy` that it was written all along."""
-
-    root: str
-    blobs: tuple[Blob, ...] = ()
-    snapshots: tuple[Snapshot, ...] = ()
-    images: tuple[Image, ...] = ()
-    lost: tuple[Lost, ...] = ()
-    fault: str = ""
-    file: str = ""
-    busy: str = ""
-
-    def folder(self, one: Snapshot) -> str:
-        """Give the directory of a snapshot's files."""
-        return f"{self.root}/{SNAPSHOTTER}/snapshots/{one.id}/fs"
-
-    def blob(self, digest: str) -> str:
-        """Give the file of a blob."""
-        return f"{self.root}/{CONTENT}/{digest.removeprefix('sha256:')}"
-
-
 class _Listed(Struct):
     """What meta.db says."""
 

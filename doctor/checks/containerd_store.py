@@ -1,0 +1,217 @@
+"""containerd's image store: blobs that are gone or damaged, snapshots that have lost their directory."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from doctor.facts.clock import Clock
+from doctor.facts.containerd import ContainerdStore, hits, shown
+from doctor.facts.repairs import together
+from doctor.layers.containerd_model import Blob, Image, Snapshot
+from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
+from doctor.registry import check
+
+_DAMAGED = "its content is not that of its digest"
+_OLD = 3600.0
+"""Seconds after which a directory without a snapshot is left over: containerd removes them some time after the entry."""
+
+
+def _judged(held: ContainerdStore) -> Iterator[Yield]:
+    """Say why nothing can be judged, where that is so."""
+    store = held.store
+    if store.busy:
+        yield Unknown("containerd's database", f"{store.file}: {store.busy}")
+    elif held.unused:
+        yield NotApplicable(held.unused)
+
+
+@check("LAY027", Severity.ERROR, says=("content digest ... not found", "unexpected commit digest"))
+def blob_gone_or_damaged(held: ContainerdStore) -> Iterator[Yield]:
+    """A blob of containerd's store is gone, cut short, or not what its name says; or the database cannot be read.
+
+    ## What it is
+    containerd keeps what was pulled as files named by their digest: manifests, configurations, and
+    layers as they came. Its database lists them with their size.
+    ## What you see
+    "content digest sha256:...: not found"; an image that is gone from docker images though nobody
+    removed it (its configuration is damaged); docker save and push that write an image which
+    nobody can load.
+    ## By hand
+    cd ROOT/io.containerd.content.v1.content/blobs/sha256
+    sha256sum * | awk '$1 != $2'
+    ## Cure
+    Take the damaged file away, then docker load or docker pull: what is not there is written anew,
+    what is there is taken for whole (measured on 28.5.2). Containers run on meanwhile.
+    ## Looks like
+    LAY028 (the blob is whole, what was unpacked from it is gone)
+    ## Limits
+    Without --deep only documents are hashed, of layers only the size is compared. Blobs of other
+    platforms that were never pulled are not missed.
+    ## References
+    containerd core/metadata/buckets.go, plugins/content/local, OCI image-spec descriptor.md
+    """
+    yield from _judged(held)
+    store = held.store
+    if store.fault:
+        yield _database(held)
+        return
+    found = []
+    listed = {one.digest for one in store.blobs}
+    damaged = {one.why.partition(":")[0] for one in store.images if _DAMAGED in one.why}
+    for blob in store.blobs:
+        if blob.there != blob.size or blob.digest[7:19] in damaged:
+            found.append(_blob(held, blob))
+    for image in store.images:
+        for digest in dict.fromkeys((image.target, *((image.config, *image.blobs) if image.config else ()))):
+            if digest and digest not in listed:
+                found.append(_unlisted(held, image, digest))
+    yield from together(found, "blobs are gone or damaged", "containerd")
+
+
+def _blob(held: ContainerdStore, blob: Blob) -> Finding:
+    path, short = held.store.blob(blob.digest), blob.digest[7:19]
+    images = held.images_with(blob.digest)
+    if blob.there == -1:
+        state = "is not there"
+    elif blob.there < 0:
+        state = "is no file"
+    elif blob.there != blob.size:
+        state = f"has {blob.there:,} bytes of {blob.size:,}"
+    else:
+        state = _DAMAGED
+    steps: list[Step] = [Command(("rm", path))] if blob.there >= 0 else []
+    names = shown(images)
+    steps.append(Note(f"docker pull, or docker load -i FILE: {', '.join(names) or 'whatever needs it'}"))
+    return Finding(
+        subject=blob.digest,
+        title=f"blob {short} {'is not what its name says' if state == _DAMAGED else state}",
+        message=f"{path} {state}",
+        evidence=(held.cite(blob.digest, state, f"blobs/sha256/{short}..."),),
+        remedy=Remedy("take it away, then have it written anew; nothing stops" if steps[1:] else "have it written anew", tuple(steps)),
+        severity=None if images else Severity.WARNING,
+        hits=hits(images, ()) or (Effect("nothing that has a name"),),
+        works=(Effect("containers run on", tuple(one.name for one in held.containers_of(images))),)
+        if held.containers_of(images)
+        else (),
+    )
+
+
+def _unlisted(held: ContainerdStore, image: Image, digest: str) -> Finding:
+    name = shown((image,))[0]
+    return Finding(
+        subject=digest,
+        title=f"{name} needs blob {digest[7:19]}, which the database does not list",
+        message=f"{name} needs {digest}, which {held.store.root} does not list",
+        evidence=(held.cite(image.name, f"{digest[:19]} is not listed", "meta.db"),),
+        remedy=Remedy("have it written anew", (Note(f"docker pull, or docker load -i FILE: {name}"),)),
+        hits=hits((image,), ()),
+    )
+
+
+def _database(held: ContainerdStore) -> Finding:
+    file = held.store.file
+    return Finding(
+        subject=file.rpartition("/")[2],
+        title=f"containerd's database {file.rpartition('/')[2]} cannot be read: {held.store.fault}",
+        message=f"{file}: {held.store.fault}",
+        evidence=(held.cite("", held.store.fault, file),),
+        remedy=Remedy(
+            "restore it from a backup, or give containerd a new store",
+            (
+                Note(f"stop Docker, keep a copy of {shlex.quote(held.store.root)}, move the file away and start again"),
+                Note("images are loaded or pulled anew then; what containers wrote is not in it, but is found no more"),
+            ),
+            risk="destructive",
+        ),
+        hits=(Effect("containerd does not start, or knows no images"),),
+    )
+
+
+@check("LAY028", Severity.ERROR, says=("snapshot ... does not exist", "failed to stat parent"))
+def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[Yield]:
+    """A snapshot of containerd's has lost its directory or its parent, or a directory has lost its snapshot.
+
+    ## What it is
+    A snapshot is a layer unpacked: an entry in each of two databases, and the directory
+    snapshots/ID/fs. Each names the snapshot below it.
+    ## What you see
+    "failed to stat parent: stat .../snapshots/7/fs: no such file or directory", "snapshot ... does
+    not exist: not found" when a container starts; disk space that no image accounts for.
+    ## By hand
+    ls -d ROOT/io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs
+    ctr --namespace moby snapshots ls
+    ## Cure
+    Remove the containers and images that stand on it, and load or pull them anew: the layer is
+    unpacked again. What those containers wrote is lost, so copy it out first.
+    ## Looks like
+    LAY027 (the blob that it was unpacked from), LAY008 (the same in the store of overlay2)
+    ## Limits
+    Only the overlayfs snapshotter is known. A directory without a snapshot is told of after an
+    hour: containerd removes them late.
+    ## References
+    containerd core/snapshots/storage/bolt.go, plugins/snapshots/overlay/overlay.go
+    """
+    yield from _judged(held)
+    store = held.store
+    if store.fault:
+        return
+    keys = {(one.space, one.key): one for one in store.snapshots}
+    found = []
+    for one in store.snapshots:
+        parent = keys.get((one.space, one.parent))
+        if one.id < 0:
+            found.append(_snapshot(held, one, "is not known to the snapshotter"))
+        elif not one.fs:
+            found.append(_snapshot(held, one, f"has lost its directory {store.folder(one)}"))
+        elif one.parent and parent is None:
+            found.append(_snapshot(held, one, f"stands on {one.parent[:19]}, which is not there"))
+        elif parent is not None and one.above != parent.name:
+            found.append(_snapshot(held, one, f"stands on {one.above[:40] or 'nothing'} in one database, on {parent.name[:40]} in the other"))
+    yield from together(found, "snapshots have lost what they are made of", "containerd")
+    left = [one for one in store.lost if clock.collected_at - one.made > _OLD]
+    if left:
+        names = ", ".join(one.id for one in left)
+        yield Finding(
+            subject="snapshots",
+            title=f"{len(left)} directories belong to no snapshot",
+            message=f"{store.root}/io.containerd.snapshotter.v1.overlayfs/snapshots: no snapshot has {names}",
+            evidence=tuple(held.cite(one.id, f"snapshots/{one.id}", "snapshots/") for one in left[:3]),
+            remedy=Remedy(
+                "let containerd clean up: it does when the next image or container is removed",
+                (Note("docker rmi or docker rm of anything; what is left after that, may be removed with Docker stopped"),),
+            ),
+            severity=Severity.INFO,
+            hits=(Effect("they take room"),),
+        )
+
+
+def _snapshot(held: ContainerdStore, one: Snapshot, state: str) -> Finding:
+    images, containers = held.images_on(one.key), held.containers_on(one)
+    # What stands on it through a container's own snapshots is of those images too.
+    for above in held.above(one):
+        images += tuple(image for image in held.images_on(above.key) if image not in images)
+    steps: list[Step] = []
+    if containers:
+        steps.append(Note(f"copy out what they wrote while they still are there (docker cp): {', '.join(c.name for c in containers)}"))
+        steps.append(Command(("docker", "rm", "-f", *(c.engine_name for c in containers))))
+    names = shown(images)
+    if names:
+        steps.append(Command(("docker", "rmi", "-f", *names)))
+        steps.append(Note(f"docker pull, or docker load -i FILE: {', '.join(names)}"))
+    running = tuple(c.name for c in containers if c.running)
+    return Finding(
+        subject=one.key,
+        title=f"snapshot {one.key[7:19] if one.key.startswith('sha256:') else one.key[:12]} {state.partition(' /')[0]}",
+        message=f"snapshot {one.key} of {held.store.root} {state}",
+        evidence=(held.cite(one.key, state, f"snapshots/{one.id}" if one.id >= 0 else "meta.db"),),
+        remedy=Remedy(
+            "remove what stands on it, then have it unpacked anew",
+            tuple(steps) or (Note("nothing with a name stands on it"),),
+            risk="destructive" if containers or names else "safe",
+            stops=running,
+            stays_down=running,
+        ),
+        severity=None if images or containers else Severity.WARNING,
+        hits=hits(images, containers) or (Effect("nothing that has a name"),),
+    )
