@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from doctor import sources
 from doctor.keeping import shown, since
-from doctor.lines import tree_line
 from doctor.layers.containerd_model import SNAPSHOTTER
+from doctor.lines import tree_line
 from doctor.linux.frames import why_of
 from doctor.linux.trees import CUT
 

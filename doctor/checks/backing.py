@@ -57,6 +57,9 @@ def no_types_in_directories(backing: Backing) -> Iterator[Yield]:
     moby daemon/graphdriver/overlay2/overlay.go, mkfs.xfs(8), moby issue 10294
     """
     told = backing.status.get("Supports d_type")
+    if not backing.driver:
+        yield Unknown("storage driver", "dockerd was not asked")
+        return
     if told is None:
         yield NotApplicable("no overlay driver that tells of d_type")
         return
@@ -185,7 +188,7 @@ def size_without_quota(
 
 @check("STO008", Severity.INFO)
 def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
-    """overlayfs keeps changes in a form that Docker cannot read from the directory: builds copy and compare instead.
+    """The kernel keeps changes in a form that Docker cannot read from the directory: builds copy and compare instead.
 
     ## What it is
     With metacopy or redirect_dir the kernel writes only what changed of a file, or notes where a
@@ -207,6 +210,9 @@ def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
     kernel Documentation/filesystems/overlayfs.rst, moby daemon/graphdriver/overlay2/check.go
     """
     native, copies = backing.status.get("Native Overlay Diff"), backing.status.get("Using metacopy")
+    if not backing.driver:
+        yield Unknown("storage driver", "dockerd was not asked")
+        return
     if native is None and copies is None:
         yield NotApplicable("no overlay driver that tells of it")
         return
@@ -291,7 +297,9 @@ def _failing(source: str, backing: Backing, log: KernelLog | None, clock: Clock)
             title=f"{device} fails" + (f", which {backing.root} is on" if mine else ""),
             message=f"the kernel's log says: {line.text}",
             evidence=(line.cited,) + ((backing.mount.cited,) if mine and backing.mount else ()),
-            remedy=Remedy("look at the disk before anything else", (Note(f"smartctl -a /dev/{device}; save what can be read"),)),
+            remedy=Remedy(
+                "look at the disk before anything else", (Note(f"smartctl -a /dev/{device}; save what can be read"),)
+            ),
             severity=Severity.ERROR if mine else Severity.WARNING,
             hits=(Effect("layers, volumes and logs may be damaged: doctor layers verify --deep says which"),)
             if mine

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from doctor.facts.clock import Clock
 from doctor.facts.containerd import ContainerdStore, hits, shown
 from doctor.facts.repairs import together
-from doctor.layers.containerd_model import Blob, Image, Snapshot
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
 from doctor.registry import check
+
+if TYPE_CHECKING:
+    from doctor.layers.containerd_model import Blob, Image, Snapshot
 
 _DAMAGED = "its content is not that of its digest"
 _OLD = 3600.0
@@ -56,16 +59,12 @@ def blob_gone_or_damaged(held: ContainerdStore) -> Iterator[Yield]:
     if store.fault:
         yield _database(held)
         return
-    found = []
     listed = {one.digest for one in store.blobs}
     damaged = {one.why.partition(":")[0] for one in store.images if _DAMAGED in one.why}
-    for blob in store.blobs:
-        if blob.there != blob.size or blob.digest[7:19] in damaged:
-            found.append(_blob(held, blob))
+    found = [_blob(held, one) for one in store.blobs if one.there != one.size or one.digest[7:19] in damaged]
     for image in store.images:
-        for digest in dict.fromkeys((image.target, *((image.config, *image.blobs) if image.config else ()))):
-            if digest and digest not in listed:
-                found.append(_unlisted(held, image, digest))
+        needed = dict.fromkeys((image.target, *((image.config, *image.blobs) if image.config else ())))
+        found.extend(_unlisted(held, image, digest) for digest in needed if digest and digest not in listed)
     yield from together(found, "blobs are gone or damaged", "containerd")
 
 
@@ -88,7 +87,10 @@ def _blob(held: ContainerdStore, blob: Blob) -> Finding:
         title=f"blob {short} {'is not what its name says' if state == _DAMAGED else state}",
         message=f"{path} {state}",
         evidence=(held.cite(blob.digest, state, f"blobs/sha256/{short}..."),),
-        remedy=Remedy("take it away, then have it written anew; nothing stops" if steps[1:] else "have it written anew", tuple(steps)),
+        remedy=Remedy(
+            "take it away, then have it written anew; nothing stops" if steps[1:] else "have it written anew",
+            tuple(steps),
+        ),
         severity=None if images else Severity.WARNING,
         hits=hits(images, ()) or (Effect("nothing that has a name"),),
         works=(Effect("containers run on", tuple(one.name for one in held.containers_of(images))),)
@@ -130,7 +132,7 @@ def _database(held: ContainerdStore) -> Finding:
 
 @check("LAY028", Severity.ERROR, says=("snapshot ... does not exist", "failed to stat parent"))
 def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[Yield]:
-    """A snapshot of containerd's has lost its directory or its parent, or a directory has lost its snapshot.
+    """A snapshot of containerd has lost its directory or its parent, or a directory its snapshot.
 
     ## What it is
     A snapshot is a layer unpacked: an entry in each of two databases, and the directory
@@ -167,7 +169,13 @@ def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[
         elif one.parent and parent is None:
             found.append(_snapshot(held, one, f"stands on {one.parent[:19]}, which is not there"))
         elif parent is not None and one.above != parent.name:
-            found.append(_snapshot(held, one, f"stands on {one.above[:40] or 'nothing'} in one database, on {parent.name[:40]} in the other"))
+            found.append(
+                _snapshot(
+                    held,
+                    one,
+                    f"stands on {one.above[:40] or 'nothing'} in one database, on {parent.name[:40]} in the other",
+                )
+            )
     yield from together(found, "snapshots have lost what they are made of", "containerd")
     left = [one for one in store.lost if clock.collected_at - one.made > _OLD]
     if left:
@@ -179,7 +187,11 @@ def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[
             evidence=tuple(held.cite(one.id, f"snapshots/{one.id}", "snapshots/") for one in left[:3]),
             remedy=Remedy(
                 "let containerd clean up: it does when the next image or container is removed",
-                (Note("docker rmi or docker rm of anything; what is left after that, may be removed with Docker stopped"),),
+                (
+                    Note(
+                        "docker rmi or docker rm of anything; what is left after that, may be removed with Docker stopped"
+                    ),
+                ),
             ),
             severity=Severity.INFO,
             hits=(Effect("they take room"),),
@@ -193,7 +205,11 @@ def _snapshot(held: ContainerdStore, one: Snapshot, state: str) -> Finding:
         images += tuple(image for image in held.images_on(above.key) if image not in images)
     steps: list[Step] = []
     if containers:
-        steps.append(Note(f"copy out what they wrote while they still are there (docker cp): {', '.join(c.name for c in containers)}"))
+        steps.append(
+            Note(
+                f"copy out what they wrote while they still are there (docker cp): {', '.join(c.name for c in containers)}"
+            )
+        )
         steps.append(Command(("docker", "rm", "-f", *(c.engine_name for c in containers))))
     names = shown(images)
     if names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.facts.backing import Backing
-from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containerd import ContainerdStore, shown
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.other_roots import HiddenStores, OtherRoots
@@ -67,9 +66,7 @@ def images_in_the_other_store(
 
 
 @check("LAY030", Severity.INFO)
-def images_in_the_other_root(
-    roots: OtherRoots, options: Options, config: ConfigFile, lifecycle: Lifecycle
-) -> Iterator[Yield]:
+def images_in_the_other_root(roots: OtherRoots, lifecycle: Lifecycle) -> Iterator[Yield]:
     """Images are in the data root of the other setting of userns-remap.
 
     ## What it is
@@ -91,12 +88,10 @@ def images_in_the_other_root(
     ## References
     dockerd(8) (userns-remap), moby daemon/daemon_unix.go
     """
-    if not roots.with_images:
-        if not options.known("userns-remap"):
-            yield NotApplicable("no other root has images")
-        return
+    if not roots.looked:
+        yield NotApplicable("no other root was looked for")
     for path, citation in roots.with_images.items():
-        wanted = path.rpartition("/")[2] if path != config.path and "." in path.rpartition("/")[2] else ""
+        wanted = path.rpartition("/")[2] if "." in path.rpartition("/")[2] else ""
         how = f"userns-remap with subordinate ids from {wanted.partition('.')[0]}" if wanted else "no userns-remap"
         yield Finding(
             subject=path,

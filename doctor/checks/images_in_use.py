@@ -48,7 +48,9 @@ def images_without_a_name(space: Space) -> Iterator[Yield]:
         subject="images without a name",
         title=f"images without a name take {sized(space.untagged)}",
         message=f"images that no name leads to and no container uses take {sized(space.untagged)} on {space.path}",
-        evidence=(Citation("api/images", 0, f"{sized(space.untagged)} without a name", "docker images -f dangling=true"),),
+        evidence=(
+            Citation("api/images", 0, f"{sized(space.untagged)} without a name", "docker images -f dangling=true"),
+        ),
         remedy=Remedy("remove them", (Command(("docker", "image", "prune", "-f")),), risk="destructive"),
         hits=(Effect("the disk is fuller than it has to be"),),
     )
@@ -103,7 +105,11 @@ def image_of_another_machine(images: Images, containers: Containers, binfmt: Bin
             ),
             remedy=Remedy(
                 "get the image for this machine, then make the containers anew",
-                (Note(f"docker pull --platform linux/{machine} {name}; or install qemu-user-static with binfmt support"),),
+                (
+                    Note(
+                        f"docker pull --platform linux/{machine} {name}; or install qemu-user-static with binfmt support"
+                    ),
+                ),
             ),
             hits=(Effect("programs of it do not start: exec format error", tuple(names)),),
         )

@@ -53,7 +53,9 @@ def volume_without_data_or_user(volumes: Volumes) -> Iterator[Yield]:
                 (Command(("mkdir", "-p", "-m", "755", one.place)), Note("restore what was in it from a backup")),
             ),
             severity=Severity.ERROR if one.used_by else Severity.WARNING,
-            hits=(Effect("cannot be started again", one.used_by),) if one.used_by else (Effect("whoever uses it next"),),
+            hits=(Effect("cannot be started again", one.used_by),)
+            if one.used_by
+            else (Effect("whoever uses it next"),),
         )
     unused = [one for one in volumes.all if one.anonymous and not one.used_by and one.data != "-"]
     if len(unused) < _MANY:
@@ -75,7 +77,7 @@ def volume_without_data_or_user(volumes: Volumes) -> Iterator[Yield]:
 
 
 @check("VOL002", Severity.WARNING, says=("bind source path does not exist", "error while creating mount source path"))
-def bound_path_missing(containers: Containers, sources: BindSources) -> Iterator[Yield]:
+def bound_path_missing(containers: Containers, sources: BindSources | None) -> Iterator[Yield]:
     """A path of the host that a container binds is not there.
 
     ## What it is
@@ -110,7 +112,7 @@ def bound_path_missing(containers: Containers, sources: BindSources) -> Iterator
         yield NotApplicable("no container binds a path")
         return
     for path, names in users.items():
-        source = sources.all.get(path)
+        source = sources.all.get(path) if sources else None
         if source is None or source.type == "!":
             yield Unknown(path, source.cited.excerpt if source else "it was not looked at")
             continue

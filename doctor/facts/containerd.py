@@ -12,7 +12,8 @@ from doctor.facts.containers import Container, Containers
 from doctor.layers.containerd_model import Image, Snapshot, Store, load
 from doctor.model import Citation, Effect
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Snapshot as Evidence
+from doctor.snapshot import EvidenceMissing
+from doctor.snapshot import Snapshot as Evidence
 
 
 class ContainerdStore(Struct, frozen=True):
@@ -97,7 +98,9 @@ def containerd_store(snapshot: Evidence, containers: Containers, backing: Backin
     record = snapshot.get("store/containerd")
     if not record.readable:
         if record.status in {"absent", "not-run"}:
-            return ContainerdStore(Store(""), {}, record.name, "no images in containerd's store", backing.snapshotter, ())
+            return ContainerdStore(
+                Store(""), {}, record.name, "no images in containerd's store", backing.snapshotter, ()
+            )
         raise EvidenceMissing("store", f"{record.target}: {record.why or record.status}")
     store, lines = load(record.data)
     unused = "" if store.images or store.fault or store.busy else f"no images in {store.root}"

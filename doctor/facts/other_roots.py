@@ -25,6 +25,7 @@ class OtherRoots(Struct, frozen=True):
 
     own: str
     with_images: dict[str, Citation]
+    looked: bool = True
 
     @property
     def remapped(self) -> bool:
@@ -35,6 +36,9 @@ class OtherRoots(Struct, frozen=True):
 @fact
 def other_roots(snapshot: Snapshot, backing: Backing) -> OtherRoots:
     """Read the record: names of images take more than an empty list does."""
+    record = snapshot.get("store/other-roots")
+    if record.status == "not-run":  # a bundle from before it was asked for
+        return OtherRoots(backing.root, {}, looked=False)
     record = need(snapshot, "store/other-roots", "store")
     found = {}
     for one in tree_entries(record):
@@ -42,7 +46,9 @@ def other_roots(snapshot: Snapshot, backing: Backing) -> OtherRoots:
         size = one.content.split(" ")[0]
         path = f"{record.target}/{name}".rstrip("/")
         if one.type in {"f", "?"} and size.isdecimal() and int(size) > _EMPTY and path != backing.root:
-            found[path] = Citation(record.name, one.line, f"{size} bytes of names", f"{path}/image/overlay2/repositories.json")
+            found[path] = Citation(
+                record.name, one.line, f"{size} bytes of names", f"{path}/image/overlay2/repositories.json"
+            )
     return OtherRoots(backing.root, found)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _REF = "containerd.io/gc.ref.content"
 _UNPACKED = "containerd.io/gc.ref.snapshot.overlayfs"
+
+
 class _Listed(Struct):
     """What meta.db says."""
 

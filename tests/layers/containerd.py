@@ -13,7 +13,6 @@ import os
 import stat
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doctor.layers.containerd_model import CONTENT, META, SNAPSHOTTER
@@ -24,6 +23,7 @@ from tests.layers.boltfile import Writer
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.layers.boltfile import Held
 
@@ -53,7 +53,9 @@ def varied(chance: random.Random, number: int) -> bytes:
         member(tar, f"etc/conf{number}", chance.randbytes(chance.randint(40, 600)))
         member(tar, f"etc/secret{number}", chance.randbytes(300), mode=0o600)
         member(tar, f"etc/empty{number}")
-        member(tar, f"srv{number}/deep/er/caf\u00e9", chance.randbytes(100), pax_headers={"SCHILY.xattr.user.a": "value"})
+        member(
+            tar, f"srv{number}/deep/er/caf\u00e9", chance.randbytes(100), pax_headers={"SCHILY.xattr.user.a": "value"}
+        )
         member(tar, f"srv{number}/" + "long" * 40, chance.randbytes(100))
         member(tar, f"etc/link{number}", letter=tarfile.SYMTYPE, linkname="../usr/bin")
         member(tar, f"srv{number}/one", chance.randbytes(900))
