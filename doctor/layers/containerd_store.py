@@ -138,6 +138,7 @@ def _with_layers(root: str, image: Image, blobs: dict[str, Blob]) -> Iterator[Im
         if digest in seen or len(seen) > manifests.MANY:
             continue
         seen.add(digest)
+        at = digest
         try:
             found = manifests.document(small(root, digest))
             if found.config is None:
@@ -147,9 +148,10 @@ def _with_layers(root: str, image: Image, blobs: dict[str, Blob]) -> Iterator[Im
             held = blobs.get(found.config.digest)
             if held is None or not held.unpacked:
                 continue
-            diffs = manifests.config(small(root, found.config.digest)).diff_ids
+            at = found.config.digest
+            diffs = manifests.config(small(root, at)).diff_ids
         except (Unusable, OSError) as error:
-            why = f"{digest[7:19]}: {error.strerror if isinstance(error, OSError) else error}"
+            why = f"{at[7:19]}: {error.strerror if isinstance(error, OSError) else error}"
             continue
         layers = [one.digest for one in found.layers]
         if len(layers) != len(diffs):

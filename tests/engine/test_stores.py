@@ -1,0 +1,223 @@
+"""What is said of stores, file systems, volumes and images on live engines, and that the cures as printed heal.
+
+Each test breaks one thing of a host of its own kind, asks doctor, does what the cure says and asks again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.enginehost import IMAGE, EngineHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOBS = "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
+SNAPSHOTS = "/var/lib/docker/containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots"
+CONTAINERD = {"features": {"containerd-snapshotter": True}}
+
+
+def findings(host: EngineHost, code: str) -> list[dict[str, Any]]:
+    """What one check says of the host."""
+    report = json.loads(host.doctor("check", "--only", code, "--format", "json").stdout)
+    return [one for one in report["findings"] if one["code"] == code]
+
+
+def commands(finding: dict[str, Any]) -> list[list[str]]:
+    """The commands of its cure, those of a person left out."""
+    return [one["argv"] for one in finding["remedy"]["steps"] if one["type"] == "command"]
+
+
+def clean(host: EngineHost, *codes: str) -> None:
+    """None of these checks finds anything."""
+    assert [one for code in codes for one in findings(host, code)] == []
+
+
+@pytest.fixture(scope="module")
+def containerd() -> Iterator[EngineHost]:
+    """A host that keeps its images in containerd's store: of the three engines here only 28.5 can."""
+    with EngineHost.up(suite="sid", daemon_json=CONTAINERD) as host:
+        host.docker("save", "-o", "/root/image.tar", IMAGE)
+        host.docker("run", "-d", "--name", "web", IMAGE, "idle")
+        yield host
+
+
+def _layer(host: EngineHost) -> str:
+    """The largest blob, which is the layer."""
+    return host.sh(f"ls -S {BLOBS} | head -1").strip()
+
+
+@pytest.mark.proves("LAY027")
+@pytest.mark.parametrize("how", ["gone", "cut", "config"])
+def test_a_blob_is_missed_and_comes_again(containerd: EngineHost, how: str) -> None:
+    """Gone, cut short, or with another content: named, and written anew by docker load after the cure."""
+    clean(containerd, "LAY027", "LAY028", "LAY029", "LAY030")
+    blob = _layer(containerd)
+    if how == "config":
+        blob = containerd.sh(f"cd {BLOBS}; grep -l rootfs * | head -1").strip()
+        containerd.sh(f"sed -i s/layers/lexers/ {BLOBS}/{blob}")
+    else:
+        containerd.sh(f"rm {BLOBS}/{blob}" if how == "gone" else f"truncate -s 4096 {BLOBS}/{blob}")
+    (found,) = findings(containerd, "LAY027")
+    assert found["subject"] == f"sha256:{blob}"
+    assert found["severity"] == "error"
+    assert IMAGE in json.dumps(found["hits"])
+    assert "docker load" in json.dumps(found["remedy"])
+    for argv in commands(found):
+        containerd.run(*argv)
+    containerd.docker("load", "-i", "/root/image.tar")
+    clean(containerd, "LAY027")
+    assert containerd.sh(f"sha256sum {BLOBS}/{blob}").split()[0] == blob
+    assert containerd.docker("run", "--rm", IMAGE, "echo", "runs").strip() == "runs"
+
+
+@pytest.mark.proves("LAY028")
+def test_a_snapshot_without_its_directory_is_told(containerd: EngineHost) -> None:
+    """A cleaning script took it: the containers and images on it are named, and after them it is unpacked anew."""
+    containerd.sh(f"mv {SNAPSHOTS}/1/fs {SNAPSHOTS}/1/away")
+    assert containerd.run("docker", "run", "--rm", IMAGE, "true", check=False).returncode
+    (found,) = findings(containerd, "LAY028")
+    assert {"web"} == {name for hit in found["hits"] for name in hit["names"] if name == "web"}
+    for argv in commands(found):
+        containerd.run(*argv)
+    containerd.docker("load", "-i", "/root/image.tar")
+    clean(containerd, "LAY027", "LAY028")
+    containerd.docker("run", "-d", "--name", "web", IMAGE, "idle")
+
+
+@pytest.mark.proves("LAY029")
+def test_images_of_the_other_store_are_told() -> None:
+    """The other store is turned on, and off again."""
+    with EngineHost.up(suite="sid") as host:
+        clean(host, "LAY029")
+        host.write("/etc/docker/daemon.json", json.dumps(CONTAINERD))
+        host.restart_dockerd()
+        assert IMAGE not in host.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+        (found,) = findings(host, "LAY029")
+        assert found["subject"] == "overlay2"
+        host.write("/etc/docker/daemon.json", "{}\n")
+        host.restart_dockerd()
+        clean(host, "LAY029")
+        assert IMAGE in host.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+@pytest.mark.proves("LAY030")
+def test_images_of_the_other_root_are_told(fresh_engine: EngineHost) -> None:
+    """Users are remapped, and dockerd begins with an empty root."""
+    host = fresh_engine
+    clean(host, "LAY030")
+    host.sh("echo dockremap:100000:65536 >>/etc/subuid; echo dockremap:100000:65536 >>/etc/subgid")
+    host.sh("echo dockremap:x:999:999::/:/bin/false >>/etc/passwd; echo dockremap:x:999: >>/etc/group")
+    host.write("/etc/docker/daemon.json", json.dumps({"userns-remap": "dockremap"}))
+    host.restart_dockerd()
+    assert IMAGE not in host.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+    (found,) = findings(host, "LAY030")
+    assert found["subject"] == "/var/lib/docker"
+    host.write("/etc/docker/daemon.json", "{}\n")
+    host.restart_dockerd()
+    clean(host, "LAY030")
+
+
+@pytest.mark.proves("STO004")
+def test_a_size_without_quota_keeps_dockerd_down(fresh_engine: EngineHost) -> None:
+    """It says so in its log; the key goes, and dockerd starts."""
+    host = fresh_engine
+    clean(host, "STO004")
+    host.write("/etc/docker/daemon.json", json.dumps({"storage-opts": ["overlay2.size=10G"]}))
+    host.restart_dockerd(expect_failure=True)
+    (found,) = findings(host, "STO004")
+    assert found["severity"] == "error"
+    (key,) = [one for one in found["remedy"]["steps"] if one["type"] == "edit-key"]
+    assert (key["path"], key["pointer"], key["value"]) == ("/etc/docker/daemon.json", "/storage-opts", None)
+    host.write("/etc/docker/daemon.json", "{}\n")
+    for argv in commands(found):
+        host.run(*argv)
+    clean(host, "STO004")
+    assert host.answers()
+
+
+@pytest.mark.proves("STO003")
+def test_a_data_root_in_memory_is_a_note() -> None:
+    """Docker works there, until the next boot."""
+    with EngineHost.up(suite="sid", daemon_args=("--data-root", "/run/docker-data")) as host:
+        (found,) = findings(host, "STO003")
+        assert found["severity"] == "info"
+        assert found["subject"] == "/run/docker-data"
+
+
+@pytest.mark.proves("STO009")
+def test_a_file_system_that_is_read_only_is_told(fresh_engine: EngineHost) -> None:
+    """As after an error of the disk and a boot: it does not start; the cure makes it writable again."""
+    host = fresh_engine
+    clean(host, "STO009")
+    host.stop_dockerd()
+    host.sh("mount -o remount,ro,bind /var/lib/docker")
+    (found,) = findings(host, "STO009")
+    assert found["severity"] == "error"
+    for argv in commands(found):
+        host.run(*argv)
+    clean(host, "STO009")
+    host.start_dockerd()
+    host.docker("run", "--rm", IMAGE, "true")
+
+
+@pytest.mark.proves("VOL001", "VOL002")
+def test_data_that_is_gone_is_told(engine: EngineHost) -> None:
+    """A volume's directory, and a path that is bound: the container that needs them is named."""
+    engine.sh("mkdir -p /srv/data")
+    engine.docker("run", "--name", "job", "-v", "kept:/kept", "-v", "/srv/data:/data", IMAGE, "true")
+    try:
+        clean(engine, "VOL001", "VOL002")
+        engine.sh("rm -r /var/lib/docker/volumes/kept/_data /srv/data")
+        (volume,), (path,) = findings(engine, "VOL001"), findings(engine, "VOL002")
+        assert (volume["subject"], path["subject"]) == ("kept", "/srv/data")
+        assert volume["severity"] == "error"
+        for argv in commands(volume):
+            engine.run(*argv)
+        engine.sh("mkdir -p /srv/data")
+        clean(engine, "VOL001", "VOL002")
+        engine.docker("start", "-a", "job")
+    finally:
+        engine.docker("rm", "-fv", "job")
+        engine.docker("volume", "rm", "-f", "kept")
+
+
+@pytest.mark.proves("IMG003")
+def test_a_name_that_has_moved_on_is_a_note(engine: EngineHost) -> None:
+    """The name leads to another image; the container goes on with the old one."""
+    engine.docker("tag", IMAGE, "shop/web:1")
+    engine.docker("run", "-d", "--name", "web", "shop/web:1", "idle")
+    try:
+        clean(engine, "IMG003")
+        engine.docker("commit", "web", "shop/web:1")
+        (found,) = findings(engine, "IMG003")
+        assert found["subject"] == "shop/web:1"
+        assert found["severity"] == "info"
+        engine.docker("tag", IMAGE, "shop/web:1")
+        clean(engine, "IMG003")
+    finally:
+        engine.docker("rm", "-f", "web")
+        engine.docker("rmi", "shop/web:1")
+        engine.docker("image", "prune", "-f")
+
+
+@pytest.mark.proves("IMG002")
+def test_an_image_of_another_machine_is_told(engine: EngineHost) -> None:
+    """Imported as one for s390x, which nothing here runs."""
+    engine.sh(
+        f"docker save {IMAGE} >/dev/null; tar -c /etc/hostname | docker import --platform linux/s390x - far:1",
+        check=False,
+    )
+    if "far:1" not in engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}"):
+        pytest.skip("this engine imports for its own platform alone")
+    try:
+        engine.docker("create", "--platform", "linux/s390x", "--name", "job", "far:1", "/bin/true", check=False)
+        (found,) = findings(engine, "IMG002")
+        assert found["subject"] == "far:1"
+        assert "s390x" in found["title"]
+    finally:
+        engine.docker("rm", "-f", "job", check=False)
+        engine.docker("rmi", "far:1")
