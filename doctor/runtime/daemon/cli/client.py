@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CHUNK = 1 << 16
+_BODYLESS = frozenset({204, 304})
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -70,6 +71,8 @@ class Answer:
 
     def chunk(self) -> bytes:
         """Give the next piece of the body, empty at its end."""
+        if self.status in _BODYLESS:
+            return b""
         if self.headers.get("transfer-encoding") == "chunked":
             size = int(self._until(b"\r\n") or b"0", 16)
             data = self._take(size)
