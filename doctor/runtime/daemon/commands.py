@@ -148,6 +148,7 @@ class Commands:
             fixed.get("IPv6Address") or "",
             tuple(asked.get("Aliases") or ()),
             asked.get("MacAddress") or "",
+            int(asked.get("GwPriority") or 0),
         )
         if network.spec.name == "host":
             raise Fault(403, "container cannot be connected to host network")

@@ -22,6 +22,7 @@ from doctor.runtime.container import ContainerError
 from doctor.runtime.daemon import bundle
 from doctor.runtime.daemon.clock import seconds
 from doctor.runtime.daemon.fault import Fault, bad, broken, conflict, not_found
+from doctor.runtime.daemon.health import Health
 from doctor.runtime.daemon.lasting import remember
 from doctor.runtime.daemon.log import stamp
 from doctor.runtime.daemon.loop import READ
@@ -55,10 +56,12 @@ class Running:
         self.ended: dict[str, list[Callable[[int], None]]] = {}
         """Who waits for the end of a container, with its exit code."""
         self.removed: dict[str, list[Callable[[int], None]]] = {}
+        self.health: dict[str, Health] = {}
         self._waits: dict[str, float] = {}
         self._timers: dict[str, Timer] = {}
         self.stopping = False
         """Whether the daemon is being shut down: nothing is restarted any more."""
+        engine.views.probes = lambda identity: list(self.health[identity].results) if identity in self.health else []
 
     # Start
 
@@ -339,6 +342,9 @@ class Running:
             _unmount(one.sandbox)
             with contextlib.suppress(OSError):
                 Path(one.sandbox).unlink()
+        probes = self.health.pop(one.id, None)
+        if probes is not None:
+            probes.stop()
         running = self.shims.pop(one.id, None)
         if running is not None:
             engine.loop.unwatch(running.fileno())
@@ -381,6 +387,9 @@ class Running:
         """Take over the shim of a container that runs on."""
         self.shims[identity] = held
         self.engine.loop.watch(held.fileno(), READ, lambda _: self._over(identity))
+        one = self.engine.world.containers[identity]
+        if one.health:
+            self.health[identity] = Health(self.engine, one)
 
     def cancel_all(self) -> None:
         """Restart nothing, and end nothing later."""

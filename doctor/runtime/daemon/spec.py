@@ -122,7 +122,8 @@ def _attachment(name: str, asked: dict[str, Any]) -> Attachment:
         fixed.get("IPv4Address") or "",
         fixed.get("IPv6Address") or "",
         tuple(asked.get("Aliases") or ()),
-        asked.get("MacAddress") or "" if not asked.get("EndpointID") else "",
+        "" if asked.get("EndpointID") else asked.get("MacAddress") or "",
+        int(asked.get("GwPriority") or 0),
     )
 
 

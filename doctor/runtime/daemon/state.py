@@ -208,7 +208,7 @@ def _loaded(config: dict[str, Any], identity: str, networks: dict[str, Network])
 
 def _asked(endpoint: dict[str, Any], identity: str) -> dict[str, Any]:
     aliases = [one for one in endpoint.get("Aliases") or () if one != identity[:12]]
-    return {"IPAMConfig": endpoint.get("IPAMConfig"), "Aliases": aliases}
+    return {"IPAMConfig": endpoint.get("IPAMConfig"), "Aliases": aliases, "GwPriority": endpoint.get("GwPriority")}
 
 
 def _state(state: dict[str, Any]) -> StateName:

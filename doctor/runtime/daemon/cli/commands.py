@@ -356,7 +356,7 @@ def _top(client: Client, words: list[str]) -> int:
     _needs(words, 1, "top")
     answer = client.ask("GET", f"/containers/{words[0]}/top", **({"ps_args": " ".join(words[1:])} if words[1:] else {}))
     rows = [dict(zip(answer["Titles"], row, strict=False)) for row in answer["Processes"]]
-    sys.stdout.write(tables.table(rows, tuple((title, title) for title in answer["Titles"])))
+    sys.stdout.write(tables.table(rows, tuple((title, title) for title in answer["Titles"]), least=20))
     return 0
 
 

@@ -11,8 +11,15 @@ from doctor.runtime.daemon.clock import ago
 _COMMAND = 20
 
 
-def table(rows: list[dict[str, str]], columns: tuple[tuple[str, str], ...], style: str = "", *, quiet: str = "") -> str:
-    """Print rows: all columns (key, title), by a template, or one of them alone."""
+def table(
+    rows: list[dict[str, str]],
+    columns: tuple[tuple[str, str], ...],
+    style: str = "",
+    *,
+    quiet: str = "",
+    least: int = 10,
+) -> str:
+    """Print rows: all columns (key, title), by a template, or one of them alone; a column has `least` characters."""
     if quiet:
         return "".join(f"{row[quiet]}\n" for row in rows)
     if style and not style.startswith("table"):
@@ -28,8 +35,8 @@ def table(rows: list[dict[str, str]], columns: tuple[tuple[str, str], ...], styl
         cells += [render(text, row).split("\t") for row in rows]
     else:
         cells = [[title for _, title in columns], *([row[key] for key, _ in columns] for row in rows)]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in cells)
+    widths = [max(least, 3 + max(len(row[at]) for row in cells)) for at in range(len(cells[0]))]
+    lines = ("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in cells)
     return "".join(f"{line}\n" for line in lines)
 
 
