@@ -183,6 +183,8 @@ def _loaded(config: dict[str, Any], identity: str, networks: dict[str, Network])
     held: dict[str, Any] = settings.get("Networks") or {}
     body["NetworkingConfig"] = {"EndpointsConfig": {name: _asked(one or {}, identity) for name, one in held.items()}}
     state = config["State"]
+    if body.get("Hostname") == identity[:12]:
+        body["Hostname"] = ""  # it was given none
     spec = spelling.parse(body, config["Name"].lstrip("/"))
     health = (state.get("Health") or {}).get("Status", "")
     return Container(
