@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ENOSYS
-from functools import cache
 from typing import TYPE_CHECKING
 
 from doctor.linux import syscalls
@@ -139,7 +138,6 @@ def attach(handle: int, target: str) -> None:
         os.close(handle)
 
 
-@cache
 def attribute_bits(flags: int) -> int:
     """Give the MOUNT_ATTR_* for flags of mount(2); those that have none are left out."""
     bits = 0

@@ -122,8 +122,7 @@ def _attachment(name: str, asked: dict[str, Any]) -> Attachment:
         fixed.get("IPv4Address") or "",
         fixed.get("IPv6Address") or "",
         tuple(asked.get("Aliases") or ()),
-        "" if asked.get("EndpointID") else asked.get("MacAddress") or "",
-        int(asked.get("GwPriority") or 0),
+        asked.get("MacAddress") or "" if not asked.get("EndpointID") else "",
     )
 
 
@@ -132,11 +131,10 @@ def _publish(bindings: dict[str, Any]) -> tuple[Publish, ...]:
     for spelled, held in bindings.items():
         number, _, protocol = spelled.partition("/")
         for one in held or [{}]:
-            port, _, last = str(one.get("HostPort") or "0").partition("-")
-            if not number.isdecimal() or not port.isdecimal() or not (last or "0").isdecimal():
+            port = str(one.get("HostPort") or "0").partition("-")[0]
+            if not number.isdecimal() or not port.isdecimal():
                 raise SpecError(f"invalid port specification: {spelled!r}")
-            ports = (int(number), protocol or "tcp", int(port), one.get("HostIp") or "", int(last or 0))
-            found.append(Publish(*ports))
+            found.append(Publish(int(number), protocol or "tcp", int(port), one.get("HostIp") or ""))
     return tuple(found)
 
 
@@ -246,8 +244,7 @@ def bindings(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
     """Give PortBindings: what was asked for, by port of the container."""
     found: dict[str, list[dict[str, str]]] = {}
     for one in spec.publish:
-        port = f"{one.host_port}-{one.host_port_end}" if one.host_port_end else str(one.host_port or "")
-        asked = {"HostIp": one.host_ip, "HostPort": port}
+        asked = {"HostIp": one.host_ip, "HostPort": str(one.host_port) if one.host_port else ""}
         found.setdefault(f"{one.port}/{one.protocol}", []).append(asked)
     return found
 
