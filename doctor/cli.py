@@ -47,7 +47,6 @@ def check(
     example: Annotated[str, typer.Option("--example")] = "",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     sample: Annotated[str, typer.Option("--sample")] = "",
-    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False,  # noqa: FBT002
     colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
@@ -65,7 +64,6 @@ def check(
         example=example,
         probe=probe,
         sample=sample,
-        deep=deep,
         verbose=verbose,
         quiet=quiet,
         colour=colour,
@@ -79,10 +77,9 @@ def collect(
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     sample: Annotated[str, typer.Option("--sample")] = "",
-    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
 ) -> None:
     """Collect evidence, redacted, into one file."""
-    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe, sample=sample, deep=deep))
+    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe, sample=sample))
 
 
 @app.command()
@@ -171,71 +168,69 @@ def explain(subject: Annotated[list[str] | None, typer.Argument(metavar="[CODE|N
     raise typer.Exit(commands.explain(subject or ()))
 
 
-layers = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
-app.add_typer(layers, name="layers", help="Layers: which there are, and whether they are what was pulled.")
+lab = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
+app.add_typer(lab, name="lab", help="Broken hosts to learn on, no Docker needed.")
 
 
-@layers.callback(invoke_without_command=True)
-def _layers(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        sys.stdout.write(pages.LAYERS)
+@lab.command(name="list")
+def _lab_list(area: Annotated[str, typer.Argument(metavar="[AREA]")] = "") -> None:
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.listing(area))
 
 
-@layers.command("list")
-def layers_list(
-    bundle: Annotated[str, typer.Option("--bundle")] = "",
-    style: Annotated[str, typer.Option("--format")] = "text",
-    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
-    example: Annotated[str, typer.Option("--example")] = "",
+@lab.command(name="run")
+def _lab_run(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    dialect: Annotated[str, typer.Option("--dialect")] = "",
 ) -> None:
-    """List the layers, and who stands on each."""
-    raise typer.Exit(commands.layers_list(bundle=bundle, style=style, deadline=deadline, example=example))
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.run(name, dialect))
 
 
-@layers.command("explain")
-def layers_explain(
-    layer: Annotated[str, typer.Argument(metavar="LAYER")],
-    bundle: Annotated[str, typer.Option("--bundle")] = "",
-    style: Annotated[str, typer.Option("--format")] = "text",
-    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
-    example: Annotated[str, typer.Option("--example")] = "",
+@lab.command(name="enter")
+def _lab_enter(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.enter(name))
+
+
+def _lab_word(which: str) -> None:
+    def say(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+        from doctor.labs import commands as labs
+
+        raise typer.Exit(labs.word(name, which))
+
+    lab.command(name=which)(say)
+
+
+for _word in ("hint", "check", "solve"):
+    _lab_word(_word)
+
+
+@lab.command(name="replay")
+def _lab_replay(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    every: Annotated[bool, typer.Option("--all")] = False,  # noqa: FBT002
+    dialect: Annotated[str, typer.Option("--dialect")] = "",
+    keep: Annotated[bool, typer.Option("--keep")] = False,  # noqa: FBT002
+    jobs: Annotated[int, typer.Option("--jobs", min=0)] = 0,
 ) -> None:
-    """Say what one layer is."""
-    raise typer.Exit(commands.layers_explain(layer, bundle=bundle, style=style, deadline=deadline, example=example))
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.replay(names or (), every=every, dialect=dialect, keep=keep, jobs=jobs))
 
 
-@layers.command("verify")
-def layers_verify(
-    what: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE|CONTAINER|ARCHIVE]")] = None,
-    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
-    jobs: Annotated[int, typer.Option("--jobs")] = 0,
-    budget: Annotated[str, typer.Option("--budget")] = "",
-    seed: Annotated[str, typer.Option("--seed")] = "",
-    resume: Annotated[str, typer.Option("--resume")] = "",
-    source: Annotated[str, typer.Option("--from")] = "",
-    full_speed: Annotated[bool, typer.Option("--full-speed")] = False,  # noqa: FBT002
-    bundle: Annotated[str, typer.Option("--bundle")] = "",
-    style: Annotated[str, typer.Option("--format")] = "text",
-    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
-    example: Annotated[str, typer.Option("--example")] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
-    colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
-) -> None:
-    """Say whether layers are what was pulled."""
-    code = commands.layers_verify(
-        what or (),
-        deep=deep,
-        jobs=jobs,
-        budget=budget,
-        seed=seed,
-        resume=resume,
-        source=source,
-        full_speed=full_speed,
-        bundle=bundle,
-        style=style,
-        deadline=deadline,
-        example=example,
-        verbose=verbose,
-        colour=colour,
-    )
-    raise typer.Exit(code)
+@lab.command(name="lint")
+def _lab_lint(files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...")] = None) -> None:
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.lint(files or ()))
+
+
+@lab.command(name="new")
+def _lab_new(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    from doctor.labs import commands as labs
+
+    raise typer.Exit(labs.new(name))

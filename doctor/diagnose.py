@@ -70,8 +70,6 @@ def _cause(root: Reported, explained: tuple[Reported, ...], registry: Registry) 
         ),
         cure_after=(),
         remedy=root.remedy,
-        likely=root.likely,
-        by_hand=root.by_hand,
     )
 
 

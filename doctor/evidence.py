@@ -10,7 +10,6 @@ from doctor.exits import INCOMPLETE, Left, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doctor.deep import Deep
     from doctor.places import Places
     from doctor.redact import Redactor
     from doctor.registry import Registry
@@ -34,26 +33,16 @@ class Evidence(NamedTuple):
 
 
 def take(
-    bundle: str,
-    example: str,
-    loaded: Registry,
-    seconds: float,
-    *,
-    probe: bool = False,
-    sample: float = 0.0,
-    deep: Deep | None = None,
+    bundle: str, example: str, loaded: Registry, seconds: float, *, probe: bool = False, sample: float = 0.0
 ) -> Evidence:
     """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
 
-    With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With `deep` the
-    content of layers is read as well, which has no deadline.
+    With `sample`, counters are read once more after so many seconds, which are not of the deadline's.
     """
     if probe and (bundle or example):
         raise UsageError("check: --probe asks from this host, not from a bundle or an example")
     if sample and (bundle or example):
         raise UsageError("check: --sample reads the counters of this host, not of a bundle or an example")
-    if deep is not None and (bundle or example):
-        raise UsageError("check: --deep reads the layers of this host, not of a bundle or an example")
     if bundle and example:
         raise UsageError("check: a bundle or an example, not both")
     if example:
@@ -87,11 +76,6 @@ def take(
         probe=probe,
         sample=sample,
     )
-    if deep is not None:
-        from doctor.deep import read as read_layers
-        from doctor.examine import Facts
-
-        snapshot = read_layers(snapshot, Facts(loaded, snapshot), deep, redactor)
     return Evidence(snapshot, "", redactor)
 
 
@@ -109,6 +93,7 @@ def _nothing_here(places: Places) -> str:
         "instead:",
         "  doctor check --example forwarding-off    a broken host that ships with doctor",
         "  doctor check host.tar.gz                 a bundle made elsewhere by `collect`",
+        "  doctor lab run icc-off-but-open          break a host here, without Docker",
     ]
     return "\n".join(lines) + "\n"
 

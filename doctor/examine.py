@@ -140,8 +140,6 @@ def _report(check: Check, one: Finding) -> Reported:
         since=one.since,
         scope=one.scope,
         because=one.because,
-        likely=one.likely,
-        by_hand=one.by_hand,
     )
 
 

@@ -112,4 +112,10 @@ def page(one: Check) -> str:
         if heading == "What you see" and one.says:
             said = "; ".join(f'"{phrase}"' for phrase in one.says)
             lines += [" " * COLUMN + line for line in textwrap.wrap(f"Also: {said}", WIDTH - COLUMN + 2)]
+    from doctor.labs.catalogue import to_practise
+
+    label = "Try it"
+    for name in to_practise(one.code):
+        lines.append(f"{label:<{COLUMN}}doctor lab run {name}")
+        label = ""
     return "\n".join(lines) + "\n"

@@ -10,11 +10,11 @@ doctor - what is wrong with this Docker host, why, and what to do
   doctor trace FROM TO[:PORT]      what would happen to one packet, and why
   doctor reach                     who reaches whom, and what denies it
   doctor rules                     the firewall rules Docker would write here
-  doctor layers verify             are images on disk what was pulled?
   doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
   doctor collect -o F.tar.gz       evidence, redacted, in one file
 Practise
+  doctor lab                       broken hosts to learn on, no Docker needed
   doctor runtime                   containers of our own, words as docker's
 
 Nothing here changes the host; what runs does so in namespaces of its own.
@@ -24,7 +24,6 @@ Exit: 0 clean, 1 found, 2 usage, 3 incomplete, 4 a fault of doctor itself
 CHECK = """\
 Usage: doctor check [BUNDLE|-]            default: this host, read only
 What to look at   --only X  --skip X      codes, areas, names, NET020..NET026
-                  --deep                  also hash layers; minutes
 What to try       --probe                 also ask each nameserver (sends)
                   --sample 5s             read counters twice, show what moves
 What to accept    --ignore CODE[:SUBJECT]=REASON[,until=DATE]
@@ -33,7 +32,7 @@ Output            --format text|short|json|html           default text
                   -o FILE                 again for more; format from the suffix
                   -v  notes, all evidence, what passed    -q  last line only
                   --color auto|always|never
-Limits            --deadline 10s          whole run; --deep has none
+Limits            --deadline 10s          whole run
 Without Docker    --example NAME          list: --example list
 """
 
@@ -42,8 +41,7 @@ Usage: doctor collect -o FILE.tar.gz      evidence of this host, redacted
                   -o FILE                 mode 0600; - is standard output
 What to try       --probe                 also ask each nameserver (sends)
                   --sample 5s             read counters twice, show what moves
-                  --deep                  also hash layers; minutes
-Limits            --deadline 10s          whole run; --deep has none
+Limits            --deadline 10s          whole run
 Secrets are removed before anything is written; what was removed is said.
 """
 
@@ -70,27 +68,6 @@ Without Docker    --example NAME          list: doctor check --example list
 Nothing is sent: it is what the kernel would do. One cell in full:
   doctor trace FROM X:PORT
 Exit: 0, 1 what Docker promises is broken, 3 depends, or could not be read
-"""
-
-LAYERS = """\
-Usage: doctor layers list                 each layer, its size, who stands on it
-       doctor layers verify [WHAT...]     are they what was pulled or built
-       doctor layers explain LAYER        one layer, and where it lies
-WHAT              an image, a container, or an archive (docker save, OCI)
-                  --deep                  every byte; without it, structure only
-Proof and cure    --from ARCHIVE          put files back from it; proves it first
-Pace              --jobs N                side by side      default: each core
-                  --budget 30s            a sample; the share covered is stated
-                  --seed WORD             which sample           default: the day
-                  --resume FILE           keep what is done, go on from there
-                  --full-speed            not at low priority
-Evidence          --bundle FILE           default: this host, read only
-Output            --format text|json      -v  every file, notes
-                  --color auto|always|never
-Limits            --deadline 10s          what is read beside content
-Without Docker    --example NAME          list: doctor check --example list
-Nothing is changed. What is written while it is read is unknown, never damage.
-Exit: 0 whole, 1 damaged, 3 something could not be read
 """
 
 TRACE = """\
@@ -121,6 +98,24 @@ Output            --format text|json      -v  all that was asked, warnings whole
 Limits            --deadline 10s          whole run
 Without Docker    --example NAME          list: doctor check --example list
 Exit: 0 nothing wrong with it, 1 a cause, 3 something could not be known
+"""
+
+LAB = """\
+Usage: doctor lab WORD                    broken hosts to learn on
+  doctor lab list [AREA]                  which there are
+  doctor lab run NAME                     break one, and leave a shell in it
+                  --dialect 26            rules as that release writes them
+  doctor lab enter NAME                   one more shell in a lab that is up
+  doctor lab hint|check|solve NAME        its words, from another terminal
+Proofs
+  doctor lab replay NAME...|--all         break, find, heal; exit 1: not proved
+                  --dialect D|one|all     default: all of NAME; with --all one each
+                  --keep                  a lab that failed stays up
+                  --jobs N                side by side; default: one a processor
+  doctor lab lint [FILE...]               what is wrong with scenario files
+  doctor lab new NAME                     a file to begin with
+A lab lives in namespaces of its own, and is gone with the shell: this machine
+stays as it is. It is no sandbox for hostile code.
 """
 
 EXPLAIN = """\
@@ -156,7 +151,7 @@ _PAGES = {
     "check": CHECK,
     "collect": COLLECT,
     "explain": EXPLAIN,
-    "layers": LAYERS,
+    "lab": LAB,
     "reach": REACH,
     "rules": RULES,
     "runtime": RUNTIME,
@@ -169,6 +164,8 @@ def wanted(arguments: list[str]) -> str:
     """Give the page that these arguments ask for, empty when they ask for none."""
     if not arguments or arguments[0] in {"--help", "-h", "help"}:
         return _PAGES.get(arguments[1], TOP) if len(arguments) > 1 else TOP
+    if arguments == ["lab"]:
+        return LAB
     words = arguments[1:]
     if arguments[0] == "runtime":  # what stands further behind is for the program in a container
         words = words[: 2 if words[:1] in (["up"], ["down"], ["enter"]) else 1]

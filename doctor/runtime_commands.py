@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import sys
@@ -16,7 +14,7 @@ from doctor.exits import CLEAN, USAGE, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from doctor.runtime.host import Lab, Service, Spawned
+    from doctor.runtime.host import Lab, Spawned
 
 DIALECTS = ("20.10", "26", "28", "29", "29-nftables")
 _DEFAULT = "28"
@@ -88,18 +86,18 @@ def _daemon_json(path: str) -> dict[str, str]:
 
 def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool) -> Lab:
     """Bring up a host with a daemon. Raises LabError."""
+    from doctor.runtime.daemon import cli
+    from doctor.runtime.daemon.serve import Start
+    from doctor.runtime.daemon.service import programs, service
     from doctor.runtime.host import Lab
 
-    services: list[Service] = []
-    builtins: dict[str, Callable[[list[str]], int]] = {"doctor": doctor}
-    if importlib.util.find_spec("doctor.runtime.daemon.service") is not None:
-        serving, service, cli = (
-            importlib.import_module(f"doctor.runtime.daemon.{module}") for module in ("serve", "service", "cli")
-        )
-        services.append(service.service(serving.Start(argv=service.ARGV, dialect=dialect)))
-        builtins["docker"] = cli.main
-        files = {**service.programs(dialect), **files}
-    return Lab.up(name, services=services, builtins=builtins, files=files, detach=detach)
+    return Lab.up(
+        name,
+        services=[service(Start(dialect=dialect))],
+        builtins={"doctor": doctor, "docker": cli.main},
+        files={**programs(dialect), **files},
+        detach=detach,
+    )
 
 
 def doctor(arguments: list[str]) -> int:

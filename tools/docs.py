@@ -16,6 +16,8 @@ from doctor import help as pages
 from doctor import sources
 from doctor.amounts import sized
 from doctor.asking import MANY
+from doctor.labs import catalogue
+from doctor.labs.faults import KINDS
 from doctor.registry import AREAS, Check, load, sections
 from doctor.reports import reach, why
 from doctor.reports.json import schema
@@ -34,6 +36,7 @@ def made() -> dict[str, str]:
     files["checks/README.md"] = index()
     files["cli.md"] = command_line()
     files["evidence.md"] = evidence()
+    files["scenarios.md"] = scenarios()
     files["reach.schema.json"] = json.dumps(_clean(reach.schema()), indent=1, ensure_ascii=False) + "\n"
     files["why.schema.json"] = json.dumps(_clean(why.schema()), indent=1, ensure_ascii=False) + "\n"
     files["report.schema.json"] = json.dumps(_clean(schema()), indent=1, ensure_ascii=False) + "\n"
@@ -100,7 +103,7 @@ def index() -> str:
 def command_line() -> str:
     """Give what every --help prints."""
     lines = [NOTE.format("doctor/help.py"), "# The command line\n", f"```text\n{pages.TOP}```\n"]
-    for name in ("check", "why", "trace", "explain", "rules", "collect", "runtime"):
+    for name in ("check", "why", "trace", "explain", "rules", "collect", "lab", "runtime"):
         lines += [f"## doctor {name}\n", f"```text\n{pages.wanted([name, '--help'])}```\n"]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -154,6 +157,55 @@ def evidence() -> str:
             f" | {', '.join(one.touches)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+_PLAYED = {"20.10": "20.10", "26": "26.1", "28": "28.5"}
+"""The dialect of a scenario → the live engine of the tests that speaks it."""
+
+_SCENARIOS = """\
+Each is a host that is healthy, then broken; `doctor lab run NAME` leaves a shell in it. Each is proved: the healthy host is
+silent, the fault changes what is measured, its code is found, its cause is the first, its neighbours are silent, the cure as
+printed heals, and nothing is left. `doctor lab replay NAME` does so in labs, in every dialect of the table;
+`tests/engine/test_scenarios.py` does so on live engines.
+
+A dialect is the generation of the engine whose rules and words the lab has. *Engines* are those that the fault can be put
+on; *who* may play it in a lab: anybody whose kernel allows user namespaces, or root; or nobody, as long as the runtime
+cannot do it, and then it is played on live engines alone.
+"""
+
+
+def scenarios() -> str:
+    """Give the table of all scenarios, and what is said of each."""
+    every = list(catalogue.scenarios())
+    lines = [NOTE.format("scenarios/"), f"# The {len(every)} scenarios\n", _SCENARIOS]
+    for area in sorted({one.area for one in every}):
+        lines += [f"## {area.capitalize()}\n", "| scenario | code | dialects | engines | who | |", "|" + " --- |" * 6]
+        for one in every:
+            if one.area != area:
+                continue
+            code = one.expect.root or one.expect.codes[0]
+            engines = [] if one.live else [_PLAYED[name] for name in one.dialects if name in _PLAYED]
+            who = (
+                "nobody yet"
+                if one.lab
+                else "root"
+                if {"root", "cgroups", "iptables-legacy"} & {*one.needs}
+                else "anybody"
+            )
+            cells = (f"`{one.name}`", f"[{code}](checks/{code}.md)", ", ".join(one.dialects), ", ".join(engines), who)
+            lines.append("| " + " | ".join(cells) + f" | {_escaped(one.title)} |")
+        lines.append("")
+    lines += [
+        "## Faults\n",
+        "What may stand in a file behind `kind` in `[[fault]]`, `[[prepare]]` and `[[person]]`, with its keys. Words in",
+        "braces, as `{veth:web}`, are filled in when the host is up.\n",
+        "| kind | keys | |",
+        "| --- | --- | --- |",
+    ]
+    for kind, fault in KINDS.items():
+        keys = ", ".join(f"`{name}`" for name in fault.__struct_fields__)
+        lines.append(f"| `{kind}` | {keys} | {_escaped(cleandoc(fault.__doc__ or '').split(chr(10) * 2)[0])} |")
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -29,7 +29,6 @@ MODULES = (
     "images_in_use",
     "kernel",
     "kernel_log",
-    "layer_content",
     "layerdb",
     "links",
     "nameservers",

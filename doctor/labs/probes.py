@@ -110,8 +110,10 @@ def _meet(flows: Iterable[Flow], seconds: float) -> dict[Flow, str]:
     return {one.flow: one.fate or "filtered" for one in tried}
 
 
-def measure(probes: Sequence[Probe], ground: Ground, names: Names, log: str = "/var/log/docker.log") -> list[str]:
-    """Give what each probe measures now, as one of its kind's words. Raises GroundError."""
+def measure(
+    probes: Sequence[Probe], ground: Ground, names: Names, log: str = "/var/log/docker.log", patience: float = 1.0
+) -> list[str]:
+    """Give what each probe measures now, as one of its kind's words; times are multiplied by `patience`. GroundError."""
     found: dict[int, str] = {}
     by_source: dict[str, list[int]] = {}
     for number, probe in enumerate(probes):
@@ -121,14 +123,14 @@ def measure(probes: Sequence[Probe], ground: Ground, names: Names, log: str = "/
     longest = SECONDS
     for source, numbers in by_source.items():
         flows = [_flow(probes[number].target, names) for number in numbers]
-        seconds = max([SECONDS, *(probes[number].seconds for number in numbers)])
+        seconds = patience * max([SECONDS, *(probes[number].seconds for number in numbers)])
         longest = max(longest, seconds)
         jobs[source] = partial(_said, flows, seconds)
     for source, said in (ground.within(jobs, TRIES * longest + 5) if jobs else {}).items():
         found |= dict(zip(by_source[source], json.loads(said), strict=True))
     for number, probe in enumerate(probes):
         if not probe.target:
-            found[number] = _other(probe, ground, names, log)
+            found[number] = _other(probe, ground, names, log, patience)
     return [found[number] for number in range(len(probes))]
 
 
@@ -152,21 +154,21 @@ def _flow(target: str, names: Names) -> Flow:
     return Flow(place.strip("[]"), int(number), protocol or "tcp")
 
 
-def _other(probe: Probe, ground: Ground, names: Names, log: str) -> str:
+def _other(probe: Probe, ground: Ground, names: Names, log: str, patience: float) -> str:
     match probe.kind:
         case "run":
-            return _command(probe, ground, names)
+            return _command(probe, ground, names, patience)
         case "file":
             done = ground.run(("sh", "-c", f"ls -d {names.fill(probe.file)}"))
             return "gone" if done.code else "there"
         case "process":
             return _process(names.fill(probe.process), ground)
         case _:
-            return _logged(probe, ground, log)
+            return _logged(probe, ground, log, patience)
 
 
-def _command(probe: Probe, ground: Ground, names: Names) -> str:
-    seconds = probe.seconds or HANGS
+def _command(probe: Probe, ground: Ground, names: Names, patience: float) -> str:
+    seconds = patience * (probe.seconds or HANGS)
     done = ground.run(("sh", "-c", names.fill(probe.run)), seconds=seconds)
     if done.code == 124:  # noqa: PLR2004 - as timeout(1) says it
         return "hangs"
@@ -185,7 +187,7 @@ def _process(pattern: str, ground: Ground) -> str:
     return {"": "gone", "T": "stopped", "t": "stopped", "Z": "zombie"}.get(state, "runs")
 
 
-def _logged(probe: Probe, ground: Ground, log: str) -> str:
+def _logged(probe: Probe, ground: Ground, log: str, patience: float) -> str:
     """Make a request of the daemon, one that it answers and one that it refuses, and look at what it writes meanwhile."""
     before = ground.read(log) or ""
     for path in ("/_ping", "/containers/no-such-container/json"):
@@ -193,7 +195,7 @@ def _logged(probe: Probe, ground: Ground, log: str) -> str:
             ground.ask(path)
         except GroundError:
             continue
-    end = time.monotonic() + (probe.seconds or 0.3)
+    end = time.monotonic() + patience * (probe.seconds or 0.3)
     while True:
         after = (ground.read(log) or "")[len(before) :]
         if re.search(probe.log, after):

@@ -137,6 +137,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, rename={"symptom
     needs: tuple[Need, ...] = ()
     live: str = ""
     """Why it is not replayed on live engines; empty: it is, on those of its dialects."""
+    lab: str = ""
+    """Why it cannot be played in a lab yet; empty: it can."""
     daemon: dict[str, Any] = {}
     """daemon.json of the healthy host."""
     flags: tuple[str, ...] = ()

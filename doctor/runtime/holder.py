@@ -73,7 +73,7 @@ class Holder:
         builtins: Mapping[str, Callable[[list[str]], int]],
         outside: int,
     ) -> None:
-        """Listen. `outside` is the process that holds the network beside the host's."""
+        """Listen. `outside` is the descriptor that holds the network beside the host's."""
         self._name, self._lifeline, self._outside = name, lifeline, outside
         self._builtins = builtins
         self._pid = 0
@@ -229,7 +229,7 @@ class Holder:
             if terminal:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             if message.get("where") == "outside":
-                _enter_network(self._outside)
+                setns(self._outside, CLONE_NEWNET)
             os.closerange(3, 1 << 16)
             code = then()
         except SystemExit as left:
@@ -394,14 +394,6 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, function: Callable[[
     except OSError as error:
         os.write(2, f"{argv[0]}: {(error.strerror or '').lower()}\n".encode(errors="replace"))
         return _CANNOT
-
-
-def _enter_network(pid: int) -> None:
-    handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        setns(handle, CLONE_NEWNET)
-    finally:
-        os.close(handle)
 
 
 MACHINES = privileges.bits(

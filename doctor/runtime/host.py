@@ -215,11 +215,11 @@ class Lab(Place):
     """A lab's host, by the process that holds it: `pid` as the caller sees it."""
 
     def __init__(self, name: str, pid: int, lifeline: socket.socket | None, outside: int) -> None:
-        """Know a lab that runs; `up` and `attach` give one."""
+        """Know a lab that runs; `up` and `attach` give one. `outside` is the holder's descriptor of the network beside it."""
         super().__init__(name, "host")
         self.name, self.pid = name, pid
         self.outside = Place(name, "outside")
-        self._lifeline, self._outside_pid = lifeline, outside
+        self._lifeline, self._outside = lifeline, outside
         self._pidfd = os.pidfd_open(pid)
 
     @classmethod
@@ -359,7 +359,7 @@ class Lab(Place):
         os.chdir("/")
         seccomp.empty_kernel_log()
         if outside:
-            handle = os.open(f"/proc/{self._outside_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(f"/proc/1/fd/{self._outside}", os.O_RDONLY | os.O_CLOEXEC)
             syscalls.setns(handle, CLONE_NEWNET)
             os.close(handle)
 
@@ -528,7 +528,7 @@ def _words(error: OSError) -> str:
 
 
 def _outside() -> int:
-    """Make the network beside the host's, and a process that holds it; gives its pid."""
+    """Make the network beside the host's; gives what holds it: a descriptor, for a process would be seen on the host."""
     ready, tell = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -550,8 +550,7 @@ def _outside() -> int:
                 batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
                 batch.commit()
             tell.send(b"up")
-            tell.close()
-            signal.pause()
+            code = 0
         except OSError as error:
             with suppress(OSError):
                 tell.send(_words(error).encode())
@@ -571,11 +570,11 @@ def _outside() -> int:
         batch.route("default", gateway=hostfiles.OUTSIDE)
         batch.route("default", gateway=hostfiles.OUTSIDE6)
         batch.commit()
-    os.close(there)
     ready.send(b"x")
     _expect(ready, b"up")
     ready.close()
-    return pid
+    os.waitpid(pid, 0)
+    return there
 
 
 def _expect(sock: socket.socket, word: bytes) -> None:

@@ -48,12 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkController", "NetworkError"]
 
-NOT_FORWARDED = (
-    "IPv4 forwarding is disabled: check your host's firewalling and set sysctl net.ipv4.ip_forward=1, "
-    "or disable this check using daemon option --ip-forward=false"
-)
-"""With nftables the engine turns nothing on, and refuses to start (29)."""
-
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -137,13 +131,9 @@ class NetworkController:
         os.close(self._home)
 
     def _forward(self) -> list[Family]:
-        """Turn forwarding on; gives the families whose FORWARD the engine closes because it was off. Raises NetworkError."""
+        """Turn forwarding on; gives the families whose FORWARD the engine closes because it was off."""
         values = self._world.settings.values
-        if not on(values, "ip-forward", default=True):
-            return []
-        if firewall.is_native(self._world):
-            if bridge.sysctl_value("ipv4/ip_forward") == "0":
-                raise NetworkError(NOT_FORWARDED)
+        if not on(values, "ip-forward", default=True) or firewall.is_native(self._world):
             return []
         drops: list[Family] = []
         quiet = on(values, "ip-forward-no-drop", default=False)
@@ -227,9 +217,6 @@ class NetworkController:
                 self._late.drops += self._forward()
             bridge.make([made], classic=self._classic)
             self._bridge_sysctls(made)
-        except NetworkError:
-            del self._world.networks[made.id]
-            raise
         except OSError as error:
             del self._world.networks[made.id]
             raise NetworkError(f"Failed to program {error.filename}: {error.strerror}") from error

@@ -31,7 +31,6 @@ from doctor.facts.ends import Ends
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.groups import DockerGroup
 from doctor.facts.kernellog import KernelLog
-from doctor.facts.layer_content import Impacts, LayerContent
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.loaded import Loaded
@@ -85,8 +84,6 @@ FACTS: dict[str, type] = {
     "ends": Ends,
     "drivers": Drivers,
     "images": Images,
-    "impacts": Impacts,
-    "layercontent": LayerContent,
     "layerdb": LayerDb,
     "hierarchies": Hierarchies,
     "info": EngineInfo,

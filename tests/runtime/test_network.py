@@ -47,32 +47,6 @@ def connect(address: str, port: int, seconds: float = 0.4) -> str:
         return NAMES.get(code, "connected" if not code else os.strerror(code))
 
 
-def probe(host: Host, flows: list[tuple[str, str, int]], seconds: float = 1.0) -> dict[tuple[str, str, int], str]:
-    """Try many connections at once, each from `host` or a container; the words are those of `tests.enginehost`."""
-    found: dict[tuple[str, str, int], str] = {}
-    waiting: dict[socket.socket, tuple[str, str, int]] = {}
-    for flow in flows:
-        source, address, port = flow
-        made = host.inside(source, socket.socket) if source != "host" else socket.socket()
-        made.setblocking(False)  # noqa: FBT003 - its name
-        code = made.connect_ex((address, port))
-        if code == errno.EINPROGRESS:
-            waiting[made] = flow
-        else:
-            found[flow] = {0: "connected", errno.ECONNREFUSED: "refused"}.get(code, "no-route")
-            made.close()
-    until = time.monotonic() + seconds
-    while waiting and (left := until - time.monotonic()) > 0:
-        for made in select.select([], list(waiting), [], left)[1]:
-            code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            found[waiting.pop(made)] = {0: "connected", errno.ECONNREFUSED: "refused"}.get(code, "unreachable")
-            made.close()
-    for made, flow in waiting.items():
-        found[flow] = "timeout"
-        made.close()
-    return found
-
-
 def fetch(address: str, port: int) -> bytes:
     """Say something over a connection and hear it back: through a proxy, or not."""
     with socket.create_connection((address, port), 2) as made:

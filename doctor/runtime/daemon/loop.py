@@ -6,6 +6,7 @@ import heapq
 import itertools
 import selectors
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ class Timer:
 
 
 class Loop:
-    """Calls back whoever waits. A callback may watch and unwatch anything, itself included."""
+    """Calls back whoever waits. A callback may watch and unwatch anything, itself included.
 
-    def __init__(self) -> None:
+    One that raises does not end the loop: `failed` is told.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
         """Wait for nothing yet."""
+        self._failed = failed
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
@@ -72,8 +77,14 @@ class Loop:
         while self._timers and (self._timers[0][2].call is None or self._timers[0][0] <= now):
             call = heapq.heappop(self._timers)[2].call
             if call is not None:
-                call()
+                self._call(call)
         wait = min(most, self._timers[0][0] - time.monotonic()) if self._timers else most
         for key, events in self._selector.select(max(0.0, wait)):
             if self._selector.get_map().get(key.fd) is key:  # an earlier callback may have taken it away
-                key.data(events)
+                self._call(partial(key.data, events))
+
+    def _call(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - a fault in one answer must not take the others along
+            self._failed(error)

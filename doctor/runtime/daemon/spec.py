@@ -122,7 +122,8 @@ def _attachment(name: str, asked: dict[str, Any]) -> Attachment:
         fixed.get("IPv4Address") or "",
         fixed.get("IPv6Address") or "",
         tuple(asked.get("Aliases") or ()),
-        asked.get("MacAddress") or "" if not asked.get("EndpointID") else "",
+        "" if asked.get("EndpointID") else asked.get("MacAddress") or "",
+        int(asked.get("GwPriority") or 0),
     )
 
 
@@ -131,10 +132,11 @@ def _publish(bindings: dict[str, Any]) -> tuple[Publish, ...]:
     for spelled, held in bindings.items():
         number, _, protocol = spelled.partition("/")
         for one in held or [{}]:
-            port = str(one.get("HostPort") or "0").partition("-")[0]
-            if not number.isdecimal() or not port.isdecimal():
+            port, _, last = str(one.get("HostPort") or "0").partition("-")
+            if not number.isdecimal() or not port.isdecimal() or not (last or "0").isdecimal():
                 raise SpecError(f"invalid port specification: {spelled!r}")
-            found.append(Publish(int(number), protocol or "tcp", int(port), one.get("HostIp") or ""))
+            ports = (int(number), protocol or "tcp", int(port), one.get("HostIp") or "", int(last or 0))
+            found.append(Publish(*ports))
     return tuple(found)
 
 
@@ -244,7 +246,8 @@ def bindings(spec: ContainerSpec) -> dict[str, list[dict[str, str]]]:
     """Give PortBindings: what was asked for, by port of the container."""
     found: dict[str, list[dict[str, str]]] = {}
     for one in spec.publish:
-        asked = {"HostIp": one.host_ip, "HostPort": str(one.host_port) if one.host_port else ""}
+        port = f"{one.host_port}-{one.host_port_end}" if one.host_port_end else str(one.host_port or "")
+        asked = {"HostIp": one.host_ip, "HostPort": port}
         found.setdefault(f"{one.port}/{one.protocol}", []).append(asked)
     return found
 

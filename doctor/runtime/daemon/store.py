@@ -29,7 +29,7 @@ from doctor.runtime.model import Image, Layer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SHORT = string.ascii_uppercase + string.digits
+_SHORT = string.ascii_uppercase + "234567"
 _SHORT_LENGTH = 26
 _FOLDERS = (
     ("", 0o710),

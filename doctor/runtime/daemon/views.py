@@ -13,6 +13,8 @@ from doctor.runtime.daemon.clock import ago, seconds
 from doctor.runtime.model import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doctor.runtime.daemon.generation import Release
     from doctor.runtime.daemon.store import Store
     from doctor.runtime.model import Bind, Container, World
@@ -30,6 +32,8 @@ class Views:
         self.store = store
         self.release = release
         self.where = where
+        self.probes: Callable[[str], list[dict[str, Any]]] = lambda _: []
+        """Gives the last probes of a container's health check."""
 
     # One container
 
@@ -81,7 +85,8 @@ class Views:
             "FinishedAt": one.finished or NEVER,
         }
         if one.health:
-            found["Health"] = {"Status": one.health, "FailingStreak": one.failing, "Log": []}
+            log = self.probes(one.id)
+            found["Health"] = {"Status": one.health, "FailingStreak": one.failing, "Log": log}
         return found
 
     def _graph(self, one: Container) -> dict[str, Any]:
@@ -191,7 +196,13 @@ class Views:
         names = list(endpoint.names) if own and endpoint.address and not listed else None
         if self.release < (28, 0):
             return head | mac | place | {"DriverOpts": None, "DNSNames": names}
-        return head | mac | {"DriverOpts": None, "GwPriority": 0} | place | {"DNSNames": names}
+        return (
+            head
+            | mac
+            | {"DriverOpts": None, "GwPriority": asked.priority if asked else 0}
+            | place
+            | {"DNSNames": names}
+        )
 
     # Lists
 
