@@ -1,9 +1,10 @@
-"""`doctor rules`: the firewall rules that Docker would write here, as input of iptables-restore. It changes nothing."""
+"""`doctor rules`: the firewall rules that Docker would write here, as input of iptables-restore or nft. It changes nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from doctor.engine.rules import native
 from doctor.engine.rules.compare import lacking, surplus, whole
 from doctor.examine import Facts
 from doctor.exits import CLEAN, FOUND, INCOMPLETE
@@ -14,6 +15,7 @@ from doctor.snapshot import EvidenceMissing
 
 if TYPE_CHECKING:
     from doctor.engine.rules import Family
+    from doctor.engine.rules.native import Native
     from doctor.registry import Registry
     from doctor.snapshot import Snapshot
 
@@ -36,6 +38,9 @@ def rules(snapshot: Snapshot, registry: Registry, wanted: Wanted, family: Family
         return "", f"not known: {missing}", INCOMPLETE
     its = found.of(family)
     if its is None:
+        own = next((one for one in found.native if one.family == family), None)
+        if own is not None and wanted == "expected":
+            return _native(own, daemon, snapshot)
         if found.off:
             return "", f"not known: {found.off}", INCOMPLETE
         return "", f"Docker {daemon.version} writes no rules of {'IPv6' if family == 'ip6' else 'IPv4'} here", CLEAN
@@ -55,3 +60,11 @@ def rules(snapshot: Snapshot, registry: Registry, wanted: Wanted, family: Family
         f"{many} rules " + {"expected": "as it writes them", "missing": "that are gone", "extra": "too many"}[wanted]
     )
     return f"{head}\n{lines}", said, FOUND if lines and wanted != "expected" else CLEAN
+
+
+def _native(table: Native, daemon: Daemon, snapshot: Snapshot) -> tuple[str, str, int]:
+    """Print a table as input of nft, which puts it in the place of the one that is there."""
+    many = sum(len(chain.rules) for chain in table.chains.values())
+    head = f"# Docker {daemon.version} on {snapshot.meta.hostname}, for nft -f -: {many} rules as it writes them"
+    said = f"Docker {daemon.version} was never compared: tables as an engine 29 wrote them"
+    return f"{head}\n{native.whole(table)}", said, CLEAN

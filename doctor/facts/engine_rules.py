@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from doctor.engine.rules import Binding, Bridge, Dialect, Endpoint, Family, Link, Ruleset, Site, dialect
+from doctor.engine.rules import Binding, Bridge, Dialect, Endpoint, Family, Link, Ruleset, Site, dialect, native
 from doctor.engine.rules.compare import Difference, compare
+from doctor.engine.rules.native import Native
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.containers import Endpoint as Place
@@ -21,6 +22,9 @@ from doctor.snapshot import EvidenceMissing, Snapshot
 
 SWITCHED_OFF = "iptables is switched off"
 """Why an engine that was told so writes no rules."""
+
+NATIVE = "the firewall back end is nftables"
+"""Why an engine writes none through iptables."""
 
 ANY = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
@@ -54,6 +58,7 @@ class EngineRules(Struct, frozen=True):
 
     `dialect` names the generation, `live` says whether it was compared with a live engine of this release; `off` says why
     the engine writes no rules through iptables, empty when it does. `proxy`: docker-proxy runs for published ports.
+    `native` are the tables that it writes to nftables itself; they are compared with nothing.
     """
 
     dialect: str
@@ -61,6 +66,7 @@ class EngineRules(Struct, frozen=True):
     off: str
     families: tuple[FamilyRules, ...]
     proxy: bool = True
+    native: tuple[Native, ...] = ()
 
     def of(self, family: Family) -> FamilyRules | None:
         """Give a family, None when the engine writes nothing of it."""
@@ -99,7 +105,8 @@ def engine_rules(
             raise EvidenceMissing("daemon.json", options.unread)
     found, live = dialect(daemon.version)
     if options.value("firewall-backend") == "nftables" or _native(firewall):
-        return EngineRules("29 nftables", live=False, off="the firewall back end is nftables", families=())
+        told = _site(snapshot, daemon, options, networks, containers, links) if containers.complete else None
+        return EngineRules("29 nftables", live=False, off=NATIVE, families=(), native=_natives(told))
     if not containers.complete:
         raise EvidenceMissing("API", "a container could not be inspected")
     sight = _site(snapshot, daemon, options, networks, containers, links)
@@ -113,6 +120,14 @@ def engine_rules(
         if sum(len(one.difference.missing) for one in others) < sum(len(one.difference.missing) for one in families):
             sight, families = other, others
     return EngineRules(found.name, live, "" if families else SWITCHED_OFF, tuple(families), sight.proxy)
+
+
+def _natives(site: Site | None) -> tuple[Native, ...]:
+    """Give the tables that the engine writes to nftables itself; none where a container is not known."""
+    if site is None or not site.iptables:
+        return ()
+    families: tuple[Family, ...] = ("ip", "ip6") if site.ip6tables else ("ip",)
+    return tuple(native.write(site, family) for family in families)
 
 
 def _compared(site: Site, family: Family, tables: Tables, spoken: Dialect, places: Places) -> FamilyRules:

@@ -132,10 +132,6 @@ def _default_pool(values: dict[str, Any], address: str) -> Pool | None:
     if not told:
         return Pool(part, "", "", aux)
     interface = ip_interface(told)
-    if interface.ip in {interface.network.network_address, interface.network.broadcast_address}:
-        # moby's IPAM gives neither away (libnetwork/ipams/defaultipam).
-        why = f"failed to allocate gateway ({interface.ip}): Address already in use"
-        raise NetworkError(f'Error creating default "bridge" network: {why}')
     return Pool(str(interface.network), part, str(interface.ip), aux)
 
 
@@ -186,10 +182,10 @@ def make_endpoint(world: World, container: Container, network: Network, wanted: 
         network_id=network.id,
         id=secrets.token_hex(32),
         address=address4,
-        prefix=ip_network(pool4.subnet).prefixlen if pool4 else 0,
+        prefix=ipam.network(pool4.subnet).prefixlen if pool4 else 0,
         gateway=_gateway(pool4) if pool4 and not apart else "",
         address6=address6,
-        prefix6=ip_network(pool6.subnet).prefixlen if pool6 else 0,
+        prefix6=ipam.network(pool6.subnet).prefixlen if pool6 else 0,
         gateway6=_gateway(pool6) if pool6 and not apart else "",
         mac=mac,
         interface=f"eth{_index(container, now)}",

@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkController", "NetworkError"]
 
+NOT_FORWARDED = (
+    "IPv4 forwarding is disabled: check your host's firewalling and set sysctl net.ipv4.ip_forward=1, "
+    "or disable this check using daemon option --ip-forward=false"
+)
+"""With nftables the engine turns nothing on, and refuses to start (29)."""
+
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -79,7 +85,7 @@ class NetworkController:
         self._order: list[tuple[str, str]] = []
         self._publisher = Publisher(world, proxy)
         self._firewall = Firewall(world)
-        self._dns = EmbeddedDns(world, self._home)
+        self._dns = EmbeddedDns(world, self._home, silent=release(world.settings) < NEW_WORDS)
         self._late = _Late({}, {}, [])
         self._depth = 0
 
@@ -131,9 +137,13 @@ class NetworkController:
         os.close(self._home)
 
     def _forward(self) -> list[Family]:
-        """Turn forwarding on; gives the families whose FORWARD the engine closes because it was off."""
+        """Turn forwarding on; gives the families whose FORWARD the engine closes because it was off. Raises NetworkError."""
         values = self._world.settings.values
-        if not on(values, "ip-forward", default=True) or firewall.is_native(self._world):
+        if not on(values, "ip-forward", default=True):
+            return []
+        if firewall.is_native(self._world):
+            if bridge.sysctl_value("ipv4/ip_forward") == "0":
+                raise NetworkError(NOT_FORWARDED)
             return []
         drops: list[Family] = []
         quiet = on(values, "ip-forward-no-drop", default=False)
@@ -217,6 +227,9 @@ class NetworkController:
                 self._late.drops += self._forward()
             bridge.make([made], classic=self._classic)
             self._bridge_sysctls(made)
+        except NetworkError:
+            del self._world.networks[made.id]
+            raise
         except OSError as error:
             del self._world.networks[made.id]
             raise NetworkError(f"Failed to program {error.filename}: {error.strerror}") from error

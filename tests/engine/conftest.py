@@ -37,6 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--suite` and `--every-engine`."""
+    parser.addoption("--all-settings", action="store_true", help="compare the runtime in every setting, not in a few")
     parser.addoption("--suite", action="append", metavar="SUITE", help="test on this engine only: 20.10, trixie, ...")
     parser.addoption("--every-engine", action="store_true", help="every row on every engine, none left to another one")
 

@@ -236,7 +236,9 @@ def test_mirrored_networking_of_wsl_is_seen() -> None:
         ("healthy-20", "expected", "ip6", 0, "", "writes no rules of IPv6"),
         ("flushed-28", "missing", "ip", 1, "# Docker 28.5.2", ""),
         ("daemon-stopped", "missing", "ip", 3, "", "not known: API"),
-        ("nftables", "expected", "ip", 3, "", "nftables"),
+        ("nftables", "expected", "ip", 0, "# Docker 28.5.2", "never compared"),
+        ("nftables", "expected", "ip6", 0, "# Docker 28.5.2", "never compared"),
+        ("nftables", "missing", "ip", 3, "", "nftables"),
         ("engine-29-networks", "missing", "ip", 0, "# Docker 29.7.2", "never compared"),
     ],
 )
