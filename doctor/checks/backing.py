@@ -188,7 +188,7 @@ def size_without_quota(
 
 @check("STO008", Severity.INFO)
 def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
-    """The kernel keeps changes in a form that Docker cannot read from the directory: builds copy and compare instead.
+    """The kernel keeps changes in a form that Docker cannot read: builds copy and compare.
 
     ## What it is
     With metacopy or redirect_dir the kernel writes only what changed of a file, or notes where a
@@ -248,8 +248,8 @@ def data_root_read_only_or_failing(
     findmnt -no SOURCE,OPTIONS -T /var/lib/docker
     dmesg -T | grep -iE 'i/o error|ext4-fs error|xfs'
     ## Cure
-    Look at the disk first (smartctl -a, the provider's console); stop Docker, check the file system,
-    and mount it again. Prune nothing: what cannot be written cannot be freed.
+    Look at the disk first (smartctl -a, the provider's console); stop Docker, check the file
+    system, and mount it again. Prune nothing: what cannot be written cannot be freed.
     ## Looks like
     STO005 (no room is left), HST006 (what else the kernel complained of)
     ## Limits

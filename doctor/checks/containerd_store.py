@@ -31,7 +31,7 @@ def _judged(held: ContainerdStore) -> Iterator[Yield]:
 
 @check("LAY027", Severity.ERROR, says=("content digest ... not found", "unexpected commit digest"))
 def blob_gone_or_damaged(held: ContainerdStore) -> Iterator[Yield]:
-    """A blob of containerd's store is gone, cut short, or not what its name says; or the database cannot be read.
+    """A blob of containerd's store is gone, or not what its name says; or nobody can read the database.
 
     ## What it is
     containerd keeps what was pulled as files named by their digest: manifests, configurations, and
