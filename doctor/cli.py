@@ -47,6 +47,7 @@ def check(
     example: Annotated[str, typer.Option("--example")] = "",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     sample: Annotated[str, typer.Option("--sample")] = "",
+    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False,  # noqa: FBT002
     colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
@@ -64,6 +65,7 @@ def check(
         example=example,
         probe=probe,
         sample=sample,
+        deep=deep,
         verbose=verbose,
         quiet=quiet,
         colour=colour,
@@ -77,9 +79,10 @@ def collect(
     deadline: Annotated[str, typer.Option("--deadline")] = "10s",
     probe: Annotated[bool, typer.Option("--probe")] = False,  # noqa: FBT002
     sample: Annotated[str, typer.Option("--sample")] = "",
+    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
 ) -> None:
     """Collect evidence, redacted, into one file."""
-    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe, sample=sample))
+    raise typer.Exit(commands.collect(output, deadline=deadline, probe=probe, sample=sample, deep=deep))
 
 
 @app.command()
@@ -234,3 +237,73 @@ def _lab_new(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     from doctor.labs import commands as labs
 
     raise typer.Exit(labs.new(name))
+
+
+layers = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
+app.add_typer(layers, name="layers", help="Layers: which there are, and whether they are what was pulled.")
+
+
+@layers.callback(invoke_without_command=True)
+def _layers(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        sys.stdout.write(pages.LAYERS)
+
+
+@layers.command("list")
+def layers_list(
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+) -> None:
+    """List the layers, and who stands on each."""
+    raise typer.Exit(commands.layers_list(bundle=bundle, style=style, deadline=deadline, example=example))
+
+
+@layers.command("explain")
+def layers_explain(
+    layer: Annotated[str, typer.Argument(metavar="LAYER")],
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+) -> None:
+    """Say what one layer is."""
+    raise typer.Exit(commands.layers_explain(layer, bundle=bundle, style=style, deadline=deadline, example=example))
+
+
+@layers.command("verify")
+def layers_verify(
+    what: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE|CONTAINER|ARCHIVE]")] = None,
+    deep: Annotated[bool, typer.Option("--deep")] = False,  # noqa: FBT002
+    jobs: Annotated[int, typer.Option("--jobs")] = 0,
+    budget: Annotated[str, typer.Option("--budget")] = "",
+    seed: Annotated[str, typer.Option("--seed")] = "",
+    resume: Annotated[str, typer.Option("--resume")] = "",
+    source: Annotated[str, typer.Option("--from")] = "",
+    full_speed: Annotated[bool, typer.Option("--full-speed")] = False,  # noqa: FBT002
+    bundle: Annotated[str, typer.Option("--bundle")] = "",
+    style: Annotated[str, typer.Option("--format")] = "text",
+    deadline: Annotated[str, typer.Option("--deadline")] = "10s",
+    example: Annotated[str, typer.Option("--example")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,  # noqa: FBT002
+    colour: Annotated[str, typer.Option("--color", "--colour")] = "auto",
+) -> None:
+    """Say whether layers are what was pulled."""
+    code = commands.layers_verify(
+        what or (),
+        deep=deep,
+        jobs=jobs,
+        budget=budget,
+        seed=seed,
+        resume=resume,
+        source=source,
+        full_speed=full_speed,
+        bundle=bundle,
+        style=style,
+        deadline=deadline,
+        example=example,
+        verbose=verbose,
+        colour=colour,
+    )
+    raise typer.Exit(code)

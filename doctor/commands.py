@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from doctor.evidence import Evidence
-    from doctor.model import Report
+    from doctor.examine import Facts
+    from doctor.model import HostInfo, Report
     from doctor.reports.text import Style
     from doctor.rules import Wanted
 
@@ -30,6 +31,7 @@ def check(
     example: str = "",
     probe: bool = False,
     sample: str = "",
+    deep: bool = False,
     verbose: bool = False,
     quiet: bool = False,
     colour: str = "auto",
@@ -50,7 +52,13 @@ def check(
         sys.stdout.write(listing())
         return CLEAN
     found = evidence.take(
-        bundle, example, registry, options.duration(deadline), probe=probe, sample=options.sample(sample)
+        bundle,
+        example,
+        registry,
+        options.duration(deadline),
+        probe=probe,
+        sample=options.sample(sample),
+        deep=options.deep() if deep else None,
     )
     from doctor.assess import assess
 
@@ -86,14 +94,18 @@ def _deliver(report: Report, style: Style, wanted: list[tuple[str, str]], least:
     return CLEAN
 
 
-def collect(output: str = "", *, deadline: str = "10s", probe: bool = False, sample: str = "") -> int:
+def collect(
+    output: str = "", *, deadline: str = "10s", probe: bool = False, sample: str = "", deep: bool = False
+) -> int:
     """Collect evidence, redacted, into one file."""
     from doctor import evidence, options, writing
 
     if not output:
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
-    found = evidence.take("", "", options.registry(), seconds, probe=probe, sample=options.sample(sample))
+    content = options.deep() if deep else None
+    registry = options.registry()
+    found = evidence.take("", "", registry, seconds, probe=probe, sample=options.sample(sample), deep=content)
     return writing.bundle(found.snapshot, output, found.leaks)
 
 
@@ -219,3 +231,96 @@ def explain(subject: Sequence[str] = ()) -> int:
 
     sys.stdout.write(text(" ".join(subject)))
     return CLEAN
+
+
+def layers_list(*, bundle: str = "", style: str = "text", deadline: str = "10s", example: str = "") -> int:
+    """List the layers of this host, and who stands on each."""
+    facts, host = _layer_facts(bundle, style, deadline, example)
+    from doctor import layering
+    from doctor.reports.layers import as_json, listing
+
+    found = layering.listed(facts, host)
+    sys.stdout.write(as_json(found) if style == "json" else listing(found))
+    return CLEAN
+
+
+def layers_explain(
+    layer: str, *, bundle: str = "", style: str = "text", deadline: str = "10s", example: str = ""
+) -> int:
+    """Say what one layer is: where it lies, what it stands on, who stands on it."""
+    facts, host = _layer_facts(bundle, style, deadline, example)
+    from doctor import layering
+    from doctor.reports import layers
+
+    rows, places = layering.chosen(facts, layer)
+    sys.stdout.write(layers.as_json(rows[0]) if style == "json" else layers.layer(rows, places, host))
+    return CLEAN
+
+
+def _layer_facts(bundle: str, style: str, deadline: str, example: str) -> tuple[Facts, HostInfo]:
+    """Give the facts of the evidence, and the host in a line. Raises UsageError, and Left for what cannot be known."""
+    from doctor import evidence, options
+    from doctor.assess import assess
+    from doctor.examine import Facts
+    from doctor.exits import Left
+    from doctor.facts.store import LayerDb, Overlay
+    from doctor.snapshot import EvidenceMissing
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"layers: --format {style}: text or json")
+    registry = options.registry()
+    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
+    facts = Facts(registry, snapshot)
+    try:
+        overlay: Overlay = facts.get(Overlay)
+        facts.get(LayerDb)
+    except EvidenceMissing as missing:
+        sys.stderr.write(f"doctor: layers: {missing}\n")
+        raise Left(INCOMPLETE) from missing
+    if overlay.unused:
+        sys.stderr.write(f"doctor: layers: {overlay.unused}\n")
+    return facts, assess(snapshot, registry, (), facts=facts).host
+
+
+def layers_verify(
+    what: Sequence[str] = (),
+    *,
+    deep: bool = False,
+    jobs: int = 0,
+    budget: str = "",
+    seed: str = "",
+    resume: str = "",
+    source: str = "",
+    full_speed: bool = False,
+    bundle: str = "",
+    style: str = "text",
+    deadline: str = "10s",
+    example: str = "",
+    verbose: bool = False,
+    colour: str = "auto",
+) -> int:
+    """Say whether layers are what was pulled; with `deep`, of every byte."""
+    began = time.perf_counter()
+    from doctor import evidence, layering, options
+    from doctor.reports.layers import LayerStyle, as_json, verification
+
+    if style not in {"text", "json"}:
+        raise UsageError(f"layers: --format {style}: text or json")
+    if (budget or seed or resume or jobs or source) and not deep:
+        raise UsageError("layers: --jobs, --budget, --seed, --resume and --from are of --deep")
+    files = [one for one in what if layering.is_file(one)]
+    names = tuple(one for one in what if one not in files)
+    wanted = options.deep(names, jobs, budget, seed, resume, gently=not full_speed)
+    registry = options.registry()
+    value, report = None, None
+    if names or not files:
+        read = wanted if deep and not (bundle or example) else None
+        snapshot = evidence.take(bundle, example, registry, options.duration(deadline), deep=read).snapshot
+        value, report, facts = layering.judged(snapshot, registry, names, deep=deep, began=began)
+        if source:
+            value = layering.from_archive(value, facts, source)
+    if files or value is None:
+        value = layering.with_archives(value, layering.archives(files, wanted), deep=deep, began=began)
+    shown = LayerStyle(options.width(), options.colour(colour), verbose, tuple(what))
+    sys.stdout.write(as_json(value) if style == "json" else verification(value, shown))
+    return layering.code(value, report)

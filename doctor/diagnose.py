@@ -70,6 +70,8 @@ def _cause(root: Reported, explained: tuple[Reported, ...], registry: Registry) 
         ),
         cure_after=(),
         remedy=root.remedy,
+        likely=root.likely,
+        by_hand=root.by_hand,
     )
 
 

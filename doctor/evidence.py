@@ -10,6 +10,7 @@ from doctor.exits import INCOMPLETE, Left, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from doctor.deep import Deep
     from doctor.places import Places
     from doctor.redact import Redactor
     from doctor.registry import Registry
@@ -33,16 +34,26 @@ class Evidence(NamedTuple):
 
 
 def take(
-    bundle: str, example: str, loaded: Registry, seconds: float, *, probe: bool = False, sample: float = 0.0
+    bundle: str,
+    example: str,
+    loaded: Registry,
+    seconds: float,
+    *,
+    probe: bool = False,
+    sample: float = 0.0,
+    deep: Deep | None = None,
 ) -> Evidence:
     """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
 
-    With `sample`, counters are read once more after so many seconds, which are not of the deadline's.
+    With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With `deep` the
+    content of layers is read as well, which has no deadline.
     """
     if probe and (bundle or example):
         raise UsageError("check: --probe asks from this host, not from a bundle or an example")
     if sample and (bundle or example):
         raise UsageError("check: --sample reads the counters of this host, not of a bundle or an example")
+    if deep is not None and (bundle or example):
+        raise UsageError("check: --deep reads the layers of this host, not of a bundle or an example")
     if bundle and example:
         raise UsageError("check: a bundle or an example, not both")
     if example:
@@ -76,6 +87,11 @@ def take(
         probe=probe,
         sample=sample,
     )
+    if deep is not None:
+        from doctor.deep import read as read_layers
+        from doctor.examine import Facts
+
+        snapshot = read_layers(snapshot, Facts(loaded, snapshot), deep, redactor)
     return Evidence(snapshot, "", redactor)
 
 

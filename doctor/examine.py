@@ -140,6 +140,8 @@ def _report(check: Check, one: Finding) -> Reported:
         since=one.since,
         scope=one.scope,
         because=one.because,
+        likely=one.likely,
+        by_hand=one.by_hand,
     )
 
 

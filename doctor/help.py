@@ -10,6 +10,7 @@ doctor - what is wrong with this Docker host, why, and what to do
   doctor trace FROM TO[:PORT]      what would happen to one packet, and why
   doctor reach                     who reaches whom, and what denies it
   doctor rules                     the firewall rules Docker would write here
+  doctor layers verify             are images on disk what was pulled?
   doctor explain CODE | "ERROR"    the page of a code, offline
 Take it elsewhere
   doctor collect -o F.tar.gz       evidence, redacted, in one file
@@ -24,6 +25,7 @@ Exit: 0 clean, 1 found, 2 usage, 3 incomplete, 4 a fault of doctor itself
 CHECK = """\
 Usage: doctor check [BUNDLE|-]            default: this host, read only
 What to look at   --only X  --skip X      codes, areas, names, NET020..NET026
+                  --deep                  also hash layers; minutes
 What to try       --probe                 also ask each nameserver (sends)
                   --sample 5s             read counters twice, show what moves
 What to accept    --ignore CODE[:SUBJECT]=REASON[,until=DATE]
@@ -32,7 +34,7 @@ Output            --format text|short|json|html           default text
                   -o FILE                 again for more; format from the suffix
                   -v  notes, all evidence, what passed    -q  last line only
                   --color auto|always|never
-Limits            --deadline 10s          whole run
+Limits            --deadline 10s          whole run; --deep has none
 Without Docker    --example NAME          list: --example list
 """
 
@@ -41,7 +43,8 @@ Usage: doctor collect -o FILE.tar.gz      evidence of this host, redacted
                   -o FILE                 mode 0600; - is standard output
 What to try       --probe                 also ask each nameserver (sends)
                   --sample 5s             read counters twice, show what moves
-Limits            --deadline 10s          whole run
+                  --deep                  also hash layers; minutes
+Limits            --deadline 10s          whole run; --deep has none
 Secrets are removed before anything is written; what was removed is said.
 """
 
@@ -68,6 +71,27 @@ Without Docker    --example NAME          list: doctor check --example list
 Nothing is sent: it is what the kernel would do. One cell in full:
   doctor trace FROM X:PORT
 Exit: 0, 1 what Docker promises is broken, 3 depends, or could not be read
+"""
+
+LAYERS = """\
+Usage: doctor layers list                 each layer, its size, who stands on it
+       doctor layers verify [WHAT...]     are they what was pulled or built
+       doctor layers explain LAYER        one layer, and where it lies
+WHAT              an image, a container, or an archive (docker save, OCI)
+                  --deep                  every byte; without it, structure only
+Proof and cure    --from ARCHIVE          put files back from it; proves it first
+Pace              --jobs N                side by side      default: each core
+                  --budget 30s            a sample; the share covered is stated
+                  --seed WORD             which sample           default: the day
+                  --resume FILE           keep what is done, go on from there
+                  --full-speed            not at low priority
+Evidence          --bundle FILE           default: this host, read only
+Output            --format text|json      -v  every file, notes
+                  --color auto|always|never
+Limits            --deadline 10s          what is read beside content
+Without Docker    --example NAME          list: doctor check --example list
+Nothing is changed. What is written while it is read is unknown, never damage.
+Exit: 0 whole, 1 damaged, 3 something could not be read
 """
 
 TRACE = """\
@@ -152,6 +176,7 @@ _PAGES = {
     "collect": COLLECT,
     "explain": EXPLAIN,
     "lab": LAB,
+    "layers": LAYERS,
     "reach": REACH,
     "rules": RULES,
     "runtime": RUNTIME,

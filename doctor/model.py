@@ -164,6 +164,10 @@ class Finding(Struct, frozen=True):
     """What it is about (a network), where a finding explains others of the same scope only; empty: of any."""
     because: tuple[str, ...] = ()
     """Codes of which any finding would be the cause of this one: an engine's error says what stood in the way."""
+    likely: str = ""
+    """What did it, most likely, by its pattern: a guess, and said as one."""
+    by_hand: str = ""
+    """How to see the same without doctor."""
 
 
 class Unknown(Struct, frozen=True):
@@ -213,6 +217,8 @@ class Reported(Struct, frozen=True):
     since: Since | None
     scope: str = ""
     because: tuple[str, ...] = ()
+    likely: str = ""
+    by_hand: str = ""
     ignored: str = ""
     """The reason an `--ignore` gave; an ignored finding is listed, and counts for nothing."""
 
@@ -232,6 +238,8 @@ class Diagnosis(Struct, frozen=True):
     excluded: tuple[Excluded, ...]
     cure_after: tuple[str, ...]
     remedy: Remedy
+    likely: str = ""
+    by_hand: str = ""
 
 
 class HostInfo(Struct, frozen=True):

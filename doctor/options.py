@@ -7,12 +7,16 @@ import re
 import sys
 from calendar import timegm
 from pathlib import Path
-from time import strptime, time
+from time import strftime, strptime, time
+from typing import TYPE_CHECKING
 
 from doctor.assess import Ignore
 from doctor.exits import UsageError
 from doctor.model import Severity
 from doctor.registry import AREAS, Check, Registry, load
+
+if TYPE_CHECKING:
+    from doctor.deep import Deep
 
 SUFFIXES = {".txt": "text", ".text": "text", ".log": "text", ".json": "json", ".html": "html", ".htm": "html"}
 FORMATS = ("text", "short", "json", "html")
@@ -50,6 +54,30 @@ def duration(text: str, option: str = "--deadline") -> float:
         raise UsageError(f"{option} {text}: is no duration, such as 10s, 500ms or 2m")
     return float(match[1]) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}[match[2]]
 
+
+def deep(
+    names: tuple[str, ...] = (),
+    jobs: int = 0,
+    budget: str = "",
+    seed: str = "",
+    resume: str = "",
+    *,
+    gently: bool = True,
+) -> Deep:
+    """Say how the content of layers is read. A sample is chosen by the day, unless a seed is given. Raises UsageError."""
+    from doctor.deep import Deep
+    from doctor.layers.pool import Pace
+
+    if jobs < 0 or jobs > _JOBS:
+        raise UsageError(f"--jobs {jobs}: is none of 1 to {_JOBS}")
+    seconds = duration(budget, "--budget") if budget else 0.0
+    if seed and not budget:
+        raise UsageError("--seed: chooses the sample of a --budget")
+    chosen = (seed or strftime("%Y-%m-%d")) if budget else ""
+    return Deep(names, Pace(jobs or len(os.sched_getaffinity(0)), seconds, chosen, gently), resume)
+
+
+_JOBS = 256
 
 _UNTIL = re.compile(r",until=(\d{4}-\d\d-\d\d)$")
 

@@ -29,6 +29,7 @@ MODULES = (
     "images_in_use",
     "kernel",
     "kernel_log",
+    "layer_content",
     "layerdb",
     "links",
     "nameservers",

@@ -241,6 +241,8 @@ class LayerDb(Struct, frozen=True):
     unread: dict[str, str]
     record: Record
     mounts_record: Record
+    records: dict[str, int]
+    """Bytes of each chain's tar-split, -1 for one that is not there; empty where nobody looked (older bundles)."""
 
     def folder(self, chain: str) -> str:
         """Give the directory of a chain."""
@@ -275,6 +277,7 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
     table = _table(text)
     chains = {}
     removing = []
+    records = {}
     for name, members in table.items():
         if "-" in name:
             removing.append(_stripped(_file(members, "cache-id")) or "")
@@ -287,6 +290,9 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
             _stripped(_file(members, "parent")),
             _stripped(_file(members, "size")),
         )
+        kept = members.get("tar-split.json.gz")
+        if kept is not None and kept[0] in {"f", "-"}:
+            records[identity] = int(kept[1]) if kept[1].isdecimal() else -1
     mounts = {
         name: Mount(
             name,
@@ -298,7 +304,7 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
     }
     root = record.target.removesuffix("/sha256")
     unread = {f"sha256:{name}": why for name, why in _unread(table, text).items()}
-    return LayerDb(root, chains, mounts, frozenset(removing), unread, record, mounts_record)
+    return LayerDb(root, chains, mounts, frozenset(removing), unread, record, mounts_record, records)
 
 
 def _stripped(text: str | None) -> str | None:

@@ -83,7 +83,7 @@ class Damage(Struct, frozen=True, omit_defaults=True, tag="damage"):
     `path` is absolute in the image (`/usr/bin/python3.11`), or of the host for a `record`; `raw` is the base64 of its bytes
     where these are no UTF-8. `expected` and `found` are words for a person. `detail` says where, when that can be told
     (`fits one flipped bit: byte 3,099,152, 0x90 where 0x80 belongs`), `offset` the first byte of it, -1 for unknown.
-    `mode` is the recorded one with its type (what an executable is), `changed` when the file was changed last (ctime),
+    `mode` is the recorded one with its type, `changed` when the file was changed last (ctime),
     seconds since the epoch. `hidden_by` are ids of layers that show something else in its place to whom has them above it.
     """
 
@@ -98,6 +98,8 @@ class Damage(Struct, frozen=True, omit_defaults=True, tag="damage"):
     mode: int = 0
     changed: float = 0.0
     raw: str = ""
+    grave: bool = False
+    """Whether it may be somebody's doing: a program changed or planted, or a right that makes root."""
     hidden_by: tuple[str, ...] = ()
 
 

@@ -198,7 +198,10 @@ class _Text:
             for line in self._wrap(words.safe(f"{one.rival}: {one.fact}" if one.rival else one.fact))
         )
         yield from self._part("not", rivals)
+        yield from self._part("likely", iter(self._wrap(words.safe(cause.likely))))
         yield from self._part("cure", self._cure(cause))
+        if cause.by_hand:
+            yield f" by hand  {words.safe(cause.by_hand)}"
         yield from self._part("then", iter([words.safe(then) or words.again(cause.code, cause.evidence)]))
 
     def _part(self, name: str, lines: Iterator[str]) -> Iterator[str]:

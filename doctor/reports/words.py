@@ -124,7 +124,7 @@ def again(code: str, evidence: Sequence[Citation]) -> str:
     >>> again("NET064", [Citation("probe/nameservers", 1, "192.0.2.1 udp: silent", "asked from web")])
     'doctor check --probe --only NET064'
     """
-    asked = (("probe/", "--probe "), ("sample/", "--sample 5s "))
+    asked = (("probe/", "--probe "), ("sample/", "--sample 5s "), ("layers/", "--deep "))
     options = "".join(option for start, option in asked if any(one.record.startswith(start) for one in evidence))
     return f"doctor check {options}--only {code}"
 

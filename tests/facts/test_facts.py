@@ -31,6 +31,7 @@ from doctor.facts.ends import Ends
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.groups import DockerGroup
 from doctor.facts.kernellog import KernelLog
+from doctor.facts.layer_content import Impacts, LayerContent
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Links, Namespaces, Routes
 from doctor.facts.loaded import Loaded
@@ -84,6 +85,8 @@ FACTS: dict[str, type] = {
     "ends": Ends,
     "drivers": Drivers,
     "images": Images,
+    "impacts": Impacts,
+    "layercontent": LayerContent,
     "layerdb": LayerDb,
     "hierarchies": Hierarchies,
     "info": EngineInfo,

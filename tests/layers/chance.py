@@ -7,4 +7,4 @@ import random
 
 def chance_of(seed: object) -> random.Random:
     """One that a seed of any kind makes."""
-    return random.Random(str(seed))  # noqa: S311 - the same in every run
+    return random.Random(str(seed))

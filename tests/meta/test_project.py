@@ -15,10 +15,15 @@ from doctor import help as pages
 from tests.meta.repository import ROOT, commands, texts
 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]  # a group
-OPTIONS = {
-    name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    | {"--help"}
+PARAMETERS = {
+    name: [one for each in (command, *getattr(command, "commands", {}).values()) for one in each.params]
     for name, command in COMMANDS.items()
+}
+"""Of a group of commands, those of all of them: they have one page."""
+OPTIONS = {
+    name: {option for parameter in PARAMETERS[name] for option in (*parameter.opts, *parameter.secondary_opts)}
+    | {"--help"}
+    for name in COMMANDS
 }
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/limits.md")
 
@@ -79,7 +84,7 @@ def test_help_of_a_command_names_its_options(name: str) -> None:
     own = re.sub(r"(ip6?tables-restore) --\w+", r"\1", page)  # the other half of a pipe
     named = set(re.findall(r"(?<![\w-])(--?[a-z][a-z0-9-]*)", own))
     assert named - OPTIONS[name] == set()
-    options = [parameter for parameter in COMMANDS[name].params if parameter.param_type_name == "option"]
+    options = [parameter for parameter in PARAMETERS[name] if parameter.param_type_name == "option"]
     silent = [one.opts for one in options if not named.intersection((*one.opts, *one.secondary_opts))]
     assert [opts for opts in silent if opts != ["--help"]] == []
 
