@@ -320,7 +320,7 @@ def layers_verify(
         if source:
             value = layering.from_archive(value, facts, source)
     if files or value is None:
-        value = layering.with_archives(value, layering.archives(files, wanted), deep=deep, began=began)
+        value = layering.with_archives(value, layering.archives(files, wanted), registry, deep=deep, began=began)
     shown = LayerStyle(options.width(), options.colour(colour), verbose, tuple(what))
     sys.stdout.write(as_json(value) if style == "json" else verification(value, shown))
     return layering.code(value, report)

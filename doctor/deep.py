@@ -16,9 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from doctor.exits import UsageError
+from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containers import Containers
 from doctor.facts.store import Images, LayerDb, Overlay
+from doctor.layers import containerd, podman
 from doctor.layers.folders import Folders
+from doctor.layers.manifests import Unusable
 from doctor.layers.model import Checked, Damage, Line, Work, dump, load
 from doctor.layers.pool import Pace, Progress, verify
 from doctor.layers.union import meets
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doctor.examine import Facts
+    from doctor.layers.containerd_model import Image as StoredImage
     from doctor.layers.model import Owners
     from doctor.redact import Redactor
 
@@ -227,8 +231,18 @@ def named(facts: Facts, name: str) -> tuple[str, ...]:
             while chain in layers.chains and chain not in found:
                 found.append(chain or "")
                 chain = layers.chains[chain or ""].parent
-            return tuple(reversed(found))
-    return ()
+            if found:
+                return tuple(reversed(found))
+    return tuple(dict.fromkeys(chain for image in _in_containerd(facts, name) for chain in image.chains))
+
+
+def _in_containerd(facts: Facts, name: str) -> tuple[StoredImage, ...]:
+    """Give the images of containerd's store that a name stands for."""
+    try:
+        held: ContainerdStore = facts.get(ContainerdStore)
+    except EvidenceMissing:
+        return ()
+    return held.named(name)
 
 
 def _wanted(facts: Facts, asked: tuple[str, ...]) -> set[str]:
@@ -308,5 +322,39 @@ def _hiders(one: Damage, layer: str, facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-PLANNERS: tuple[Callable[[Facts, tuple[str, ...]], Iterable[Work]], ...] = (overlay2,)
+# What containerd and podman have
+
+_PODMAN = "/var/lib/containers/storage"
+
+
+def in_containerd(facts: Facts, asked: tuple[str, ...]) -> list[Work]:
+    """Plan the layers and blobs of containerd's store: those that the names need, all of them without names."""
+    try:
+        held: ContainerdStore = facts.get(ContainerdStore)
+    except EvidenceMissing as missing:
+        sys.stderr.write(f"doctor: containerd's store is not read: {missing}\n")
+        return []
+    if held.unused or held.store.fault or held.store.busy:
+        return []
+    works = containerd.plan(held.store)
+    if not asked:
+        return works
+    needed = {
+        word for name in asked for one in held.named(name) for word in (one.target, one.config, *one.blobs, *one.chains)
+    }
+    return [one for one in works if one.id in needed]
+
+
+def in_podman(_: Facts, asked: tuple[str, ...]) -> list[Work]:
+    """Plan podman's layers where root has any; names are Docker's."""
+    if asked or not os.path.isdir(f"{_PODMAN}/overlay-layers"):  # noqa: PTH112 - one look
+        return []
+    try:
+        return podman.plan(podman.read_store(_PODMAN))
+    except (OSError, Unusable) as error:
+        sys.stderr.write(f"doctor: podman's store is not read: {error}\n")
+        return []
+
+
+PLANNERS: tuple[Callable[[Facts, tuple[str, ...]], Iterable[Work]], ...] = (overlay2, in_containerd, in_podman)
 """What is on this host, of each kind of store."""

@@ -12,17 +12,18 @@ from doctor.assess import assess
 from doctor.deep import Deep, named, run
 from doctor.examine import Facts
 from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, UsageError
+from doctor.facts.containerd import ContainerdStore, shown
 from doctor.facts.layer_content import Impacts, LayerContent
 from doctor.facts.store import Images, LayerDb, Overlay
-from doctor.layers.model import VERIFIERS, Checked, Damage, Run, Unread
+from doctor.layers.model import VERIFIERS, Checked, Damage, Run, Unread, dump
 from doctor.layers.told import LayerList, LayerRow, Verification
 from doctor.model import SCHEMA, Result, Severity
+from doctor.snapshot import EvidenceMissing, Meta, Record, Snapshot
 
 if TYPE_CHECKING:
     from doctor.layers.model import Line, Work
     from doctor.model import HostInfo, Report, Reported
     from doctor.registry import Registry
-    from doctor.snapshot import Snapshot
 
 _AREAS = ("LAY",)
 _MIN = 4
@@ -106,7 +107,7 @@ def _about(facts: Facts, asked: tuple[str, ...]) -> _Wanted:
         if not chains:
             raise UsageError(f"layers: {name}: no such image, container or file")
         wanted.chains.update(chains)
-        wanted.words.add(name)
+        wanted.words.update((name, *_blobs(facts, name)))
     for chain in wanted.chains:
         held = layers.chains.get(chain)
         wanted.words.add(chain.removeprefix("sha256:"))
@@ -115,13 +116,34 @@ def _about(facts: Facts, asked: tuple[str, ...]) -> _Wanted:
     return wanted
 
 
+def _blobs(facts: Facts, name: str) -> tuple[str, ...]:
+    """Give what containerd's store has of an image: the subjects of findings about it."""
+    try:
+        held: ContainerdStore = facts.get(ContainerdStore)
+    except EvidenceMissing:
+        return ()
+    images = held.named(name)
+    return tuple(word for one in images for word in (one.target, one.config, *one.blobs, *one.chains) if word)
+
+
 def _concerns(one: Reported, wanted: _Wanted) -> bool:
     if one.subject in wanted.words or any(word in one.subject for word in wanted.words if len(word) > _MIN):
         return True
     return any(name in wanted.words for effect in one.hits for name in effect.names)
 
 
-def with_archives(value: Verification | None, lines: list[Line], *, deep: bool, began: float) -> Verification:
+def _of_archives(lines: list[Line], registry: Registry) -> tuple[Reported, ...]:
+    """Judge what was found in archives: no host is asked for that."""
+    record = Record("layers/archive", "command", "doctor layers verify", data=dump(lines))
+    meta = Meta(__version__, "", "", "", time.time(), 0, os.geteuid(), "")
+    snapshot = Snapshot(meta, {record.name: record})
+    checks = [one for code, one in registry.checks.items() if code == "LAY031"]
+    return assess(snapshot, registry, checks, (), time.perf_counter(), Facts(registry, snapshot)).findings
+
+
+def with_archives(
+    value: Verification | None, lines: list[Line], registry: Registry, *, deep: bool, began: float
+) -> Verification:
     """Add what was found in archives."""
     base = value or Verification(SCHEMA, __version__, None, deep, (), (), (), (), (), (), 0, 0.0)
     from msgspec.structs import replace
@@ -133,6 +155,7 @@ def with_archives(value: Verification | None, lines: list[Line], *, deep: bool, 
         layers=(*base.layers, *(one for one in lines if isinstance(one, Checked))),
         damages=(*base.damages, *(one for one in lines if isinstance(one, Damage))),
         unread=(*base.unread, *(one for one in lines if isinstance(one, Unread))),
+        findings=(*base.findings, *_of_archives(lines, registry)),
         ms=round((time.perf_counter() - began) * 1000, 1),
     )
 
@@ -212,7 +235,29 @@ def rows(facts: Facts) -> tuple[LayerRow, ...]:
                 tuple(one.name for one in impact.every_container),
             )
         )
-    return tuple(found)
+    return (*found, *_containerd_rows(facts))
+
+
+def _containerd_rows(facts: Facts) -> list[LayerRow]:
+    try:
+        held: ContainerdStore = facts.get(ContainerdStore)
+    except EvidenceMissing:
+        return []
+    diffs = {chain: diff for one in held.store.images for chain, diff in zip(one.chains, one.diffs, strict=True)}
+    return [
+        LayerRow(
+            "containerd",
+            one.key,
+            f"snapshots/{one.id}",
+            diffs[one.key],
+            one.parent,
+            one.size,
+            shown(held.images_on(one.key)),
+            tuple(held_by.name for held_by in held.containers_on(one)),
+        )
+        for one in held.store.snapshots
+        if one.key in diffs
+    ]
 
 
 def chosen(facts: Facts, word: str) -> tuple[tuple[LayerRow, ...], dict[str, str]]:

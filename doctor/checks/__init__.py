@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MODULES = (
     "addressing",
+    "archives",
     "backing",
     "bridges",
     "cgroups",

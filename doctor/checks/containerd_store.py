@@ -6,13 +6,17 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from doctor.checks.layer_content import LIKELY
 from doctor.facts.clock import Clock
 from doctor.facts.containerd import ContainerdStore, hits, shown
+from doctor.facts.layer_content import LayerContent
 from doctor.facts.repairs import together
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
 from doctor.registry import check
 
 if TYPE_CHECKING:
+    from doctor.facts.containers import Container
+    from doctor.facts.layer_content import Found
     from doctor.layers.containerd_model import Blob, Image, Snapshot
 
 _DAMAGED = "its content is not that of its digest"
@@ -30,7 +34,7 @@ def _judged(held: ContainerdStore) -> Iterator[Yield]:
 
 
 @check("LAY027", Severity.ERROR, says=("content digest ... not found", "unexpected commit digest"))
-def blob_gone_or_damaged(held: ContainerdStore) -> Iterator[Yield]:
+def blob_gone_or_damaged(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
     """A blob of containerd's store is gone, or not what its name says; or nobody can read the database.
 
     ## What it is
@@ -65,10 +69,36 @@ def blob_gone_or_damaged(held: ContainerdStore) -> Iterator[Yield]:
     for image in store.images:
         needed = dict.fromkeys((image.target, *((image.config, *image.blobs) if image.config else ())))
         found.extend(_unlisted(held, image, digest) for digest in needed if digest and digest not in listed)
+    told = {one.subject for one in found}
+    deep = content.get("containerd")
+    for one in deep.damages if deep else ():
+        blob = next((blob for blob in store.blobs if blob.digest == one.damage.layer), None)
+        if one.damage.kind == "record" and blob is not None and blob.digest not in told:
+            told.add(blob.digest)
+            found.append(_blob(held, blob, one))
+        elif one.damage.kind == "digest" and one.damage.layer not in told:
+            told.add(one.damage.layer)
+            found.append(_other_layer(held, one))
     yield from together(found, "blobs are gone or damaged", "containerd")
 
 
-def _blob(held: ContainerdStore, blob: Blob) -> Finding:
+def _other_layer(held: ContainerdStore, one: Found) -> Finding:
+    """Tell of a layer that is whole and not the one that the configuration asks for."""
+    images = held.images_on(one.damage.layer)
+    names = ", ".join(shown(images))
+    return Finding(
+        subject=one.damage.layer,
+        title=f"layer {one.damage.layer[7:19]} unpacks to another diff id than its image says",
+        message=f"{one.damage.path} unpacks to {one.damage.found}, and {names or 'its image'} says {one.damage.expected}",
+        evidence=(one.cite(),),
+        remedy=Remedy(
+            "get the image anew", (Note(f"docker rmi, then docker pull or load: {names}"),), risk="destructive"
+        ),
+        hits=hits(images, held.containers_of(images)),
+    )
+
+
+def _blob(held: ContainerdStore, blob: Blob, deep: Found | None = None) -> Finding:
     path, short = held.store.blob(blob.digest), blob.digest[7:19]
     images = held.images_with(blob.digest)
     if blob.there == -1:
@@ -86,7 +116,7 @@ def _blob(held: ContainerdStore, blob: Blob) -> Finding:
         subject=blob.digest,
         title=f"blob {short} {'is not what its name says' if state == _DAMAGED else state}",
         message=f"{path} {state}",
-        evidence=(held.cite(blob.digest, state, f"blobs/sha256/{short}..."),),
+        evidence=(deep.cite() if deep else held.cite(blob.digest, state, f"blobs/sha256/{short}..."),),
         remedy=Remedy(
             "take it away, then have it written anew; nothing stops" if steps[1:] else "have it written anew",
             tuple(steps),
@@ -131,7 +161,7 @@ def _database(held: ContainerdStore) -> Finding:
 
 
 @check("LAY028", Severity.ERROR, says=("snapshot ... does not exist", "failed to stat parent"))
-def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[Yield]:
+def snapshot_without_directory(held: ContainerdStore, content: LayerContent, clock: Clock) -> Iterator[Yield]:
     """A snapshot of containerd has lost its directory or its parent, or a directory its snapshot.
 
     ## What it is
@@ -177,6 +207,7 @@ def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[
                 )
             )
     yield from together(found, "snapshots have lost what they are made of", "containerd")
+    yield from _unpacked(held, content)
     left = [one for one in store.lost if clock.collected_at - one.made > _OLD]
     if left:
         names = ", ".join(one.id for one in left)
@@ -198,36 +229,105 @@ def snapshot_without_directory(held: ContainerdStore, clock: Clock) -> Iterator[
         )
 
 
-def _snapshot(held: ContainerdStore, one: Snapshot, state: str) -> Finding:
-    images, containers = held.images_on(one.key), held.containers_on(one)
-    # What stands on it through a container's own snapshots is of those images too.
-    for above in held.above(one):
-        images += tuple(image for image in held.images_on(above.key) if image not in images)
-    steps: list[Step] = []
-    if containers:
-        steps.append(
-            Note(
-                f"copy out what they wrote while they still are there (docker cp): {', '.join(c.name for c in containers)}"
-            )
+_SHOWN = 5
+
+
+def _unpacked(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
+    """Tell of files of unpacked layers that are not what the layer has: containerd's, and podman's beside it."""
+    for name in ("containerd", "podman"):
+        deep = content.get(name)
+        if deep is None:
+            continue
+        layers: dict[str, list[Found]] = {}
+        for one in deep.damages:
+            if name == "podman" or one.damage.kind not in {"record", "digest"}:
+                layers.setdefault(one.damage.layer, []).append(one)
+        snapshots = {one.key: one for one in held.store.snapshots}
+        found = [
+            _files(held, snapshots.get(layer), layer, of, deep.checked[layer].root if layer in deep.checked else "")
+            for layer, of in layers.items()
+        ]
+        yield from together(found, "unpacked layers are not what was pulled", name)
+        for checked in deep.checked.values():
+            if checked.state == "unknown":
+                why = checked.why or next((one.why for one in deep.unread if one.layer == checked.layer), "unread")
+                yield Unknown(checked.layer.removeprefix("sha256:")[:12], f"a layer could not be read whole: {why}")
+
+
+def _files(held: ContainerdStore, snapshot: Snapshot | None, layer: str, found: list[Found], root: str) -> Finding:
+    found.sort(key=lambda one: not one.damage.grave)
+    paths = list(dict.fromkeys(one.damage.path for one in found))
+    short = layer.removeprefix("sha256:")[:12]
+    said = ", ".join(f"{one.damage.path} ({one.damage.kind})" for one in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    title = f"{paths[0]} of layer {short}" if len(paths) == 1 else f"{len(paths)} files of layer {short}"
+    title += " is not what was pulled" if len(paths) == 1 else " are not what was pulled"
+    if snapshot is None:
+        images: tuple[Image, ...] = ()
+        remedy = Remedy(
+            "remove what stands on it, then get it anew",
+            (Note("podman rm and podman rmi of all that stands on it, then podman pull or load"),),
+            risk="destructive",
         )
-        steps.append(Command(("docker", "rm", "-f", *(c.engine_name for c in containers))))
-    names = shown(images)
-    if names:
-        steps.append(Command(("docker", "rmi", "-f", *names)))
-        steps.append(Note(f"docker pull, or docker load -i FILE: {', '.join(names)}"))
-    running = tuple(c.name for c in containers if c.running)
+        concerned: tuple[Effect, ...] = (Effect(f"whatever podman has on {short}"),)
+    else:
+        images, containers = held.images_on(layer), held.containers_on(snapshot)
+        blob = next(
+            (blob for one in images for blob, chain in zip(one.blobs, one.chains, strict=True) if chain == layer), ""
+        )
+        tar = f"tar -xpf {held.store.blob(blob)} -C {root} --xattrs-include='*' NAME"
+        put_back = f"or, with those containers stopped, put files back from the layer's blob, which is whole: {tar}"
+        remedy = _anew(held, snapshot, (put_back,) if blob else ())
+        concerned = hits(images, containers)
+    return Finding(
+        subject=layer,
+        title=title,
+        message=f"{root}: {said}{more}",
+        evidence=tuple(one.cite() for one in found[:_SHOWN]),
+        remedy=remedy,
+        hits=concerned or (Effect("nothing that has a name"),),
+        likely="; ".join(dict.fromkeys(LIKELY[one.damage.cause] for one in found if one.damage.cause)),
+    )
+
+
+def _snapshot(held: ContainerdStore, one: Snapshot, state: str) -> Finding:
+    images, containers = _standing(held, one)
     return Finding(
         subject=one.key,
         title=f"snapshot {one.key[7:19] if one.key.startswith('sha256:') else one.key[:12]} {state.partition(' /')[0]}",
         message=f"snapshot {one.key} of {held.store.root} {state}",
         evidence=(held.cite(one.key, state, f"snapshots/{one.id}" if one.id >= 0 else "meta.db"),),
-        remedy=Remedy(
-            "remove what stands on it, then have it unpacked anew",
-            tuple(steps) or (Note("nothing with a name stands on it"),),
-            risk="destructive" if containers or names else "safe",
-            stops=running,
-            stays_down=running,
-        ),
+        remedy=_anew(held, one),
         severity=None if images or containers else Severity.WARNING,
         hits=hits(images, containers) or (Effect("nothing that has a name"),),
+    )
+
+
+def _standing(held: ContainerdStore, one: Snapshot) -> tuple[tuple[Image, ...], tuple[Container, ...]]:
+    """Give the images and containers on a snapshot, those through a container's own snapshots too."""
+    images = held.images_on(one.key)
+    for above in held.above(one):
+        images += tuple(image for image in held.images_on(above.key) if image not in images)
+    return images, held.containers_on(one)
+
+
+def _anew(held: ContainerdStore, one: Snapshot, notes: tuple[str, ...] = ()) -> Remedy:
+    """Make the cure that removes all that stands on a snapshot, and has it unpacked again."""
+    images, containers = _standing(held, one)
+    steps: list[Step] = []
+    if containers:
+        names = ", ".join(each.name for each in containers)
+        steps.append(Note(f"copy out what they wrote while they still are there (docker cp): {names}"))
+        steps.append(Command(("docker", "rm", "-f", *(each.engine_name for each in containers))))
+    if images:
+        steps.append(Command(("docker", "rmi", "-f", *shown(images))))
+        steps.append(Note(f"docker pull, or docker load -i FILE: {', '.join(shown(images))}"))
+    running = tuple(each.name for each in containers if each.running)
+    return Remedy(
+        "remove what stands on it, then have it unpacked anew",
+        tuple(steps) or (Note("nothing with a name stands on it"),),
+        risk="destructive" if containers or images else "safe",
+        stops=running,
+        stays_down=running,
+        notes=notes,
     )

@@ -31,7 +31,7 @@ RIGHTS = ("mode", "owner", "xattr", "capability", "link target")
 HIDDEN = ("whiteout lost", "opaque lost")
 _NOT_ASKED = "the content of layers is read with --deep only"
 _SHOWN = 5
-_CAUSES = {
+LIKELY = {
     "bit": "memory or disk, not an edit: one bit",
     "bits": "memory, disk, or a program that kept the file's time",
     "zeros": "power loss or a failing disk: blocks of zeros",
@@ -76,7 +76,7 @@ def _since(checked: Checked, found: list[Found], layers: LayerDb) -> Since | Non
 
 def _likely(found: list[Found]) -> str:
     causes = dict.fromkeys(one.damage.cause for one in found if one.damage.cause)
-    return "; ".join(_CAUSES[cause] for cause in causes)
+    return "; ".join(LIKELY[cause] for cause in causes)
 
 
 def _named(impact: Impact) -> str:

@@ -37,6 +37,21 @@ class ContainerdStore(Struct, frozen=True):
             wanted |= {one.digest for one in self.store.blobs if wanted & set(one.refs)}
         return tuple(one for one in self.store.images if one.target in wanted or digest in {one.config, *one.blobs})
 
+    def named(self, name: str) -> tuple[Image, ...]:
+        """Give the images that a name, an id or a container's name stands for."""
+        bare = name.removeprefix("sha256:")
+        targets = {
+            one.image_id for one in self.containers if name in {one.name, one.engine_name} or _short(one.id, bare)
+        }
+        return tuple(
+            one
+            for one in self.store.images
+            if one.target in targets
+            or familiar(one.name) in {name, f"{name}:latest"}
+            or one.name == name
+            or _short(one.target.removeprefix("sha256:"), bare)
+        )
+
     def images_on(self, key: str) -> tuple[Image, ...]:
         """Give the images that a snapshot is a layer of."""
         return tuple(one for one in self.store.images if key in one.chains)
@@ -64,6 +79,10 @@ class ContainerdStore(Struct, frozen=True):
         """Give the containers whose files are seen through a snapshot."""
         keys = {held.key.removesuffix("-init") for held in self.above(one)}
         return tuple(held for held in self.containers if held.id in keys)
+
+
+def _short(identity: str, given: str) -> bool:
+    return len(given) >= 12 and identity.startswith(given)  # noqa: PLR2004 - what docker prints
 
 
 def familiar(name: str) -> str:

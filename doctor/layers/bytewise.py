@@ -76,5 +76,7 @@ class Bytewise:
         if self._zeros and span >= _BLOCK // 2:
             return f"zeros from byte {self.first:,} to {self.last:,}", "zeros"
         if same and span <= _CLOSE:
+            if self.count == 1:
+                return f"byte {self.first:,} is {self.found:#04x} where {self.expected:#04x} belongs", "bits"
             return f"{self.count} bytes differ from byte {self.first:,} on", "bits"
         return f"{self.count:,} bytes differ, the first is {self.first:,}, the last {self.last:,}", "edited"

@@ -6,6 +6,7 @@ Each test breaks one thing of a host of its own kind, asks doctor, does what the
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,56 @@ def test_a_snapshot_without_its_directory_is_told(containerd: EngineHost) -> Non
     containerd.docker("load", "-i", "/root/image.tar")
     clean(containerd, "LAY027", "LAY028")
     containerd.docker("run", "-d", "--name", "web", IMAGE, "idle")
+
+
+def test_a_file_of_a_snapshot_is_named_to_the_bit_and_healed(containerd: EngineHost) -> None:
+    """Deep: one flipped bit, put back from the layer's blob as the note says; then once more, by removing and loading."""
+    host = containerd
+    assert host.doctor("layers", "verify", "--deep").returncode == 0
+    file = f"{SNAPSHOTS}/{host.sh(f'ls {SNAPSHOTS}').split()[0]}/fs/bin/busybox"
+    right = host.sh(f"sha256sum {file}").split()[0]
+    flip = f"""python3 -c 'f = open("{file}", "r+b"); f.seek(1000); b = f.read(1)[0]; f.seek(1000); f.write(bytes([b ^ 4]))'"""
+    blob = f"{BLOBS}/{_layer(host)}"
+    host.docker("stop", "web")
+    for heal in ("tar", "load"):
+        host.sh(flip)
+        time.sleep(3)  # what was written a moment ago is in use
+        done = host.doctor("layers", "verify", "--deep")
+        assert done.returncode == 1
+        assert "LAY028" in done.stdout
+        assert "one flipped bit: byte 1,000" in done.stdout
+        if heal == "tar":
+            name = next(one for one in host.sh(f"tar -tf {blob}").split("\n") if one.endswith("bin/busybox"))
+            host.sh(f"tar -xpf {blob} -C {file.removesuffix('/bin/busybox')} --xattrs-include='*' {name}")
+        else:
+            host.docker("rm", "-f", "web")
+            host.docker("rmi", "-f", IMAGE)
+            host.docker("load", "-i", "/root/image.tar")
+            file = f"{SNAPSHOTS}/{host.sh(f'ls {SNAPSHOTS}').split()[0]}/fs/bin/busybox"
+        time.sleep(3)
+        assert host.doctor("layers", "verify", "--deep").returncode == 0
+        assert host.sh(f"sha256sum {file}").split()[0] == right
+        assert host.docker("run", "--rm", IMAGE, "sha256sum", "/bin/busybox").split()[0] == right
+    host.docker("run", "-d", "--name", "web", IMAGE, "idle")
+
+
+@pytest.mark.proves("LAY031")
+def test_an_archive_is_proved_before_it_is_loaded(engine: EngineHost) -> None:
+    """What docker save of each engine writes is whole; cut or changed it is told, and docker load refuses the cut one."""
+    engine.docker("save", "-o", "/root/whole.tar", IMAGE)
+    assert engine.doctor("layers", "verify", "/root/whole.tar").returncode == 0
+    engine.sh("head -c 1000000 /root/whole.tar >/root/cut.tar")
+    done = engine.doctor("layers", "verify", "/root/cut.tar")
+    assert done.returncode == 1
+    assert "LAY031" in done.stdout
+    assert "ends within a file at byte 1,000,000" in " ".join(done.stdout.split())
+    assert engine.run("docker", "load", "-i", "/root/cut.tar", check=False).returncode
+    engine.sh("cp /root/whole.tar /root/other.tar; printf X | dd of=/root/other.tar bs=1 seek=700000 conv=notrunc 2>&1")
+    done = engine.doctor("layers", "verify", "/root/other.tar")
+    assert done.returncode == 1
+    assert "LAY031" in done.stdout
+    engine.sh("gzip -k /root/whole.tar")
+    assert engine.doctor("layers", "verify", "/root/whole.tar.gz").returncode == 0
 
 
 @pytest.mark.proves("LAY029")

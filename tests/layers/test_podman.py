@@ -1,0 +1,150 @@
+"""podman's store, made by podman: healthy it is whole, each damage is told with file and kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doctor.layers import podman, tally
+from tests.layers.archives import new_save
+from tests.layers.chance import chance_of
+from tests.layers.containerd import varied
+from tests.layers.damages import FILE_DAMAGES
+from tests.layers.told import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not shutil.which("podman"), reason="no podman"),
+]
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Iterator[Path]:
+    """A store with one image of three layers, which podman unpacked. Its runroot may have 50 characters, no more."""
+    folder = Path(tempfile.mkdtemp(prefix="doctor-"))
+    chance = chance_of(1)
+    (folder / "image.tar").write_bytes(new_save([varied(chance, at) for at in range(3)]).packed())
+    argv = ["podman", "--root", folder / "root", "--runroot", folder / "run", "--storage-driver", "overlay"]
+    subprocess.run([*argv, "load", "-i", folder / "image.tar"], check=True, capture_output=True)
+    yield folder / "root"
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:  # noqa: PTH123 - podman binds its own root
+        points = [line.split(" ")[4] for line in mounts if str(folder) in line]
+    for point in reversed(points):
+        subprocess.run(["umount", point], check=False)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damages are made just before they are looked for."""
+    monkeypatch.setattr(tally, "_TICK", -3600.0)
+
+
+def copied(healthy: Path, folder: Path) -> Path:
+    """The store once more."""
+    subprocess.run(["cp", "-a", healthy, folder / "root"], check=True)
+    return folder / "root"
+
+
+def verified(root: Path) -> tuple[Told, set[str]]:
+    """Everything that is told of a store, and the states of its layers."""
+    told = Told()
+    return told, {podman.verify(work, told).state for work in podman.plan(podman.read_store(str(root)))}
+
+
+def layers(root: Path) -> list[str]:
+    """The ids of the layers, the base first."""
+    store = podman.read_store(str(root))
+    return list(reversed(store.chain(store.images[0].layer)))
+
+
+def test_a_healthy_store_is_whole(healthy: Path) -> None:
+    """Three layers with something of everything, and the documents of the image."""
+    told, states = verified(healthy)
+    assert (told.damages, told.unreadable, states) == ([], [], {"whole"})
+    assert len(layers(healthy)) == 3
+
+
+@pytest.mark.parametrize("damage", FILE_DAMAGES, ids=lambda one: one.__name__)
+def test_a_damaged_file_is_told(
+    healthy: Path, tmp_path: Path, damage: Callable[..., tuple[str, set[str]] | None]
+) -> None:
+    """Twice each: the file, the kind, the layer."""
+    done = 0
+    for seed in range(4):
+        chance = chance_of(f"{damage.__name__} {seed}")
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        root = copied(healthy, folder)
+        layer = chance.choice(layers(root))
+        expected = damage(root / "overlay" / layer / "diff", chance)
+        if expected is None:
+            continue
+        done += 1
+        path, kinds = expected
+        told, states = verified(root)
+        names = path.split("|")
+        mine = [one for one in told.damages if one.path in names]
+        assert mine, (path, told.damages, told.unreadable)
+        assert {one.kind for one in mine} & kinds
+        assert {one.layer for one in told.damages} == {layer}
+        assert "damaged" in states
+        if done == 2:
+            return
+    assert done
+
+
+STRUCTURE = ("link", "lower", "short link", "tar-split", "manifest", "config", "directory")
+
+
+@pytest.mark.parametrize("what", STRUCTURE)
+def test_a_damaged_record_is_told(healthy: Path, tmp_path: Path, what: str) -> None:
+    """What holds the layers together: each is named by its file."""
+    root = copied(healthy, tmp_path)
+    layer = layers(root)[1]
+    own = root / "overlay" / layer
+    image = podman.read_store(str(root)).images[0]
+    if what in {"link", "lower"}:
+        path = own / what
+        path.write_text("")
+    elif what == "short link":
+        path = root / "overlay" / "l" / (own / "link").read_text()
+        path.unlink()
+    elif what == "tar-split":
+        path = root / "overlay-layers" / f"{layer}.tar-split.gz"
+        path.write_bytes(path.read_bytes()[:40])
+    elif what == "directory":
+        path = own / "diff"
+        shutil.rmtree(path)
+    else:
+        folder = root / "overlay-images" / image.id
+        path = (
+            folder / "manifest"
+            if what == "manifest"
+            else next(one for one in folder.iterdir() if one.name != "manifest")
+        )
+        path.write_bytes(path.read_bytes()[:-1] + b" ")
+    told, states = verified(root)
+    assert str(path) in {one.path for one in told.damages}, told.damages
+    assert {one.kind for one in told.damages if one.path == str(path)} == {"record"}
+    assert "damaged" in states
+
+
+def test_lists_that_cannot_be_read_are_named(healthy: Path, tmp_path: Path) -> None:
+    """layers.json is no list any more."""
+    root = copied(healthy, tmp_path)
+    (root / "overlay-layers" / "layers.json").write_text(json.dumps({"no": "list"}))
+    with pytest.raises(podman.Unusable, match=r"layers\.json"):
+        podman.read_store(str(root))
+    os.truncate(root / "overlay-layers" / "layers.json", 0)
+    assert podman.read_store(str(root)).layers == {}
