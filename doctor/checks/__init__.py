@@ -31,6 +31,7 @@ MODULES = (
     "kernel",
     "kernel_log",
     "layer_content",
+    "layer_remains",
     "layerdb",
     "links",
     "nameservers",

@@ -243,6 +243,8 @@ class LayerDb(Struct, frozen=True):
     mounts_record: Record
     records: dict[str, int]
     """Bytes of each chain's tar-split, -1 for one that is not there; empty where nobody looked (older bundles)."""
+    leftovers: dict[str, str]
+    """Records that are being removed, by the name of their directory: the cache id in each, perhaps empty."""
 
     def folder(self, chain: str) -> str:
         """Give the directory of a chain."""
@@ -276,11 +278,11 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
     text = record.text
     table = _table(text)
     chains = {}
-    removing = []
+    leftovers = {}
     records = {}
     for name, members in table.items():
         if "-" in name:
-            removing.append(_stripped(_file(members, "cache-id")) or "")
+            leftovers[name] = _stripped(_file(members, "cache-id")) or ""
             continue
         identity = f"sha256:{name}"
         chains[identity] = Chain(
@@ -304,7 +306,8 @@ def layer_db(snapshot: Snapshot) -> LayerDb:
     }
     root = record.target.removesuffix("/sha256")
     unread = {f"sha256:{name}": why for name, why in _unread(table, text).items()}
-    return LayerDb(root, chains, mounts, frozenset(removing), unread, record, mounts_record, records)
+    removing = frozenset(leftovers.values())
+    return LayerDb(root, chains, mounts, removing, unread, record, mounts_record, records, leftovers)
 
 
 def _stripped(text: str | None) -> str | None:
@@ -320,6 +323,8 @@ class Image(Struct, frozen=True):
     chains: tuple[str, ...]
     digests: tuple[str, ...] = ()
     architecture: str = ""
+    told: int = 0
+    """Layers that its history tells of."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -365,9 +370,14 @@ class _RootFS(Struct):
     diff_ids: list[str] = field(default_factory=list)
 
 
+class _Step(Struct):
+    empty_layer: bool = False
+
+
 class _ImageConfig(Struct):
     rootfs: _RootFS = field(default_factory=_RootFS)
     architecture: str = ""
+    history: list[_Step] | None = None
 
 
 class _Repositories(Struct):
@@ -437,6 +447,7 @@ def images(snapshot: Snapshot) -> Images:
                 chain_ids(diffs),
                 tuple(name for name in words if "@" in name),
                 config.architecture,
+                sum(not step.empty_layer for step in config.history or ()),
             )
         )
     root = file.target.removesuffix("/repositories.json")
