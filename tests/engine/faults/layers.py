@@ -46,7 +46,7 @@ FAULTS = (
         "LAY022",
         "loaded",
         _history,
-        lambda h: h.run("docker", "history", "shop/history:1", check=False).stderr.partition(":")[0],
+        lambda h: h.run("docker", "history", "shop/history:1", check=False).stderr,
         level="warning",
         heal=lambda h: h.docker("rmi", "shop/history:1"),
     ),
