@@ -6,9 +6,11 @@ import base64
 import json
 import tempfile
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from doctor.assess import assess
 from doctor.bundle import read
 from doctor.examine import Facts
 from doctor.registry import load
@@ -83,13 +85,17 @@ def complaints(host: EngineHost) -> list[str]:
         file.write(base64.b64decode(host.sh("base64 /tmp/host.tar.gz")))
         file.flush()
         snapshot = read(file.name)
-    names = Host.of(Facts(REGISTRY, snapshot))
+    # One judgement of the host serves all questions about it: it is the same each time, and takes most of the time.
+    facts = Facts(REGISTRY, snapshot)
+    judged = assess(snapshot, REGISTRY, REGISTRY.checks.values(), facts=facts)
+    names = Host.of(facts)
     asked = [f"container:{one.engine_name}" for one in names.containers] + [
         f"network:{name}" for name, _ in names.networks
     ]
     found: dict[str, str] = {}
     for word in asked:
-        answer, _ = why(snapshot, REGISTRY, word)
+        with patch("doctor.why.Facts", lambda *_: facts), patch("doctor.why.assess", lambda *_, **__: judged):
+            answer, _ = why(snapshot, REGISTRY, word)
         found |= {
             f"why {one.name}: {held.trace.source} -> {held.trace.target}": f"{held.trace.code} {held.trace.why}"
             for one in answer.containers
