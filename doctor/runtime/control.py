@@ -74,7 +74,12 @@ def receive(sock: socket.socket, limit: int = LIMIT) -> tuple[dict[str, Any], li
     """
     room = socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
     try:
-        data, extra, flags, _ = sock.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, extra, flags, _ = sock.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # The other end closed without reading all of ours. The kernel says so once, and before it hands over what was
+            # said until then (net/core/datagram.c): its last words, mostly.
+            data, extra, flags, _ = sock.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return {}, []
     handles = array.array("i")

@@ -268,7 +268,7 @@ class Lab(Place):
     @classmethod
     def _raised(cls, name: str, sock: socket.socket, middle: int, ids: userns.Ids | None, *, detach: bool) -> Self:
         """Follow what the children say until the lab is up. On an error whatever was made has ended when this raises."""
-        pid = 0
+        pid, failure = 0, ""
         try:
             while True:
                 message, _ = control.receive(sock)
@@ -277,12 +277,21 @@ class Lab(Place):
                     control.send(sock, {"error": error} if error else {"mapped": True})
                 elif "holder" in message:
                     pid = int(message["holder"])
-                    control.send(sock, {"pid": pid})
+                    with suppress(OSError):  # it has ended: what it said is read next
+                        control.send(sock, {"pid": pid})
                 elif message.get("ok"):
                     lab = cls(name, pid, sock, int(message["outside"]))
                     break
+                elif "error" in message and not pid and not failure:
+                    failure = str(
+                        message["error"]
+                    )  # it may be quicker than who tells its pid, which is to be waited for
+                    continue
                 else:
-                    raise LabError(str(message.get("error", "the lab ended while it was brought up")))  # noqa: TRY301 - as above
+                    said = message.get("error", "the lab ended while it was brought up")
+                    raise LabError(failure or str(said))  # noqa: TRY301 - as above
+                if failure and pid:
+                    raise LabError(failure)  # noqa: TRY301 - as above
         except BaseException:
             sock.close()
             for one in (pid, middle):

@@ -318,6 +318,6 @@ def test_five_thousand_findings(open_page: Opener) -> None:
     report = SAMPLES["five-thousand"]()
     start = time.monotonic()
     page = open_page(report)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 50  # three on a quiet machine
     assert page.run("document.querySelectorAll('[id^=f-]:not([id$=title]):not([id$=-t]):not([id$=-d])').length") == 5000
     assert page.complaints() == []
