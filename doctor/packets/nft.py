@@ -258,12 +258,13 @@ class _Compiler:
                 end: Literal["iif", "oif"] = "iif" if name.startswith("iif") else "oif"
                 return [when.Device(end, tuple(str(one) for one in values), negated)]
             case "ct", {"key": "state"}:
-                return [when.Ct(frozenset(_words(values)), negated)]
+                return [when.Ct(_states(right, values), negated)]
             case "ct", {"key": "status"}:
                 asked = frozenset(_words(values))
                 if not asked <= {"dnat", "snat"}:
                     raise Unread
-                return [when.Ct(asked, negated)]
+                # Without `in` the whole word is compared, and no connection has one of these bits alone.
+                return [when.Ct(asked if bits else frozenset(), negated)]
             case "ct", {"key": "direction"}:
                 return [when.Direction(values == ["reply"], negated)]
             case "fib", {"result": "type", "flags": flags}:
@@ -271,9 +272,9 @@ class _Compiler:
             case "payload", {"protocol": ("ip" | "ip6") as protocol, "field": ("saddr" | "daddr") as name}:
                 return self.addresses(protocol, name, values, negated=negated)
             case "payload", {"protocol": "tcp", "field": "flags"}:
-                return [_protocol("tcp"), self.flags(values, negated=negated, exact=False)]
+                return [_protocol("tcp"), self.flags(values, negated=negated, bits=bits)]
             case "&", [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]:
-                return [_protocol("tcp"), self.flags(values, negated=negated, exact=True, mask=_flags([mask]))]
+                return [_protocol("tcp"), self.flags(values, negated=negated, mask=_flags([mask]))]
             case _:
                 needs, field_, mask = self.numeric(left)
                 ranges = tuple(self.span(left, one) for one in values)
@@ -281,14 +282,13 @@ class _Compiler:
                     raise Unread
                 return [*needs, when.Number(field_, ranges, negated, mask)]
 
-    def flags(self, values: list[Any], *, negated: bool, exact: bool, mask: int = 0xFF) -> Condition:
-        """Compile the flags of TCP: `tcp flags syn` asks for a bit, `tcp flags & (syn|ack) == syn` for all."""
-        wanted = _flags(values)
-        if exact:
-            return when.Number("flags", ((wanted, wanted),), negated, mask)
-        if len(values) == 1:
-            return when.Number("flags", ((0, 0),), not negated, wanted)
-        raise Unread
+    @staticmethod
+    def flags(values: list[Any], *, negated: bool, bits: bool = False, mask: int = 0xFF) -> Condition:
+        """Compile the flags of TCP: `tcp flags syn` asks for a bit (`in`), `tcp flags == syn`, `!= syn` and sets for all."""
+        if bits:
+            return when.Number("flags", ((0, 0),), not negated, _flags(values))
+        wanted = [_flags([one]) for one in values]
+        return when.Number("flags", tuple((one, one) for one in wanted), negated, mask)
 
     def addresses(self, protocol: str, name: str, values: list[Any], *, negated: bool) -> list[Condition]:
         """Compile addresses of one version."""
@@ -502,6 +502,12 @@ def _element(one: Any) -> Any:
     if isinstance(one, dict) and "elem" in one:
         return one["elem"]["val"]
     return one
+
+
+def _states(right: Any, values: list[Any]) -> frozenset[str]:
+    """Give the states that are asked for. `ct state != new,established` compares with both bits at once: no state is that."""
+    joined = isinstance(right, dict) and "|" in right
+    return frozenset() if joined and len(values) > 1 else frozenset(_words(values))
 
 
 def _words(values: list[Any]) -> list[str]:

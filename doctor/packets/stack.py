@@ -76,7 +76,8 @@ class Stack:
     """The kernel, for one flow: what it remembers of the flow in each namespace, and the steps that it took.
 
     `answering` says that the packet goes back to the client, `failing` that it is an error about the first one,
-    `standing` that its connection stands; `first` are the ends of the first packet as its sender sent it.
+    `standing` that its connection stands, `repeating` that it is the first one once more, since no answer came: where its
+    answer was seen (`replied`) it is of a connection that stands. `first` are its ends as its sender sent it.
     """
 
     def __init__(self, site: Site, flow: Flow, unknowns: Unknowns) -> None:
@@ -92,6 +93,8 @@ class Stack:
         self.answering = False
         self.failing = False
         self.standing = False
+        self.repeating = False
+        self.replied: set[str] = set()
         self.hops = 0
         self.landed: tuple[str, Tuple] | None = None
 
@@ -157,7 +160,10 @@ class Stack:
         for one in held:
             if one.zone == packet.zone and packet.ends in {one.answer, one.original}:
                 packet.reply = self.answering and packet.ends == one.answer
-                packet.state = "established" if self.answering or self.standing else "new"
+                if packet.reply:
+                    self.replied.add(space.id)
+                stands = self.standing or (self.repeating and space.id in self.replied)
+                packet.state = "established" if self.answering or stands else "new"
                 packet.original, packet.status, packet.connmark = one.original, one.status, one.mark
                 return one
         packet.reply, packet.status, packet.connmark = False, frozenset(), 0
@@ -177,7 +183,7 @@ class Stack:
         if packet.reply:
             self.undo(space, packet, held, there=there)
             return None
-        if self.standing:
+        if self.standing or self.repeating:
             if there and held.dst is not None:
                 packet.dst, packet.dport = held.dst
             elif not there and held.src is not None:
@@ -377,14 +383,27 @@ class Stack:
         """Run the chains of nft that look at a device before anything else."""
         packet.iif = device
         for base in space.program.at("ingress", "netdev"):
-            if device in base.devices:
-                machine = self.machine(space)
-                start = len(machine.hits)
-                ended = machine.base(base, packet)
-                self.told(space, machine, start)
-                if ended:
-                    return self.stopped(space, ended, packet)
+            if base.devices and device not in base.devices:
+                continue
+            machine = self.machine(space)
+            if not base.devices and not self.bound(machine, base, device, packet):
+                continue
+            start = len(machine.hits)
+            ended = machine.base(base, packet)
+            self.told(space, machine, start)
+            if ended:
+                return self.stopped(space, ended, packet)
         return None
+
+    def bound(self, machine: Machine, base: Base, device: str, packet: Packet) -> bool:
+        """Whether a chain is bound to a device: before 1.0.7 nft does not say so in JSON. Asked where it would drop."""
+        hits = len(machine.hits)
+        ended = machine.base(base, structs.replace(packet))
+        del machine.hits[hits:]
+        if ended is None:
+            return False
+        text = f"whether chain {base.chain.table} {base.chain.name} of nftables is bound to {device}"
+        return self.unknowns.ask(Question(text, base.chain.cited))
 
     def martian(self, space: Space, packet: Packet) -> End | None:
         """Refuse loopback addresses from the network, as ip_route_input_slow() does."""

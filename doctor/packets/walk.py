@@ -139,7 +139,7 @@ class _Walker(Stack):
             return self.done(end, None, "refused" if told else "timeout", steps)
         reply = self.answer(packet, end)
         if reply.outcome not in {"delivered", "leaves"}:
-            return self.done(end, reply, "timeout", steps)
+            return self.done(end, reply, self.repeated() or "timeout", steps)
         if end.outcome == "refused":
             return self.done(end, reply, "refused", steps)
         later = self.later()
@@ -163,6 +163,18 @@ class _Walker(Stack):
             return None
         self.steps = [*steps, *self.steps]
         return end
+
+    def repeated(self) -> Sees | None:
+        """Walk the SYN that a client sends again when no answer comes: a rule may reject what was let through before."""
+        if self.flow.protocol != TCP or self.first is None:
+            return None
+        steps, landed, first = self.steps, self.landed, self.first
+        self.steps, self.answering, self.repeating, self.hops = [], False, True, 0
+        packet = Packet(self.flow.version, TCP, first.src, first.sport, first.dst, first.dport, flags=SYN)
+        end = self.leave(packet)
+        told = self.told_of(packet, end) if end.outcome == "rejected" else None
+        self.steps, self.landed, self.repeating = steps, landed, False
+        return told
 
     def done(
         self,

@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -56,12 +57,13 @@ _SETUP = (
 
 
 class Flow(NamedTuple):
-    """One connection: source, address, port."""
+    """One connection: source, address, port; `sport` is the client's own port, 0 for any."""
 
     source: str
     address: str
     port: int
     protocol: str = "tcp"
+    sport: int = 0
 
 
 class Lan:
@@ -140,6 +142,10 @@ class Lan:
                 kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
                 made = stack.enter_context(self._socket(flow.source, family, kind))
                 made.settimeout(0)
+                if flow.sport:
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    made.bind(("", flow.sport))
                 code = made.connect_ex((flow.address, flow.port))
                 if not stream and not code:
                     with contextlib.suppress(PermissionError):  # a rule of OUTPUT: for UDP the sender is told

@@ -214,6 +214,7 @@ IIF, OIF = {"meta": {"key": "iifname"}}, {"meta": {"key": "oifname"}}
 DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
 SADDR = {"payload": {"protocol": "ip", "field": "saddr"}}
 STATE = {"ct": {"key": "state"}}
+FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}
 
 NFT = [
     (match(IIF, "br0"), {}, True),
@@ -244,6 +245,17 @@ NFT = [
     (match({"fib": {"result": "type", "flags": ["saddr"]}}, "local"), {}, False),
     (match({"payload": {"protocol": "tcp", "field": "flags"}}, "syn", "in"), {}, True),
     (match({"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, {"|": ["syn", "ack"]}]}, "syn"), {"flags": 18}, False),
+    # Found by tests/kernel/test_native.py: without `in` the whole value is compared, flags and states alike.
+    (match(FLAGS, "syn", "!="), {"flags": 18}, True),
+    (match(FLAGS, "syn"), {"flags": 18}, False),
+    (match(FLAGS, {"set": ["syn", "ack"]}), {"flags": 18}, False),
+    (match(FLAGS, {"set": ["syn", "ack"]}), {"flags": 16}, True),
+    (match(FLAGS, {"set": ["syn", "ack"]}, "!="), {"flags": 18}, True),
+    (match(FLAGS, ["syn", "ack"], "in"), {"flags": 16}, True),
+    (match(FLAGS, {"set": ["syn", "ack"]}), {"protocol": 17, "flags": 0}, False),
+    (match(STATE, {"|": ["established", "new"]}, "!="), {}, True),
+    (match(STATE, {"set": ["established", "new"]}, "!="), {}, False),
+    (match({"ct": {"key": "status"}}, "dnat", "!="), {"status": frozenset({"dnat"})}, True),
     (match({"concat": [SADDR, DPORT]}, {"set": [{"concat": ["10.7.0.2", 80]}]}), {}, True),
     (match({"concat": [SADDR, DPORT]}, {"set": [{"concat": ["10.7.0.2", 81]}]}), {}, False),
     ({"limit": {"rate": 10, "per": "second"}}, {}, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,14 @@ def test_an_answer_that_does_not_come_back() -> None:
     assert "the answer does not come back" in as_text(found)
 
 
+def test_a_syn_that_is_sent_again_may_be_rejected() -> None:
+    """The answer was seen and stopped, so the SYN that follows belongs to a connection that stands, and is told."""
+    rule = "[0:0] -A DOCKER-USER -m conntrack --ctstate ESTABLISHED -j REJECT\n"
+    broken = with_rules((":DOCKER-USER - [0:0]\n", ":DOCKER-USER - [0:0]\n" + rule))
+    found = follow("web", "198.51.100.1:9000", broken)
+    assert (found.verdict, found.reply_verdict, found.client_sees) == ("leaves", "rejected", "refused")
+
+
 def test_a_connection_that_stands_and_is_cut_off() -> None:
     """The handshake gets through, and what follows does not: it works no more than one that is refused."""
     rule = "[0:0] -A DOCKER-USER -i eth0 -m conntrack --ctstate ESTABLISHED -j DROP\n"
@@ -102,6 +111,19 @@ def test_what_depends_is_said() -> None:
     assert found.client_sees is None
     assert "-m limit --limit 1/sec" in found.depends_on or "--limit 1/sec" in found.depends_on
     assert "rules of this host are modelled whole" in found.coverage
+
+
+def test_a_chain_of_a_device_that_is_not_named() -> None:
+    """Before 1.0.7 nft's JSON has no device for chains of the family netdev: what such a chain drops depends on it."""
+    chain = {"family": "netdev", "table": "n", "name": "i", "type": "filter", "hook": "ingress", "prio": 0}
+    drop = {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": "198.51.100.1"}}
+    for named, works in (({}, None), ({"dev": "eth9"}, True)):
+        rule = {"family": "netdev", "table": "n", "chain": "i", "expr": [drop, {"drop": None}]}
+        listing = json.dumps({"nftables": [{"chain": chain | {"policy": "accept"} | named}, {"rule": rule}]})
+        held = replace(HEALTHY.records["net/nft"], data=listing.encode())
+        broken = replace(HEALTHY, records=HEALTHY.records | {"net/nft": held})
+        assert follow("web", "198.51.100.1:9000", broken).works is works
+        assert follow("db", "api:80", broken).works is True
 
 
 def test_names() -> None:
