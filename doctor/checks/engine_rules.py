@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.checks.bridges import attached
-from doctor.checks.network_rules import effects
+from doctor.checks.own_rules import effects
 from doctor.checks.published_ports import leading
 from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules
