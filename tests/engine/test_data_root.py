@@ -74,7 +74,10 @@ def test_a_live_engine_works_with_it(engine: EngineHost) -> None:
         docker("rmi", "made:two")
         assert docker("images", "-q", "made").strip() == ""
     finally:
-        engine.sh("kill $(cat /run/made.pid); for i in $(seq 100); do test -e /run/made.pid || exit; sleep 0.1; done", check=False)
+        engine.sh(
+            "kill $(cat /run/made.pid); for i in $(seq 100); do test -e /run/made.pid || exit; sleep 0.1; done",
+            check=False,
+        )
         engine.sh(
             f"umount {ROOT}/overlay2 2>/dev/null; rm -rf {ROOT} /run/made /tmp/made.tar /tmp/made.log", check=False
         )
