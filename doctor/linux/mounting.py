@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ENOSYS
+from functools import cache
 from typing import TYPE_CHECKING
 
 from doctor.linux import syscalls
@@ -138,6 +139,7 @@ def attach(handle: int, target: str) -> None:
         os.close(handle)
 
 
+@cache
 def attribute_bits(flags: int) -> int:
     """Give the MOUNT_ATTR_* for flags of mount(2); those that have none are left out."""
     bits = 0

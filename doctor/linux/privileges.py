@@ -69,8 +69,8 @@ def prctl(option: int, second: int = 0, third: int = 0, fourth: int = 0, fifth: 
     """Ask for one of the operations on the calling process (man 2 prctl). Raises OSError."""
     import ctypes
 
-    words = (ctypes.c_ulong(one) for one in (second, third, fourth, fifth))
-    result: int = syscalls.libc().prctl(option, *words)
+    # An address may stand in the third place; the others are small.
+    result: int = syscalls.libc().prctl(option, ctypes.c_ulong(second), ctypes.c_ulong(third), fourth, fifth)
     if result < 0:
         raise syscalls.failed(f"prctl {option}")
     return result

@@ -68,11 +68,11 @@ def failed(path: str | None = None) -> OSError:
 
 
 def call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, path: str | None = None) -> int:
-    """Make a system call that the C library has no function for, by its number (man 2 syscall). Raises OSError."""
-    import ctypes
+    """Make a system call that the C library has no function for, by its number (man 2 syscall). Raises OSError.
 
-    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    result: int = libc().syscall(ctypes.c_long(number), *words)
+    Numbers are passed as int, and have 31 bits.
+    """
+    result: int = libc().syscall(number, *arguments)
     if result < 0:
         raise failed(path)
     return result

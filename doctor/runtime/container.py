@@ -12,6 +12,7 @@ process is forked in between.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -302,6 +303,7 @@ def _born(kinds: int, early: list[tuple[int, int]], kept: Iterable[int], functio
 def _run(function: Callable[[], None], kept: Iterable[int]) -> NoReturn:
     code = launch.BROKEN
     try:
+        gc.disable()  # it would look at, and so copy, all that the parent has
         privileges.dumpable(on=False)
         signal.set_wakeup_fd(-1)
         default_signals()

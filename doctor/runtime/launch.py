@@ -180,7 +180,7 @@ def _environment(process: Process) -> dict[str, str]:
 
 def _home(uid: int) -> str:
     with suppress(OSError):
-        for line in Path("/etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in processes.small("/etc/passwd").splitlines():
             fields = line.split(":")
             if len(fields) >= 6 and fields[2] == str(uid):  # noqa: PLR2004 - passwd(5)
                 return fields[5]
