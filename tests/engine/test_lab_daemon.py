@@ -6,10 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from doctor.runtime.daemon import cli
 from doctor.runtime.daemon.serve import Start
 from doctor.runtime.daemon.service import programs, service
-
-from doctor.runtime.daemon import cli
 from doctor.runtime.host import Lab
 
 if TYPE_CHECKING:

@@ -58,6 +58,8 @@ class Running:
         """Who waits for the end of a container, with its exit code."""
         self.removed: dict[str, list[Callable[[int], None]]] = {}
         self.health: dict[str, Health] = {}
+        self._texts: dict[tuple[str, str], str] = {}
+        """Name files as they were written last while a container runs."""
         self._waits: dict[str, float] = {}
         self._timers: dict[str, Timer] = {}
         self.stopping = False
@@ -290,15 +292,24 @@ class Running:
             for name in ("hosts", "hostname", "resolv.conf"):
                 _write(self.engine.state.folder(one.id) / name, (self.engine.state.folder(other.id) / name).read_text())
             return
-        folder = self.engine.state.folder(one.id)
         world = self.engine.world
-        _write(folder / "hosts", names.hosts(world, one))
-        _write(folder / "hostname", names.hostname(one) + "\n")
+        texts = {
+            "hosts": names.hosts(world, one),
+            "hostname": names.hostname(one) + "\n",
+            "resolv.conf": names.resolv_conf(world, one, self._resolv()),
+        }
+        folder = self.engine.state.folder(one.id)
+        for name, text in texts.items():
+            if self._texts.get((one.id, name)) != text:
+                _write(folder / name, text)
+                self._texts[one.id, name] = text
+
+    @staticmethod
+    def _resolv() -> str:
         try:
-            host = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+            return Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
         except OSError:
-            host = ""
-        _write(folder / "resolv.conf", names.resolv_conf(world, one, host))
+            return ""
 
     # End
 
@@ -365,6 +376,8 @@ class Running:
             engine.loop.unwatch(running.fileno())
             running.delete()
         shutil.rmtree(f"{TASKS}/{one.id}", ignore_errors=True)
+        for name in ("hosts", "hostname", "resolv.conf"):  # a person may edit them while it does not run
+            self._texts.pop((one.id, name), None)
         with contextlib.suppress(OSError):
             merged = engine.store.mounted(one.mount_id).merged
             _unmount(merged)
@@ -515,9 +528,7 @@ def signal_number(name: str) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o644)
+    path.write_text(text, encoding="utf-8")
 
 
 def _unmount(path: str) -> None:

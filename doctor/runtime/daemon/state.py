@@ -24,6 +24,7 @@ from doctor.runtime.model import Container, Endpoint, Network
 
 if TYPE_CHECKING:
     from doctor.runtime.daemon.generation import Release
+    from doctor.runtime.model import ContainerSpec
     from doctor.runtime.model import State as StateName
 
 _NETWORKS = "network/files/networks.json"
@@ -37,6 +38,8 @@ class State:
         """Take the data root, whose folders are there (`Store` makes them)."""
         self.root = Path(root)
         self.views = views
+        self._specs: dict[str, tuple[ContainerSpec, list[str]]] = {}
+        """What hostconfig.json of each container was written from: most changes of a container are not in it."""
 
     def folder(self, identity: str) -> Path:
         """Give the folder of a container."""
@@ -57,7 +60,9 @@ class State:
         place = self.folder(one.id)
         release = self.views.release
         links = [f"{self._name(target)}:{alias}" for alias, target in sorted(one.links.items())]
-        _replace(place / "hostconfig.json", spelling.host_config(one.spec, release, links or None))
+        if self._specs.get(one.id) != (one.spec, links):
+            _replace(place / "hostconfig.json", spelling.host_config(one.spec, release, links or None))
+            self._specs[one.id] = (one.spec, links)
         _replace(place / "config.v2.json", self._config(one, release))
 
     def _name(self, identity: str) -> str:
@@ -125,6 +130,7 @@ class State:
 
     def remove(self, identity: str) -> None:
         """Take the folder of a container away."""
+        self._specs.pop(identity, None)
         shutil.rmtree(self.folder(identity), ignore_errors=True)
 
     def containers(self, networks: dict[str, Network]) -> tuple[dict[str, Container], list[tuple[str, str]]]:
@@ -243,9 +249,12 @@ def _replace(path: Path, held: object) -> None:
     """Write JSON in one step, readable by root alone, as the engine does (pkg/ioutils AtomicFileWriter)."""
     part = path.with_name(f".tmp-{path.name}{os.getpid()}")
     try:
-        part.write_text(json.dumps(held, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8")
-        part.chmod(0o600)
-        part.rename(path)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor
+                file.write(msgspec.json.encode(held) + b"\n")
+        finally:
+            part.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink()
