@@ -33,6 +33,7 @@ DIFFERENT = {
     "CGR005": "the same",
     "CGR006": "the same",
     "CGR001": "which version is used is the machine's",
+    "STO003": "the data root of a lab is in memory, of which there is a note",
     "HST006": "the kernel's log is the machine's, and is not shown in a lab",
     "DMN009": "a note, of a file system that is there or is not",
 }
