@@ -35,7 +35,7 @@ def _judged(held: ContainerdStore) -> Iterator[Yield]:
 
 @check("LAY027", Severity.ERROR, says=("content digest ... not found", "unexpected commit digest"))
 def blob_gone_or_damaged(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
-    """A blob of containerd's store is gone, or not what its name says; or nobody can read the database.
+    """A blob of containerd's store is gone or damaged, or its database cannot be read.
 
     ## What it is
     containerd keeps what was pulled as files named by their digest: manifests, configurations, and
