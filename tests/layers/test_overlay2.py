@@ -259,6 +259,21 @@ def test_without_a_fast_checksum_the_file_is_named_all_the_same(both: Both, monk
         assert found in (done.expected, set()) if maker.__name__ == "record" else found == done.expected
 
 
+def test_large_files_are_named_when_the_digest_is_wrong(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their checksums are computed in a second pass, of them alone; small ones are named in the first."""
+    monkeypatch.setattr(overlay2, "_LARGE", 40_000)
+    for number in range(15):
+        rng = random.Random(number)
+        maker = rng.choice([one for one in MAKERS if one.__name__ in {"flip", "zeroed", "cut", "mode"}])
+        target = _choose(rng, both, maker)
+        done = maker(rng, target)
+        try:
+            found = verify(both.store.work(target.layer)).found
+        finally:
+            done.undo()
+        assert found == done.expected
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_of_any_layer_is_found_to_the_byte(
