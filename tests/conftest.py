@@ -77,6 +77,28 @@ def _missing(items: list[pytest.Item]) -> dict[str, str | None]:
     return found
 
 
+class Herald:
+    """Tells of a failure when it happens: a run that is cut off leaves no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Write where the dots go."""
+        self.plugins = config.pluginmanager
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write the test and the last words of its failure on a line."""
+        reporter = self.plugins.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            words = str(crash.message if crash else report.longrepr).strip().splitlines()
+            reporter.write_line(f"\nfailed: {report.nodeid} ({report.when}): {' '.join(words)[:600]}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Herald failures where several processes test, for that takes long."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Herald(config))
+
+
 def _skips(config: pytest.Config) -> tuple[int, int | None]:
     """Give how many tests were skipped, and how many should have been: None for whatever comes."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

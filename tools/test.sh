@@ -13,5 +13,6 @@ wait "$built" || echo "test: not all engines could be made, see above; tests tha
 
 # Engines mostly wait: one process more than there are cores keeps them busy. Neighbours stay together, and share a host.
 # What is tried and in which order is the same each time, so that what is red here is red again; `make check` tries others.
-exec .venv/bin/python -m pytest -n "$(($(nproc) + 1))" --dist worksteal --hypothesis-profile steady \
-    --randomly-seed 1 "$@"
+# CI ends after 90 minutes without a word: before that pytest is interrupted, and says what it has found so far.
+exec timeout --foreground --signal INT --kill-after 400 4500 .venv/bin/python -m pytest -n "$(($(nproc) + 1))" \
+    --dist worksteal --hypothesis-profile steady --randomly-seed 1 "$@"

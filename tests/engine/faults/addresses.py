@@ -156,10 +156,11 @@ def announced(host: EngineHost) -> object:
     mtu = int(host.read("/sys/class/net/eth0/mtu"))
     seen = []
     for name in ("cron", "db"):
-        dump = host.spawn("timeout", "3", "tcpdump", "-c", "1", "-lnvi", "eth0", f"tcp dst port {OUTSIDE_PORT}")
-        time.sleep(0.5)
+        dump = host.spawn("timeout", "10", "tcpdump", "-c", "1", "-lnvi", "eth0", f"tcp dst port {OUTSIDE_PORT}")
+        while "listening on" not in dump.stderr and host.exists(f"/proc/{dump.pid}"):
+            time.sleep(0.01)
         host.connect(name, OUTSIDE_IP, OUTSIDE_PORT)
-        dump.wait(5)
+        dump.wait(15)
         words = dump.stdout.partition("mss ")[2].partition(",")[0]
         seen.append(bool(words) and int(words) + 40 <= mtu)
     return seen

@@ -23,7 +23,7 @@ def _refused(host: EngineHost, text: str, *args: str) -> None:
 
 def _kill_daemon(host: EngineHost) -> None:
     host.sh(f"kill -9 {host.dockerd_pid()}")
-    for _ in range(200):
+    for _ in range(1000):
         if not host.dockerd_pid():
             return
         time.sleep(0.01)

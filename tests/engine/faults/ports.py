@@ -56,7 +56,7 @@ def _serving_app(host: EngineHost) -> None:
 def _hold(host: EngineHost, port: int) -> None:
     """A process of the host listens on a port."""
     host.sh(f'setsid python3 -c "{_LISTEN.format(port)}" >/dev/null 2>&1 </dev/null & echo $! >/run/holder')
-    for _ in range(200):
+    for _ in range(1000):
         if host.connect("host", "127.0.0.1", port) == "connected":
             return
         time.sleep(0.01)
@@ -77,8 +77,8 @@ def _allocated(host: EngineHost) -> None:
 
 
 def _kill_proxies(host: EngineHost) -> None:
-    host.sh("kill -9 $(pgrep -f 'docker-prox[y].*-host-port 8080 ')")
-    time.sleep(0.1)
+    script = "kill -9 $(pgrep -f '{0}'); while pgrep -f '{0}' >/dev/null; do sleep 0.01; done"
+    host.sh(script.format("docker-prox[y].*-host-port 8080 "))
 
 
 def _captured(host: EngineHost) -> None:
@@ -93,7 +93,7 @@ def _left_over(host: EngineHost) -> None:
     """
     args = f"-proto tcp -host-ip 0.0.0.0 -host-port {PORT} -container-ip 172.17.0.99 -container-port 80"
     host.sh(f"setsid docker-proxy {args} >/dev/null 2>&1 </dev/null 3>/dev/null &")
-    for _ in range(200):
+    for _ in range(1000):
         if host.sh("ss -Hltn").count(f":{PORT} "):
             time.sleep(YOUNG)
             return

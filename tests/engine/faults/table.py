@@ -45,12 +45,14 @@ class Fault(NamedTuple):
 
 
 def populate(host: EngineHost) -> None:
-    """Start the four containers."""
+    """Start the four containers, and wait until those that serve do."""
     host.docker("run", "-d", "--name", "web", "-p", "8080:80", IMAGE, "serve")
     host.docker("run", "-d", "--name", "cron", IMAGE, "idle")
     host.docker("network", "create", "--subnet", "10.7.0.0/24", "shop")
     host.docker("run", "-d", "--name", "api", "--network", "shop", "-p", "8081:80", IMAGE, "serve")
     host.docker("run", "-d", "--name", "db", "--network", "shop", IMAGE, "serve")
+    for name in ("web", "api", "db"):
+        host.await_listening(name, 80)
 
 
 # Probes
@@ -80,7 +82,7 @@ def reloads(host: EngineHost) -> object:
     """Whether a reload (SIGHUP) is taken: dockerd reads the file as it would at a start, and logs why it refuses."""
     before = len(host.log())
     host.sh(f"kill -HUP {host.dockerd_pid()}")
-    for _ in range(100):
+    for _ in range(500):
         said = host.log()[before:]
         if "Reloaded configuration" in said or "level=error" in said:
             return "level=error" not in said
