@@ -17,13 +17,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from doctor.engine.rules import Family
-from doctor.runtime import bridge, firewall
+from doctor.runtime import bridge, firewall, prepare
 from doctor.runtime.allocation import (
     NEW_MACS,
     NEW_WORDS,
     NetworkError,
     attachments,
-    default_spec,
     find,
     gateways,
     make_endpoint,
@@ -32,7 +31,7 @@ from doctor.runtime.allocation import (
     release,
     unplugged,
 )
-from doctor.runtime.bridge import MTU, OPTION, Plugged, Wire
+from doctor.runtime.bridge import MTU, Plugged, Wire
 from doctor.runtime.dns import EmbeddedDns
 from doctor.runtime.firewall import Firewall, Joined, on
 from doctor.runtime.lookup import served
@@ -47,12 +46,6 @@ if TYPE_CHECKING:
     from doctor.engine.rules import Site
 
 __all__ = ["NetworkController", "NetworkError"]
-
-NOT_FORWARDED = (
-    "IPv4 forwarding is disabled: check your host's firewalling and set sysctl net.ipv4.ip_forward=1, "
-    "or disable this check using daemon option --ip-forward=false"
-)
-"""With nftables the engine turns nothing on, and refuses to start (29)."""
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
@@ -111,16 +104,16 @@ class NetworkController:
         Containers that run already (live-restore) get their rules, ports and names again. `default_id` is the id of the
         network `bridge`, which is made anew at each start. Raises NetworkError.
         """
-        drops = self._forward()
-        self._default_network(default_id, created)
+        drops = prepare.forward(self._world)
+        prepare.default_network(self._world, default_id, created)
         made = [one for one in self._world.networks.values() if one.spec.driver == "bridge"]
         try:
-            self._readdress()
+            prepare.readdress(self._world)
             bridge.make(made, classic=self._classic)
         except OSError as error:
             raise NetworkError(f"Failed to program bridge: {error.filename}: {error.strerror}") from error
         for one in made:
-            self._bridge_sysctls(one)
+            prepare.bridge_sysctls(self._world, one)
         running = [one for one in self._world.containers.values() if any(end.address for end in one.endpoints)]
         for container in sorted(running, key=lambda one: (one.started, one.spec.name)):
             self._restore(container)
@@ -135,72 +128,6 @@ class NetworkController:
         self._dns.close_all()
         self._publisher.close()
         os.close(self._home)
-
-    def _forward(self) -> list[Family]:
-        """Turn forwarding on; gives the families whose FORWARD the engine closes because it was off. Raises NetworkError."""
-        values = self._world.settings.values
-        if not on(values, "ip-forward", default=True):
-            return []
-        if firewall.is_native(self._world):
-            if bridge.sysctl_value("ipv4/ip_forward") == "0":
-                raise NetworkError(NOT_FORWARDED)
-            return []
-        drops: list[Family] = []
-        quiet = on(values, "ip-forward-no-drop", default=False)
-        if bridge.sysctl_value("ipv4/ip_forward") == "0" and bridge.sysctl("ipv4/ip_forward", "1"):
-            drops += ["ip"]
-        if self._wants_ipv6() and bridge.sysctl_value("ipv6/conf/all/forwarding") == "0":
-            bridge.sysctl("ipv6/conf/default/forwarding", "1")
-            if bridge.sysctl("ipv6/conf/all/forwarding", "1"):
-                drops += ["ip6"]
-        return [] if quiet else drops
-
-    def _wants_ipv6(self) -> bool:
-        """Whether forwarding of IPv6 is turned on: at the start when docker0 has it, else with the first such network."""
-        return bool(self._world.settings.values.get("ipv6")) or any(
-            one.spec.ipv6 for one in self._world.networks.values()
-        )
-
-    def _default_network(self, identity: str, created: str) -> None:
-        known = next((one for one in self._world.networks.values() if one.spec.name == "bridge"), None)
-        address = bridge.address_of(str(self._world.settings.values.get("bridge") or "docker0"))
-        spec = default_spec(self._world.settings, address)
-        if known is not None:
-            del self._world.networks[known.id]
-        if spec is None:
-            return
-        made = make_network(
-            self._world, spec, identity or (known.id if known else os.urandom(32).hex()), created, bridge.routes()
-        )
-        if known is not None and not created:
-            made = replace(made, created=known.created)
-        others = dict(self._world.networks)
-        self._world.networks.clear()
-        self._world.networks[made.id] = made
-        self._world.networks.update(others)
-
-    def _readdress(self) -> None:
-        """Give docker0 the address that `bip` says, where it has another from before."""
-        if not self._world.settings.values.get("bip"):
-            return
-        for one in self._world.networks.values():
-            held = bridge.address_of(one.bridge)
-            if one.spec.name == "bridge" and held and held != bridge.addresses(one)[0]:
-                bridge.readdress(one.bridge, held, bridge.addresses(one)[0])
-
-    def _bridge_sysctls(self, network: Network) -> None:
-        values = self._world.settings.values
-        hairpin = not on(values, "userland-proxy", default=True)
-        if hairpin:
-            bridge.sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
-        closed = not on(network.spec.options, OPTION + "enable_icc", default=True)
-        # Bridged packets must meet the rules where those keep neighbours apart; since 27.4 also for ports without proxy.
-        if (closed or (hairpin and release(self._world.settings) >= (27, 4, 0))) and on(
-            values, "iptables", default=True
-        ):
-            bridge.sysctl("bridge/bridge-nf-call-iptables", "1")
-            if network.spec.ipv6:
-                bridge.sysctl("bridge/bridge-nf-call-ip6tables", "1")
 
     def _restore(self, container: Container) -> None:
         """Take a running container over from an earlier run of the daemon."""
@@ -224,9 +151,9 @@ class NetworkController:
             return made
         try:
             if spec.ipv6:
-                self._late.drops += self._forward()
+                self._late.drops += prepare.forward(self._world)
             bridge.make([made], classic=self._classic)
-            self._bridge_sysctls(made)
+            prepare.bridge_sysctls(self._world, made)
         except NetworkError:
             del self._world.networks[made.id]
             raise
