@@ -158,6 +158,7 @@ RUNTIME = """\
 Usage: doctor runtime up [FILE]           a host of our own, with a daemon
                   FILE                    the daemon.json of its daemon
                   --dialect 20.10|26|28|29|29-nftables     default 28
+                  --limits                containers may have some (root only)
        doctor runtime enter [COMMAND]     a shell in it
                   --outside               on the machine beside it
        doctor runtime down [NAME]         it is gone, and all that ran in it

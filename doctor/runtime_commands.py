@@ -54,11 +54,13 @@ def _taken(words: list[str], option: str) -> str:
 
 
 def _up(name: str, arguments: list[str]) -> int:
-    dialect, file = _DEFAULT, ""
+    dialect, file, limits = _DEFAULT, "", False
     while arguments:
         word = arguments[0]
         if word.startswith("--dialect"):
             dialect = _taken(arguments, "--dialect")
+        elif word == "--limits":
+            limits = bool(arguments.pop(0))
         elif word.startswith("-"):
             raise UsageError(f"doctor runtime up: no such option: {word}")
         elif file:
@@ -67,7 +69,7 @@ def _up(name: str, arguments: list[str]) -> int:
             file = arguments.pop(0)
     if dialect not in DIALECTS:
         raise UsageError(f"--dialect {dialect}: is none of {', '.join(DIALECTS)}")
-    lab = bring_up(name, dialect, _daemon_json(file), detach=True)
+    lab = bring_up(name, dialect, _daemon_json(file), detach=True, limits=limits)
     sys.stdout.write(f"host {lab.name} is up: {_about(lab, dialect)}\n")
     return CLEAN
 
@@ -84,7 +86,7 @@ def _daemon_json(path: str) -> dict[str, str]:
         raise UsageError(f"{path}: is no text") from None
 
 
-def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool) -> Lab:
+def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool, limits: bool = False) -> Lab:
     """Bring up a host with a daemon. Raises LabError."""
     from doctor.runtime.daemon import cli
     from doctor.runtime.daemon.serve import Start
@@ -97,6 +99,7 @@ def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool) ->
         builtins={"doctor": doctor, "docker": cli.main},
         files={**programs(dialect), **files},
         detach=detach,
+        groups=limits,
     )
 
 

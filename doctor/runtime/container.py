@@ -33,7 +33,7 @@ from doctor.linux.syscalls import (
     CLONE_NEWUTS,
     CLONE_PARENT,
 )
-from doctor.runtime import control, launch, rootfs
+from doctor.runtime import cgroups, control, launch, rootfs
 from doctor.runtime.launch import LaunchError
 from doctor.runtime.process import close_others, default_signals
 
@@ -113,10 +113,10 @@ class Program:
 class Container(Program):
     """A container by its first process."""
 
-    def __init__(self, name: str, config: Config, pid: int, sync: socket.socket) -> None:
-        """Follow a process that is about to be a container; `create` makes one."""
+    def __init__(self, name: str, config: Config, pid: int, sync: socket.socket, groups: list[str]) -> None:
+        """Follow a process that is about to be a container, in its control groups; `create` makes one."""
         super().__init__(pid)
-        self.id, self.config = name, config
+        self.id, self.config, self._groups = name, config, groups
         self._sync: socket.socket | None = sync
         self._started = False
         self._is_created = False
@@ -142,15 +142,23 @@ class Container(Program):
         root = os.path.join(os.path.abspath(bundle), config.root.path)  # noqa: PTH100, PTH118 - a path may be any text
         kinds = 0
         joined: list[tuple[int, int]] = []
+        groups: list[str] = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            if config.linux.cgroups_path:
+                groups = cgroups.limit(config.linux.cgroups_path, config.linux.resources)
             for one in config.linux.namespaces:
                 if one.path:
                     joined.append((os.open(one.path, os.O_RDONLY | os.O_CLOEXEC), KINDS[one.type]))
                 else:
                     kinds |= KINDS[one.type]
+            late = kinds & CLONE_NEWCGROUP if groups else 0
 
             def first() -> None:
+                if groups:
+                    cgroups.enter(groups)
+                if late:
+                    syscalls.unshare(late)
                 for handle, kind in joined:
                     if kind not in {CLONE_NEWPID, CLONE_NEWUSER}:
                         syscalls.setns(handle, kind)
@@ -158,15 +166,16 @@ class Container(Program):
 
             early = [(handle, kind) for handle, kind in joined if kind in {CLONE_NEWPID, CLONE_NEWUSER}]
             kept = [theirs.fileno(), *(handle for handle, _ in joined), *(stdio or ())]
-            pid = _born(kinds, early, kept, first)
+            pid = _born(kinds & ~late, early, kept, first)
         except OSError as error:
             ours.close()
+            cgroups.remove(groups)
             raise ContainerError(_words(error)) from None
         finally:
             theirs.close()
             for handle, _ in joined:
                 os.close(handle)
-        container = cls(id, config, pid, ours)
+        container = cls(id, config, pid, ours, groups)
         if wait:
             container.created()
         return container
@@ -212,6 +221,7 @@ class Container(Program):
         if self._sync is not None:
             self._sync.close()
             self._sync = None
+        cgroups.remove(self._groups)
         code = message.get("code")
         text = str(message.get("error", "the process ended while the container was made"))
         raise ContainerError(text, code if isinstance(code, int) else _ENGINE)
@@ -220,7 +230,12 @@ class Container(Program):
         """Start another process in a container that runs. Raises ContainerError: 126 and 127 for the program."""
         if self.state != "running":
             raise ContainerError(f"cannot exec in a {self.state} container")
-        return join(self.pidfd, process, stdio)
+        return join(self.pidfd, process, stdio, self._groups)
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed a process of it for want of memory; only with a limit."""
+        return cgroups.killed_for_memory(self._groups)
 
     def delete(self, *, force: bool = False) -> None:
         """Forget a container that has stopped; `force` kills one that has not. Raises ContainerError."""
@@ -232,11 +247,12 @@ class Container(Program):
         if self._sync is not None:
             self._sync.close()
             self._sync = None
+        cgroups.remove(self._groups)
         self.close()
 
 
-def join(pidfd: int, process: Process, stdio: Stdio | None = None) -> Program:
-    """Start a process in the namespaces of another; it is a child of the caller. Raises ContainerError."""
+def join(pidfd: int, process: Process, stdio: Stdio | None = None, groups: Iterable[str] = ()) -> Program:
+    """Start a process in the namespaces and groups of another; it is a child of the caller. Raises ContainerError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     kept = [theirs.fileno(), pidfd, *(stdio or ())]
 
@@ -244,7 +260,7 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None) -> Program:
         _join(process, theirs, stdio or (0, 1, 2))
 
     try:
-        pid = _born(0, [(pidfd, _JOINED)], kept, joined)
+        pid = _born(0, [(pidfd, _JOINED)], kept, joined, groups)
     except OSError as error:
         ours.close()
         raise ContainerError(f"cannot enter the container: {_words(error)}") from None
@@ -267,7 +283,13 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None) -> Program:
     return program
 
 
-def _born(kinds: int, early: list[tuple[int, int]], kept: Iterable[int], function: Callable[[], None]) -> int:
+def _born(
+    kinds: int,
+    early: list[tuple[int, int]],
+    kept: Iterable[int],
+    function: Callable[[], None],
+    groups: Iterable[str] = (),
+) -> int:
     """Make a child of the caller's in new namespaces and, of `early`, in those that only a child's child can be in."""
     if not early and len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208 - names
         pid = syscalls.clone(kinds)
@@ -279,6 +301,7 @@ def _born(kinds: int, early: list[tuple[int, int]], kept: Iterable[int], functio
     if middle == 0:
         try:
             privileges.dumpable(on=False)
+            cgroups.enter(groups)
             for handle, kind in early:
                 syscalls.setns(handle, kind)
             pid = syscalls.clone(kinds | CLONE_PARENT)

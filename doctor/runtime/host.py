@@ -29,7 +29,7 @@ from doctor.linux.syscalls import (
     CLONE_NEWUTS,
     CLONE_PARENT,
 )
-from doctor.runtime import control, holder, hostfiles, hostroot, userns
+from doctor.runtime import cgroups, control, holder, hostfiles, hostroot, userns
 from doctor.runtime.holder import Service
 from doctor.runtime.process import close_others, default_signals, set_title
 
@@ -221,6 +221,7 @@ class Lab(Place):
         self.outside = Place(name, "outside")
         self._lifeline, self._outside = lifeline, outside
         self._pidfd = os.pidfd_open(pid)
+        self._groups = cgroups.of(pid)
 
     @classmethod
     def up(
@@ -234,16 +235,19 @@ class Lab(Place):
         hostname: str = "",
         detach: bool = False,
         size: int = 0,
+        groups: bool = False,
     ) -> Self:
         """Bring a host up, and wait until its services serve.
 
-        Files and links are put into its root first. `size` bounds what it may write, in bytes (0: half of memory). Raises
-        LabError with what failed and what to do; nothing is left then.
+        Files and links are put into its root first. `size` bounds what it may write, in bytes (0: half of memory). `groups`
+        lets containers have limits: it needs root. Raises LabError with what failed and what to do; nothing is left then.
         """
         name = name or _free_name()
         _check_name(name)
         programs = dict(builtins or {})
-        plan = hostroot.Plan(hostname or name, files or {}, links or {}, tuple(programs), size)
+        plan = hostroot.Plan(hostname or name, files or {}, links or {}, tuple(programs), size, groups)
+        if groups:
+            cgroups.sweep()
         try:
             listener = control.listen(control.address(name, os.geteuid()))
         except OSError as error:
@@ -260,15 +264,17 @@ class Lab(Place):
                 middle = os.fork()
                 if middle == 0:
                     _middle(theirs, listener, ids, plan, hold)
-            return cls._raised(name, ours, middle, ids, detach=detach)
+            return cls._raised(name, ours, middle, ids, detach=detach, groups=groups)
         except BaseException:
             ours.close()
             raise
 
     @classmethod
-    def _raised(cls, name: str, sock: socket.socket, middle: int, ids: userns.Ids | None, *, detach: bool) -> Self:
+    def _raised(
+        cls, name: str, sock: socket.socket, middle: int, ids: userns.Ids | None, *, detach: bool, groups: bool
+    ) -> Self:
         """Follow what the children say until the lab is up. On an error whatever was made has ended when this raises."""
-        pid, failure = 0, ""
+        pid, failure, made = 0, "", list[str]()
         try:
             while True:
                 message, _ = control.receive(sock)
@@ -277,6 +283,7 @@ class Lab(Place):
                     control.send(sock, {"error": error} if error else {"mapped": True})
                 elif "holder" in message:
                     pid = int(message["holder"])
+                    made = _grouped(pid) if groups else []
                     with suppress(OSError):  # it has ended: what it said is read next
                         control.send(sock, {"pid": pid})
                 elif message.get("ok"):
@@ -296,6 +303,7 @@ class Lab(Place):
             sock.close()
             for one in (pid, middle):
                 _end(one)
+            cgroups.remove(made)
             raise
         os.waitpid(middle, 0)
         if detach:
@@ -364,6 +372,7 @@ class Lab(Place):
         own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116 - no import for one name
         if os.stat(f"/proc/{self.pid}/ns/user").st_ino != own:  # noqa: PTH116 - as above
             kinds |= CLONE_NEWUSER
+        cgroups.enter(self._groups)
         syscalls.setns(self._pidfd, kinds)
         os.chdir("/")
         seccomp.empty_kernel_log()
@@ -419,6 +428,14 @@ class Lab(Place):
             os.waitpid(self.pid, 0)
         os.close(self._pidfd)
         self._pidfd = -1
+        cgroups.remove(self._groups)
+
+
+def _grouped(pid: int) -> list[str]:
+    try:
+        return cgroups.make(pid)
+    except OSError as error:
+        raise LabError(f"no control groups for a lab: {_words(error)}") from None
 
 
 def _free_name() -> str:
@@ -473,7 +490,9 @@ def _middle(
         privileges.die_with_parent(signal.SIGKILL)
         if ids is not None:
             _new_users(sock, ids)
-        pid = syscalls.clone(NAMESPACES | CLONE_PARENT)
+        # A cgroup namespace is rooted where one is when it is made: with groups of its own that is later.
+        kinds = NAMESPACES & ~CLONE_NEWCGROUP if plan.groups else NAMESPACES
+        pid = syscalls.clone(kinds | CLONE_PARENT)
         if pid:
             control.send(sock, {"holder": pid})
             code = 0
@@ -516,6 +535,9 @@ def _hold(
         else:
             privileges.drop_bounding(~holder.MACHINES)
         os.umask(0o022)
+        if plan.groups:
+            control.receive(sock)  # our pid, once we were put in
+            syscalls.unshare(CLONE_NEWCGROUP)
         syscalls.sethostname(plan.hostname)
         seccomp.empty_kernel_log()
         hostroot.build(plan)

@@ -87,7 +87,7 @@ class Plan(NamedTuple):
     links: Mapping[str, str]
     programs: tuple[str, ...]
     size: int = 0
-    cgroups: bool = False
+    groups: bool = False
 
 
 def build(plan: Plan) -> None:
@@ -102,7 +102,7 @@ def build(plan: Plan) -> None:
     proc = mounting.prepared("proc", (), _NO, "proc")
     sys_ = mounting.prepared("sysfs", (), _NO, "sysfs")
     pts = mounting.prepared("devpts", ("newinstance", "ptmxmode=0666", "mode=0620"), MS_NOSUID | MS_NOEXEC, "devpts")
-    groups = cgroups.prepared(readonly=not plan.cgroups)
+    groups = cgroups.prepared(readonly=not plan.groups)
     devices = {name: mounting.tree(f"/dev/{name}") for name in _DEVICES if Path(f"/dev/{name}").exists()}
     shells = mounting.prepared("tmpfs", ("mode=1777",), _NO, "shm")
     queues = _queues()

@@ -1,0 +1,111 @@
+"""Control groups are opt-in, are named by who holds them, hold what is in them, and are swept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from doctor.runtime import cgroups, oci
+from doctor.runtime.container import Container
+from doctor.runtime.host import Lab
+from tests.runtime.columns import become
+from tests.runtime.conftest import make_root
+
+pytestmark = pytest.mark.root
+replace = msgspec.structs.replace
+
+
+def ours() -> list[str]:
+    """List the groups of labs on this machine."""
+    places = (one.own if one.words else one.place for one in cgroups.hierarchies())
+    return sorted(str(found) for place in places for found in Path(place).glob(f"{cgroups.PREFIX}.*"))
+
+
+def can(controller: str) -> None:
+    """Skip where the controller is none of a hierarchy that groups can be made in."""
+    if not any(controller in one.controllers for one in cgroups.hierarchies()):
+        pytest.skip(f"no controller {controller} here")
+
+
+def contained(script: str, **resources: dict[str, int]) -> tuple[int, bool]:
+    """Run a script with limits, in the lab; gives exit code, and whether memory was short."""
+    if not Path("/srv/root").exists():
+        make_root(Path("/srv/root"))
+        for name in ("head", "tail", "cat"):
+            Path(f"/srv/root/bin/{name}").unlink(missing_ok=True)
+            Path(f"/srv/root/bin/{name}").symlink_to("busybox")
+    made = oci.default(("sh", "-c", script), rootfs="/srv/root")
+    made = replace(made, linux=replace(made.linux, cgroups_path="/docker/one", resources=resources))
+    one = Container.create(made, id="one")
+    one.start()
+    code, short = one.wait(30), one.out_of_memory
+    one.delete()
+    return code, short
+
+
+def test_a_lab_without_them_makes_none() -> None:
+    """They are opt-in."""
+    before = ours()
+    with Lab.up(f"g{os.getpid()}") as lab:
+        assert ours() == before
+        assert b"ro," in lab.run(("sh", "-c", "grep cgroup /proc/mounts")).stdout
+    assert not set(ours()) - set(before)
+
+
+def test_limits_hold() -> None:
+    """Of processes and of memory; groups are gone with the container, and with the lab."""
+    can("pids")
+    can("memory")
+    before = ours()
+
+    def forks() -> int:
+        return contained("for n in 1 2 3 4 5 6; do sleep 1 & done; exit 0", pids={"limit": 3})[0]
+
+    def eats() -> int:
+        code, short = contained("head -c 100000000 /dev/zero | tail > /dev/null", memory={"limit": 8 << 20})
+        return 0 if short and code != 0 else 1
+
+    with Lab.up(f"h{os.getpid()}", groups=True) as lab:
+        assert set(ours()) - set(before)
+        for function, expected in ((forks, 2), (eats, 0)):
+            pid = lab.fork(function)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == expected
+        left = [one for place in set(ours()) - set(before) for one in Path(place).rglob("docker/*") if one.is_dir()]
+        assert left == []
+    assert not set(ours()) - set(before)
+
+
+def test_what_was_killed_is_swept_at_the_next_start() -> None:
+    """Its one directory a hierarchy is all that is left of it, until then."""
+    can("pids")
+    before = ours()
+    pid = os.fork()
+    if pid == 0:
+        Lab.up(f"k{os.getpid()}", groups=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    until = time.monotonic() + 10
+    while any(cgroups._lives(*place.rsplit(".", 2)[1:]) for place in ours()) and time.monotonic() < until:
+        time.sleep(0.01)
+    with Lab.up(f"n{os.getpid()}", groups=True):
+        pass
+    assert not set(ours()) - set(before)
+
+
+def test_a_user_is_told_that_they_need_root() -> None:
+    """A plain user cannot make them, and the lab does not come up half."""
+
+    def refused() -> int:
+        try:
+            Lab.up("groups", groups=True).down()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
+            return 0 if "no control groups for a lab" in str(error) else 2
+        return 3
+
+    assert become("plain user", partial(refused)) == 0
