@@ -166,7 +166,9 @@ class Container(Program):
 
             early = [(handle, kind) for handle, kind in joined if kind in {CLONE_NEWPID, CLONE_NEWUSER}]
             kept = [theirs.fileno(), *(handle for handle, _ in joined), *(stdio or ())]
-            pid = _born(kinds & ~late, early, kept, first)
+            # Alone in its pid namespace nobody sees it, and its own /proc/PID/ns must be open to who gives it a network.
+            hidden = not kinds & CLONE_NEWPID and os.access("/proc/self/exe", os.W_OK)
+            pid = _born(kinds & ~late, early, kept, first, hidden=hidden)
         except OSError as error:
             ours.close()
             cgroups.remove(groups)
@@ -260,7 +262,7 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None, groups: Itera
         _join(process, theirs, stdio or (0, 1, 2))
 
     try:
-        pid = _born(0, [(pidfd, _JOINED)], kept, joined, groups)
+        pid = _born(0, [(pidfd, _JOINED)], kept, joined, groups, hidden=True)
     except OSError as error:
         ours.close()
         raise ContainerError(f"cannot enter the container: {_words(error)}") from None
@@ -289,24 +291,29 @@ def _born(
     kept: Iterable[int],
     function: Callable[[], None],
     groups: Iterable[str] = (),
+    *,
+    hidden: bool,
 ) -> int:
-    """Make a child of the caller's in new namespaces and, of `early`, in those that only a child's child can be in."""
+    """Make a child of the caller's in new namespaces and, of `early`, in those that only a child's child can be in.
+
+    One that is `hidden` cannot be looked into by who is in its pid namespace already; in a user namespace, not by us either.
+    """
     if not early and len(os.listdir("/proc/self/task")) == 1:  # noqa: PTH208 - names
         pid = syscalls.clone(kinds)
         if pid == 0:
-            _run(function, kept)
+            _run(function, kept, hidden=hidden)
         return pid
     reading, writing = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
     if middle == 0:
         try:
-            privileges.dumpable(on=False)
+            privileges.dumpable(on=not hidden)
             cgroups.enter(groups)
             for handle, kind in early:
                 syscalls.setns(handle, kind)
             pid = syscalls.clone(kinds | CLONE_PARENT)
             if pid == 0:
-                _run(function, kept)
+                _run(function, kept, hidden=hidden)
             os.write(writing, str(pid).encode())
         except OSError as error:
             os.write(writing, f"-{error.errno}".encode())
@@ -323,11 +330,11 @@ def _born(
     return answer
 
 
-def _run(function: Callable[[], None], kept: Iterable[int]) -> NoReturn:
+def _run(function: Callable[[], None], kept: Iterable[int], *, hidden: bool) -> NoReturn:
     code = launch.BROKEN
     try:
         gc.disable()  # it would look at, and so copy, all that the parent has
-        privileges.dumpable(on=False)
+        privileges.dumpable(on=not hidden)
         signal.set_wakeup_fd(-1)
         default_signals()
         close_others(kept)

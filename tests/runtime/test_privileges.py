@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import socket
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from doctor.runtime import cgroups, oci, userns
 from doctor.runtime.container import Container, ContainerError
 from doctor.runtime.host import Lab, LabError
 from doctor.runtime.mounts import Overlay
+from doctor.runtime_commands import bring_up
 from tests.meta.repository import ROOT
 from tests.runtime.columns import COLUMNS, become, forget
 from tests.runtime.conftest import make_root
@@ -96,6 +99,33 @@ def _has_groups(_: Lab) -> bool:
     return True
 
 
+def _has_daemon(_: Lab) -> bool:
+    """Whether a published port answers from outside, and doctor finds nothing wrong."""
+    with bring_up(f"daemon{os.getpid()}", "28", {}, detach=False) as lab:
+        page = "mkdir /tmp/www && echo works > /tmp/www/index.html && exec httpd -f -h /tmp/www"
+        ran = lab.run(("docker", "run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c", page))
+        asked = lab.fork(_asks, outside=True)
+        answered = os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]) == 0
+        checked = lab.run(("doctor", "check"))
+        os.write(2, ran.stderr + checked.stdout + checked.stderr)
+        return (ran.returncode, answered, checked.returncode) == (0, True, 0)
+
+
+def _asks() -> int:
+    """Ask the published port, for as long as a server may take to start."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("198.51.100.2", 8080), timeout=2) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            text = b""
+            while chunk := sock.recv(4096):
+                text += chunk
+            if b"works" in text:
+                return 0
+        time.sleep(0.05)
+    return 1
+
+
 _USER = oci.User(1000, 1000)
 PROBES: dict[str, Callable[[Lab], bool]] = {
     "a host with a network of its own, and one beside it": _sh("ip link show eth0 && ip route get 203.0.113.7"),
@@ -104,6 +134,7 @@ PROBES: dict[str, Callable[[Lab], bool]] = {
     "sysctls of the network": _sh("echo 1 > /proc/sys/net/ipv4/ip_forward"),
     "mounts: tmpfs, bind": _sh("mount -t tmpfs x /mnt && mount --bind /etc /mnt"),
     "containers, exec, terminals": partial(_inside, partial(_contained, "true", terminal=True)),
+    "a daemon with its API, `docker run`, published ports; `doctor check` is clean": _has_daemon,
     "layers with copy on write (overlay)": partial(
         _inside,
         partial(_contained, "sh", "-c", "rm -r /etc && mkdir /etc && touch /etc/x && rm /bin/tty", overlay=True),
