@@ -55,10 +55,14 @@ def listen(place: str) -> socket.socket:
     return sock
 
 
+def peer(sock: socket.socket) -> int:
+    """Give the uid of who is at the other end, as this process sees it: who connected, or who listened (unix(7))."""
+    return array.array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS))[1]
+
+
 def is_owner(sock: socket.socket) -> bool:
     """Whether who is at the other end is root as this process sees it: root, or the user whose namespace this is."""
-    uid = array.array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS))[1]
-    return uid == 0
+    return peer(sock) == 0
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -320,7 +320,9 @@ class Lab(Place):
             about, _ = control.receive(sock)
         if "outside" not in about:
             raise LabError(f"{name}: {about.get('error', 'the lab has gone')}")
-        return cls(name, int(about["pid"]), None, int(about["outside"]))
+        lab = cls(name, int(about["pid"]), None, int(about["outside"]))
+        lab.ask({"do": "about"})  # it lives still: the descriptor that was opened by pid is its own
+        return lab
 
     @staticmethod
     def names() -> list[str]:
@@ -455,6 +457,9 @@ def _connect(name: str) -> socket.socket:
     except OSError:
         sock.close()
         raise LabError(f"{name}: is not up") from None
+    if control.peer(sock) != os.geteuid():
+        sock.close()
+        raise LabError(f"{name}: its name is taken by another user")
     return sock
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -38,6 +42,39 @@ def test_help_stops_at_the_program_in_the_container() -> None:
     """`run busybox ls --help` asks ls; `up --help` says that it is no sandbox."""
     assert "no sandbox for hostile code" in runtime("up", "--help")[1]
     assert runtime("run", "busybox", "ls", "--help", host="nobody")[0] == 2
+
+
+@pytest.mark.root
+def test_a_shell_on_a_terminal() -> None:
+    """It has a terminal of the lab's own, of the size of ours, and its prompt says where one is."""
+    name = f"tty{os.getpid()}"
+    assert runtime("up", host=name)[0] == 0
+    try:
+        pid, master = pty.fork()
+        if pid == 0:
+            argv = [sys.executable, "-m", "doctor", "runtime", "--host", name, "enter"]
+            os.execve(sys.executable, argv, os.environ | {"TERM": "dumb"})  # noqa: S606 - as a shell would
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+        text = _until(master, f"{name}# ".encode())
+        os.write(master, b"tty; stty size; hostname; exit 9\r")
+        try:
+            while data := os.read(master, 4096):
+                text += data
+        except OSError:  # EIO: it has ended
+            pass
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        os.close(master)
+    finally:
+        runtime("down", name)
+    lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
+    assert {"/dev/pts/0", "33 77", name} <= set(lines)
+
+
+def _until(handle: int, word: bytes) -> bytes:
+    text = b""
+    while word not in text:
+        text += os.read(handle, 4096)
+    return text
 
 
 @pytest.mark.root

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from doctor.runtime import cgroups, oci, userns
+from doctor.runtime import cgroups, control, oci, userns
 from doctor.runtime.container import Container, ContainerError
 from doctor.runtime.host import Lab, LabError
 from doctor.runtime.mounts import Overlay
@@ -198,6 +198,32 @@ def test_the_columns_are_what_they_are_called() -> None:
     codes = {"plain": 3, "subuid": 4}
     for column, code in (("user with subuid", 4), ("plain user", 3)):
         assert become(column, lambda: codes[userns.available().privilege]) == code
+
+
+@pytest.mark.root
+def test_a_lab_is_its_user_s() -> None:
+    """Another user neither asks it, nor takes its name to be asked instead."""
+    name = f"mine{os.getpid()}"
+
+    def stranger() -> int:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(control.address(name, 0))
+        with suppress(BrokenPipeError):  # it is refused before it asks
+            control.send(sock, {"do": "down"})
+        refused = control.receive(sock) == ({}, [])
+        squatter = control.listen(control.address(f"{name}-too", 0))
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(3)
+            squatter.close()
+            os._exit(0)
+        return 0 if refused else 1
+
+    with Lab.up(name) as lab:
+        assert become("plain user", stranger) == 0
+        assert lab.run(("true",)).returncode == 0
+        with pytest.raises(LabError, match="its name is taken by another user"):
+            Lab.attach(f"{name}-too")
 
 
 @pytest.mark.root
