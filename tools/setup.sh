@@ -76,7 +76,7 @@ esac
 if [ "$mode" = test ]; then
     missing=
     for pair in mmdebstrap:mmdebstrap ip:iproute2 iptables:iptables nft:nftables unshare:util-linux nsenter:util-linux \
-        mount:mount chromium:chromium podman:podman; do
+        mount:mount newuidmap:uidmap busybox:busybox-static chromium:chromium podman:podman; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     if [ -n "$missing" ]; then

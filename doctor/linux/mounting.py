@@ -8,7 +8,7 @@ link in an image leads out. Every error names the place and, where the kernel sa
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOSYS
+from errno import ENOSYS
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -112,7 +112,7 @@ def prepared(kind: str, options: Iterable[str] = (), flags: int = 0, source: str
         os.close(context)
 
 
-def tree(source: str | int, *, recursive: bool = False, flags: int = 0, follow: bool = True) -> int:
+def tree(source: str | int, *, recursive: bool = False, flags: int = 0) -> int:
     """Take a copy of what is at a path, or open, that hangs nowhere yet; gives a descriptor (man 2 open_tree).
 
     `flags` are set on it, on mounts below as well. Raises OSError.
@@ -120,7 +120,6 @@ def tree(source: str | int, *, recursive: bool = False, flags: int = 0, follow: 
     where, path = (source, b"") if isinstance(source, int) else (AT_FDCWD, os.fsencode(source))
     how = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     how |= AT_EMPTY_PATH if isinstance(source, int) else 0
-    how |= 0 if follow else 0x100  # AT_SYMLINK_NOFOLLOW
     handle = call(_OPEN_TREE, where, path, how, path=str(source))
     if flags:
         try:
@@ -173,7 +172,3 @@ def _unsigned(flags: int) -> object:
     import ctypes
 
     return ctypes.c_ulong(flags)
-
-
-UNSUPPORTED = frozenset({ENOSYS, EINVAL})
-"""What a kernel says of a call, or of an option, that it does not have."""

@@ -60,7 +60,7 @@ NAMES = (
 
 _VERSION_3 = 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME = 1, 4, 8, 15
-_PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 36, 38, 47
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
 _AMBIENT_RAISE, _AMBIENT_CLEAR = 2, 4
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 
@@ -154,11 +154,6 @@ def dumpable(*, on: bool) -> None:
 def die_with_parent(signal: int) -> None:
     """Get a signal when the thread that made this process ends; 0 for none (PR_SET_PDEATHSIG)."""
     prctl(_PR_SET_PDEATHSIG, signal)
-
-
-def adopt() -> None:
-    """Become the parent of orphans among one's descendants (PR_SET_CHILD_SUBREAPER)."""
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_comm(name: str) -> None:

@@ -17,7 +17,6 @@ import os
 import select
 import signal
 import socket
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
@@ -441,12 +440,3 @@ def _above(handle: int) -> int:
 def _words(error: OSError) -> str:
     said = (error.strerror or str(error)).lower()
     return f"{error.filename}: {said}" if error.filename else said
-
-
-def until_ended(programs: Iterable[Program], timeout: float) -> bool:
-    """Wait for the end of several, at most `timeout` seconds together; False when one still runs."""
-    until = time.monotonic() + timeout
-    for one in programs:
-        if not one.ended() and not select.select([one.pidfd], [], [], max(0.0, until - time.monotonic()))[0]:
-            return False
-    return True

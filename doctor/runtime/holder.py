@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {"PATH": spawn.PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "LANG": "C.UTF-8"}
 
-_CANNOT, _ABSENT, _FAULT = 126, 127, 70
+FAULT = 70
+"""The exit code of a function that raised (EX_SOFTWARE of sysexits.h)."""
+
+_CANNOT, _ABSENT = 126, 127
 _LINE = 1 << 16
 
 
@@ -219,7 +222,7 @@ class Holder:
         self, then: Callable[[], int], message: dict[str, Any], stdio: tuple[int, int, int], *, terminal: bool
     ) -> NoReturn:
         """Be a child: its own session, its own descriptors, what it was asked for; the rest of the holder is forgotten."""
-        code = _FAULT
+        code = FAULT
         try:
             signal.set_wakeup_fd(-1)
             default_signals()
@@ -297,7 +300,7 @@ class Holder:
             return left if isinstance(left, int) else 0
 
         os.dup2(ready, 100)
-        code = _FAULT
+        code = FAULT
         try:
             signal.set_wakeup_fd(-1)
             default_signals()

@@ -16,22 +16,16 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from doctor.linux import privileges, rtwrite, seccomp, syscalls
+from doctor.linux import seccomp, syscalls
 from doctor.linux.syscalls import (
-    CLONE_NEWCGROUP,
-    CLONE_NEWIPC,
     CLONE_NEWNET,
-    CLONE_NEWNS,
-    CLONE_NEWPID,
     CLONE_NEWUSER,
-    CLONE_NEWUTS,
     CLONE_PARENT,
 )
-from doctor.runtime import cgroups, control, holder, hostfiles, hostroot, userns
+from doctor.runtime import birth, cgroups, control, holder, hostroot, userns
 from doctor.runtime.holder import Service
-from doctor.runtime.process import close_others, default_signals, set_title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,32 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Completed", "Lab", "LabError", "Place", "Service", "Spawned"]
 
-NAMESPACES = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
-
 _SECONDS = 30.0
 _CHUNK = 1 << 16
 _NAME_LONGEST = 60
-
-_SYSCTLS = {
-    "net/ipv4/ip_forward": "0",
-    "net/ipv4/ip_local_port_range": "32768\t60999",
-    "net/ipv4/conf/all/rp_filter": "0",
-    "net/ipv4/conf/default/rp_filter": "0",
-    "net/ipv4/conf/all/route_localnet": "0",
-    "net/ipv4/conf/default/route_localnet": "0",
-    "net/ipv4/conf/all/arp_ignore": "0",
-    "net/ipv4/conf/default/arp_ignore": "0",
-    "net/ipv4/conf/all/arp_announce": "0",
-    "net/ipv4/conf/default/arp_announce": "0",
-    "net/ipv4/conf/all/accept_local": "0",
-    "net/ipv4/conf/default/accept_local": "0",
-    "net/ipv4/conf/all/proxy_arp": "0",
-    "net/ipv4/conf/default/proxy_arp": "0",
-    "net/ipv6/conf/all/disable_ipv6": "0",
-    "net/ipv6/conf/default/disable_ipv6": "0",
-    "net/ipv6/conf/all/forwarding": "0",
-}
-"""The kernel's own defaults: a new network namespace takes those of IPv4 from the machine's (devconf_inherit_init_net)."""
 
 
 class LabError(Exception):
@@ -215,11 +186,11 @@ class Lab(Place):
     """A lab's host, by the process that holds it: `pid` as the caller sees it."""
 
     def __init__(self, name: str, pid: int, lifeline: socket.socket | None, outside: int) -> None:
-        """Know a lab that runs; `up` and `attach` give one. `outside` is the holder's descriptor of the network beside it."""
+        """Know a lab that runs; `up` and `attach` give one."""
         super().__init__(name, "host")
         self.name, self.pid = name, pid
         self.outside = Place(name, "outside")
-        self._lifeline, self._outside = lifeline, outside
+        self._lifeline, self._outside_pid = lifeline, outside
         self._pidfd = os.pidfd_open(pid)
         self._groups = cgroups.of(pid)
 
@@ -263,7 +234,7 @@ class Lab(Place):
             with listener, theirs:
                 middle = os.fork()
                 if middle == 0:
-                    _middle(theirs, listener, ids, plan, hold)
+                    birth.between(theirs, listener, ids, plan, hold)
             return cls._raised(name, ours, middle, ids, detach=detach, groups=groups)
         except BaseException:
             ours.close()
@@ -370,7 +341,7 @@ class Lab(Place):
 
         For a child that was forked: it must have one thread, and never comes back. Raises OSError.
         """
-        kinds = NAMESPACES
+        kinds = birth.NAMESPACES
         own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116 - no import for one name
         if os.stat(f"/proc/{self.pid}/ns/user").st_ino != own:  # noqa: PTH116 - as above
             kinds |= CLONE_NEWUSER
@@ -379,7 +350,7 @@ class Lab(Place):
         os.chdir("/")
         seccomp.empty_kernel_log()
         if outside:
-            handle = os.open(f"/proc/1/fd/{self._outside}", os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(f"/proc/{self._outside_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             syscalls.setns(handle, CLONE_NEWNET)
             os.close(handle)
 
@@ -391,7 +362,7 @@ class Lab(Place):
         reading, writing = os.pipe2(os.O_CLOEXEC)
         middle = os.fork()
         if middle == 0:
-            code = holder._FAULT  # noqa: SLF001 - one exit code of ours
+            code = holder.FAULT
             try:
                 os.close(reading)
                 self.enter_namespaces(outside=outside)
@@ -437,7 +408,7 @@ def _grouped(pid: int) -> list[str]:
     try:
         return cgroups.make(pid)
     except OSError as error:
-        raise LabError(f"no control groups for a lab: {_words(error)}") from None
+        raise LabError(f"no control groups for a lab: {birth.words(error)}") from None
 
 
 def _free_name() -> str:
@@ -477,150 +448,3 @@ def _end(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
-
-
-# The children of `up`
-
-
-def _middle(
-    sock: socket.socket,
-    listener: socket.socket,
-    ids: userns.Ids | None,
-    plan: hostroot.Plan,
-    hold: Callable[[int], holder.Holder],
-) -> NoReturn:
-    """Be the process between: it makes the user namespace, and in it the holder, which is a child of who brings the lab up."""
-    code = 1
-    try:
-        privileges.die_with_parent(signal.SIGKILL)
-        if ids is not None:
-            _new_users(sock, ids)
-        # A cgroup namespace is rooted where one is when it is made: with groups of its own that is later.
-        kinds = NAMESPACES & ~CLONE_NEWCGROUP if plan.groups else NAMESPACES
-        pid = syscalls.clone(kinds | CLONE_PARENT)
-        if pid:
-            control.send(sock, {"holder": pid})
-            code = 0
-        else:
-            _hold(sock, listener, plan, hold)
-    except OSError as error:
-        said = userns.refusal(error) if ids is not None else _words(error)
-        with suppress(OSError):
-            control.send(sock, {"error": f"no namespaces for a lab: {said}"})
-    finally:
-        os._exit(code)
-
-
-def _new_users(sock: socket.socket, ids: userns.Ids) -> None:
-    syscalls.unshare(CLONE_NEWUSER)
-    if ids.privilege == "plain":
-        userns.write_own_map(ids)
-        return
-    control.send(sock, {"wants": "maps"})
-    answer, _ = control.receive(sock)
-    if "mapped" not in answer:
-        raise OSError(1, str(answer.get("error", "no ids")))
-
-
-def _hold(
-    sock: socket.socket, listener: socket.socket, plan: hostroot.Plan, hold: Callable[[int], holder.Holder]
-) -> NoReturn:
-    """Be the holder: build the host, and keep it."""
-    try:
-        privileges.die_with_parent(signal.SIGKILL)
-        os.setsid()
-        empty = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(empty, number)
-        close_others((sock.fileno(), listener.fileno()))
-        default_signals()
-        set_title("doctor-lab", ("doctor-lab", plan.hostname))
-        if userns.inside():
-            os.setuid(0)  # ids of the machine's are nobody here
-        else:
-            privileges.drop_bounding(~holder.MACHINES)
-        os.umask(0o022)
-        if plan.groups:
-            control.receive(sock)  # our pid, once we were put in
-            syscalls.unshare(CLONE_NEWCGROUP)
-        syscalls.sethostname(plan.hostname)
-        seccomp.empty_kernel_log()
-        hostroot.build(plan)
-        outside = _outside()
-        here = hold(outside)
-        privileges.die_with_parent(0)
-        here.run()
-    except BaseException as error:  # noqa: BLE001 - whoever brings the lab up is told, and all of it ends
-        said = _words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError):
-            control.send(sock, {"error": said})
-    finally:
-        os._exit(1)
-
-
-def _words(error: OSError) -> str:
-    said = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {said}" if error.filename else said
-
-
-def _outside() -> int:
-    """Make the network beside the host's; gives what holds it: a descriptor, for a process would be seen on the host."""
-    ready, tell = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            close_others((tell.fileno(),))
-            set_title("outside", ("outside",))
-            privileges.die_with_parent(signal.SIGKILL)
-            syscalls.unshare(CLONE_NEWNET)
-            _defaults()
-            tell.send(b"made")
-            tell.recv(1)
-            with rtwrite.Batch() as batch:
-                index, loop = socket.if_nametoindex("eth0"), socket.if_nametoindex("lo")
-                batch.up(loop)
-                batch.up(index)
-                batch.address(index, f"{hostfiles.OUTSIDE}/24")
-                batch.address(loop, f"{hostfiles.FAR}/32")
-                batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
-                batch.commit()
-            tell.send(b"up")
-            code = 0
-        except OSError as error:
-            with suppress(OSError):
-                tell.send(_words(error).encode())
-        finally:
-            os._exit(code)
-    tell.close()
-    _expect(ready, b"made")
-    _defaults()
-    there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    with rtwrite.Batch() as batch:
-        batch.up(socket.if_nametoindex("lo"))
-        batch.veth("eth0", "eth0", peer_namespace=there, up=True)
-        batch.commit()
-        index = socket.if_nametoindex("eth0")
-        batch.address(index, f"{hostfiles.ADDRESS}/24", broadcast=True)
-        batch.address(index, f"{hostfiles.ADDRESS6}/64", nodad=True)
-        batch.route("default", gateway=hostfiles.OUTSIDE)
-        batch.route("default", gateway=hostfiles.OUTSIDE6)
-        batch.commit()
-    ready.send(b"x")
-    _expect(ready, b"up")
-    ready.close()
-    os.waitpid(pid, 0)
-    return there
-
-
-def _expect(sock: socket.socket, word: bytes) -> None:
-    said = sock.recv(_CHUNK)
-    if said != word:
-        raise OSError(5, f"the network beside the host: {said.decode('utf-8', 'replace') or 'its process ended'}")
-
-
-def _defaults() -> None:
-    """Give this network namespace the kernel's own defaults."""
-    for name, value in _SYSCTLS.items():
-        with suppress(OSError), open(f"/proc/sys/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123 - twenty of these
-            file.write(value)
