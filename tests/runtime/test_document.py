@@ -12,6 +12,9 @@ import pytest
 
 from tests.meta.repository import ROOT
 
+FAILS = {"doctor runtime run --rm -p 8080:80 busybox true": 125}
+"""What is there to be read: docker's exit code for a port that is taken."""
+
 
 def commands() -> list[str]:
     """Give the lines of every block of shell."""
@@ -25,14 +28,14 @@ def test_every_command_runs() -> None:
     """On a host of the test's own, since others may be up here; exit code 0 each."""
     name = f"doc{os.getpid()}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    lines = [line.replace("doctor runtime", f"doctor runtime --host {name}") for line in commands()]
-    assert len(lines) > 8
+    assert len(commands()) > 8
     try:
-        for line in lines:
+        for typed in commands():
+            line = typed.replace("doctor runtime", f"doctor runtime --host {name}")
             done = subprocess.run(
                 ["sh", "-c", line], check=False, capture_output=True, text=True, env=os.environ | {"PATH": path}
             )
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            assert done.returncode == FAILS.get(typed, 0), f"{line}\n{done.stdout}{done.stderr}"
     finally:
         subprocess.run(
             [sys.executable, "-m", "doctor", "runtime", "--host", name, "down"], check=False, capture_output=True
@@ -43,4 +46,4 @@ def test_every_file_that_it_names_is_there() -> None:
     """Links to code lead to code."""
     text = (ROOT / "docs/runtime.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((\.\./[^)]+)\)", text):
-        assert (ROOT / "docs" / target).is_file(), target
+        assert (ROOT / "docs" / target).exists(), target
