@@ -1,6 +1,6 @@
 """How a lab's host is born: the processes between who brings it up and the first process of its namespaces.
 
-caller -> between, which makes the user namespace -> holder, in all others, a child of the caller's -> outside
+caller -> between, which makes the user namespace -> holder, in all others, a child of the caller's
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def words(error: OSError) -> str:
 
 
 def _outside() -> int:
-    """Make the network beside the host's, and a process that holds it; gives its pid."""
+    """Make the network beside the host's; gives what holds it: a descriptor, for a process would be seen on the host."""
     ready, tell = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -159,8 +159,7 @@ def _outside() -> int:
                 batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
                 batch.commit()
             tell.send(b"up")
-            tell.close()
-            signal.pause()
+            code = 0
         except OSError as error:
             with suppress(OSError):
                 tell.send(words(error).encode())
@@ -180,11 +179,11 @@ def _outside() -> int:
         batch.route("default", gateway=hostfiles.OUTSIDE)
         batch.route("default", gateway=hostfiles.OUTSIDE6)
         batch.commit()
-    os.close(there)
     ready.send(b"x")
     _expect(ready, b"up")
     ready.close()
-    return pid
+    os.waitpid(pid, 0)
+    return there
 
 
 def _expect(sock: socket.socket, word: bytes) -> None:

@@ -186,11 +186,11 @@ class Lab(Place):
     """A lab's host, by the process that holds it: `pid` as the caller sees it."""
 
     def __init__(self, name: str, pid: int, lifeline: socket.socket | None, outside: int) -> None:
-        """Know a lab that runs; `up` and `attach` give one."""
+        """Know a lab that runs; `up` and `attach` give one. `outside` is the holder's descriptor of the network beside it."""
         super().__init__(name, "host")
         self.name, self.pid = name, pid
         self.outside = Place(name, "outside")
-        self._lifeline, self._outside_pid = lifeline, outside
+        self._lifeline, self._outside = lifeline, outside
         self._pidfd = os.pidfd_open(pid)
         self._groups = cgroups.of(pid)
 
@@ -350,7 +350,7 @@ class Lab(Place):
         os.chdir("/")
         seccomp.empty_kernel_log()
         if outside:
-            handle = os.open(f"/proc/{self._outside_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(f"/proc/1/fd/{self._outside}", os.O_RDONLY | os.O_CLOEXEC)
             syscalls.setns(handle, CLONE_NEWNET)
             os.close(handle)
 
