@@ -12,8 +12,11 @@ import pytest
 
 from tests.meta.repository import ROOT
 
-FAILS = {"doctor runtime run --rm -p 8080:80 busybox true": 125}
-"""What is there to be read: docker's exit code for a port that is taken."""
+FAILS = {
+    "doctor runtime run --rm -p 8080:80 busybox true": 125,
+    """doctor runtime enter sh -c 'echo "{\\"icc\\": \\"no\\"}" > /etc/docker/daemon.json; service docker restart'""": 1,
+}
+"""What is there to be read: a port that is taken, a configuration that is refused."""
 
 
 def commands() -> list[str]:
@@ -32,6 +35,9 @@ def test_every_command_runs() -> None:
     try:
         for typed in commands():
             line = typed.replace("doctor runtime", f"doctor runtime --host {name}")
+            for made in re.findall(r"--name (\w+)", typed):  # an earlier section may have one of this name
+                again = ["sh", "-c", f"doctor runtime --host {name} rm -f {made}"]
+                subprocess.run(again, check=False, capture_output=True, env=os.environ | {"PATH": path})
             done = subprocess.run(
                 ["sh", "-c", line], check=False, capture_output=True, text=True, env=os.environ | {"PATH": path}
             )
