@@ -210,6 +210,22 @@ def _inside(container: Plugged) -> None:
         for gateway in container.gateways:
             batch.route("default", gateway=gateway)
         batch.commit()
+    for wire in container.wires:
+        if wire.endpoint.address:
+            _announce(wire.endpoint)
+
+
+def _announce(end: Endpoint) -> None:
+    """Tell the network whose an address is now (RFC 5227, 3): who spoke to its last owner would not find the new one.
+
+    The engine does so from 28.1 on (libnetwork/osl), since its hardware addresses are random.
+    """
+    mac, address = bytes.fromhex(end.mac.replace(":", "")), socket.inet_aton(end.address)
+    head = b"\xff" * 6 + mac + b"\x08\x06" + b"\x00\x01\x08\x00\x06\x04\x00\x01"
+    frame = head + mac + address + bytes(6) + address
+    with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((end.interface, 0))
+        sock.send(frame)
 
 
 def reroute(namespace: int, home: int, old: Iterable[str], new: Iterable[str]) -> None:

@@ -48,8 +48,14 @@ class Commands:
         if one.state in {"running", "paused"}:
             to.answer(304)
             return
-        self.engine.running.start(one)
+        self._by_hand(one)
         to.answer(204)
+
+    def _by_hand(self, one: Container) -> None:
+        """Start a container because somebody asked: its restarts are counted anew (moby ResetRestartManager). Fault."""
+        one = replace(one, restarts=0)
+        self.engine.world.containers[one.id] = one
+        self.engine.running.start(one)
 
     def stop(self, request: Request, to: Connection, name: str) -> None:
         """POST /containers/ID/stop."""
@@ -65,7 +71,7 @@ class Commands:
             held = self.engine.world.containers.get(one.id)
             try:
                 if held is not None:
-                    self.engine.running.start(held)
+                    self._by_hand(held)
                 to.answer(204)
             except Fault as fault:
                 to.fault(fault.status, fault.message)
