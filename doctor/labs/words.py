@@ -68,7 +68,12 @@ def _keep(state: State) -> None:
 
 def within(scenario: Scenario) -> dict[str, Callable[[list[str]], int]]:
     """Give the words of a scenario's shell: functions of their arguments to an exit code."""
-    words = {"hint": hint, "check": check, "solve": solve}
+    following = _next(scenario)  # now: in the lab the other files are not there
+    words = {
+        "hint": hint,
+        "check": partial(check, following=following),
+        "solve": partial(solve, following=following),
+    }
     return {name: partial(_said, scenario, function) for name, function in words.items()}
 
 
@@ -99,7 +104,7 @@ def hint(scenario: Scenario) -> int:
     return SOLVED
 
 
-def check(scenario: Scenario) -> int:
+def check(scenario: Scenario, following: str = "") -> int:
     """Say what is as it should be, and what is not yet; exit 0 when all is."""
     stage = Stage.of(scenario, Inside())
     state = _held()
@@ -116,7 +121,7 @@ def check(scenario: Scenario) -> int:
     if not all(ok for ok, _ in rows):
         return NOT_YET
     took = _duration(time.time() - state.begun)
-    sys.stdout.write(f"solved in {took} with {plural(state.hints, 'hint')}. {_next(scenario)}\n")
+    sys.stdout.write(f"solved in {took} with {plural(state.hints, 'hint')}. {following}".rstrip() + "\n")
     return SOLVED
 
 
@@ -131,7 +136,7 @@ def remains(report: Report, scenario: Scenario, noted: tuple[str, ...]) -> str:
     return "; ".join(f"{one.code} {one.title}" for one in left[:3])
 
 
-def solve(scenario: Scenario) -> int:
+def solve(scenario: Scenario, following: str = "") -> int:
     """Print the cause as `doctor check` does, do its cure, and check."""
     from doctor.reports.text import Style, render
 
@@ -142,10 +147,10 @@ def solve(scenario: Scenario) -> int:
     found = [one for one in report.findings if one.code == wanted]
     if not found:
         sys.stdout.write(f"{wanted} is not found: nothing to cure\n")
-        return check(scenario)
+        return check(scenario, following)
     sys.stdout.write("\n")
     heal(stage, found[0].remedy)
-    return check(scenario)
+    return check(scenario, following)
 
 
 def _columns(rows: list[tuple[bool, str]]) -> str:
