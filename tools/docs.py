@@ -169,8 +169,8 @@ printed heals, and nothing is left. `doctor lab replay NAME` does so in labs, in
 `tests/engine/test_scenarios.py` does so on live engines.
 
 A dialect is the generation of the engine whose rules and words the lab has. *Engines* are those that the fault can be put
-on; *who* may play it in a lab: anybody whose kernel allows user namespaces, or root; or nobody, as long as the runtime
-cannot do it, and then it is played on live engines alone.
+on; *who* may play it in a lab: root (the lab of a plain user cannot give containers a network yet); or nobody, as long
+as the runtime cannot do it, and then it is played on live engines alone.
 """
 
 
