@@ -185,13 +185,7 @@ def scenarios() -> str:
                 continue
             code = one.expect.root or one.expect.codes[0]
             engines = [] if one.live else [_PLAYED[name] for name in one.dialects if name in _PLAYED]
-            who = (
-                "nobody yet"
-                if one.lab
-                else "root"
-                if {"root", "cgroups", "iptables-legacy"} & {*one.needs}
-                else "anybody"
-            )
+            who = "nobody yet" if one.lab else "root"
             cells = (f"`{one.name}`", f"[{code}](checks/{code}.md)", ", ".join(one.dialects), ", ".join(engines), who)
             lines.append("| " + " | ".join(cells) + f" | {_escaped(one.title)} |")
         lines.append("")
