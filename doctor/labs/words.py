@@ -69,7 +69,7 @@ def _keep(state: State) -> None:
 def within(scenario: Scenario) -> dict[str, Callable[[list[str]], int]]:
     """Give the words of a scenario's shell: functions of their arguments to an exit code."""
     following = _next(scenario)  # now: in the lab the other files are not there
-    words = {
+    words: dict[str, Callable[[Scenario], int]] = {
         "hint": hint,
         "check": partial(check, following=following),
         "solve": partial(solve, following=following),
