@@ -132,6 +132,10 @@ def _default_pool(values: dict[str, Any], address: str) -> Pool | None:
     if not told:
         return Pool(part, "", "", aux)
     interface = ip_interface(told)
+    if interface.ip in {interface.network.network_address, interface.network.broadcast_address}:
+        # moby's IPAM gives neither away (libnetwork/ipams/defaultipam).
+        why = f"failed to allocate gateway ({interface.ip}): Address already in use"
+        raise NetworkError(f'Error creating default "bridge" network: {why}')
     return Pool(str(interface.network), part, str(interface.ip), aux)
 
 
