@@ -261,7 +261,8 @@ def data_root_read_only_or_failing(
     if mount is None:
         yield Unknown("file system", "mounts could not be read")
         return
-    if mount.read_only:
+    # Of a dockerd that is down DMN019 says what keeps it so.
+    if mount.read_only and daemon.pid:
         yield Finding(
             subject=backing.root,
             title=f"{backing.root} is on a file system that is mounted read-only",
@@ -271,9 +272,7 @@ def data_root_read_only_or_failing(
                 "see why first (dmesg); where it was remounted by hand, make it writable again",
                 (Command(("mount", "-o", "remount,rw", mount.point)),),
             ),
-            hits=(Effect("nothing can be pulled, built or started, and containers cannot write"),)
-            if daemon.pid
-            else (Effect("dockerd does not start"),),
+            hits=(Effect("nothing can be pulled, built or started, and containers cannot write"),),
         )
         return
     yield from _failing(mount.source, backing, log, clock)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.checks._own_rules import effects
 from doctor.checks.bridges import attached
-from doctor.checks.own_rules import effects
 from doctor.checks.published_ports import leading
 from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules

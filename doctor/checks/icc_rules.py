@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from doctor.checks.own_rules import (
+from doctor.checks._own_rules import (
     Evidence,
     OwnRule,
     cited,

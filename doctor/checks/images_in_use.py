@@ -56,7 +56,15 @@ def images_without_a_name(space: Space) -> Iterator[Yield]:
     )
 
 
-@check("IMG002", Severity.WARNING, says=("exec format error", "does not match the detected host platform"))
+@check(
+    "IMG002",
+    Severity.WARNING,
+    says=(
+        "exec format error",
+        "does not match the detected host platform",
+        "was found but its platform ... does not match the specified platform",
+    ),
+)
 def image_of_another_machine(images: Images, containers: Containers, binfmt: Binfmt | None) -> Iterator[Yield]:
     """A container's image is made for another processor, and nothing here runs such programs.
 

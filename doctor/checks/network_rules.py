@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doctor.checks.own_rules import (
+from doctor.checks._own_rules import (
     OwnRule,
     cases,
     ends_of,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from doctor.checks.own_rules import (
+from doctor.checks._own_rules import (
     BY_ADDRESS,
     MANY,
     Evidence,

@@ -21,7 +21,7 @@ def volume_without_data_or_user(volumes: Volumes) -> Iterator[Yield]:
     A volume of the local driver is a directory, volumes/NAME/_data. dockerd keeps its name in a
     database beside it, and goes on listing it when the directory is gone.
     ## What you see
-    "failed to mount local volume", or "no such file or directory" when a container with it starts.
+    "failed to mount local volume" when a container with it starts: no such file or directory.
     Unused anonymous volumes take room: each docker run of an image with VOLUME left one.
     ## By hand
     docker volume inspect NAME -f '{{.Mountpoint}}'

@@ -311,7 +311,7 @@ class Cutter:
             (lambda _: SPACE, ("store/space",)),
             (self._logs, ("store/logs",)),
             (self._signals, ("proc/signals",)),
-            (self._cgroup_mounts, ("host/mounts",)),
+            (self._mounts, ("host/mounts",)),
             (lambda _: "", ("host/kernel-log",)),
             (self._index, ("netns/index",)),
             (self._listeners, tuple(name for name in self.snapshot.records if re.match(r"netns/\w+/listeners", name))),
@@ -328,6 +328,7 @@ class Cutter:
             (self._json(dict.fromkeys(("Version", "ApiVersion", "MinAPIVersion", "KernelVersion"))), ("api/version",)),
             (self._json(_INFO), ("api/info",)),
             (self._json(_NETWORK), ("api/networks",)),
+            (self._json({"Volumes": None}), ("api/volumes",)),
             (self._json(_INSPECT), tuple(record.name for record in self.snapshot.under("api/inspect/"))),
             (self._json(_INSPECT), self._of_containers("config.v2.json")),
             (self._json(_INSPECT["HostConfig"]), self._of_containers("hostconfig.json")),
@@ -383,10 +384,11 @@ class Cutter:
         return "".join(sorted(lines))
 
     @staticmethod
-    def _cgroup_mounts(text: str) -> str:
-        """Keep the mounts of cgroups, with the numbers of a host of their own."""
+    def _mounts(text: str) -> str:
+        """Keep the mounts of cgroups, with the numbers of a host of their own; the root is on a disk."""
         kept = [line.split(" ", 4) for line in text.split("\n") if " - cgroup" in line]
-        return "".join(f"{30 + n} 29 0:{30 + n} / {rest[4]}\n" for n, rest in enumerate(kept))
+        groups = "".join(f"{30 + n} 29 0:{30 + n} / {rest[4]}\n" for n, rest in enumerate(kept))
+        return groups + "29 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 
     @staticmethod
     def _as_it_is(text: str) -> str:

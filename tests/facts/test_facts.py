@@ -16,6 +16,8 @@ import pytest
 
 from doctor.examine import Facts
 from doctor.facts.asked import Asked
+from doctor.facts.backing import Backing
+from doctor.facts.binfmt import Binfmt
 from doctor.facts.bootrules import BootRules
 from doctor.facts.bridge_filter import BridgeFilter
 from doctor.facts.certificates import Certificates
@@ -23,6 +25,7 @@ from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, DaemonJson, Options
+from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
@@ -42,6 +45,7 @@ from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.openfiles import OpenFiles
+from doctor.facts.other_roots import HiddenStores, OtherRoots
 from doctor.facts.paths import Paths
 from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
@@ -55,6 +59,7 @@ from doctor.facts.store import Images, LayerDb, Overlay, Owners
 from doctor.facts.subnets import Subnets
 from doctor.facts.sysctls import Sysctls
 from doctor.facts.unit import Units
+from doctor.facts.volumes import BindSources, Volumes
 from doctor.model import Citation
 from doctor.places import Places
 from doctor.registry import load
@@ -67,6 +72,9 @@ REGISTRY = load(plugins=False)
 
 FACTS: dict[str, type] = {
     "asked": Asked,
+    "backing": Backing,
+    "bindsources": BindSources,
+    "binfmt": Binfmt,
     "bootrules": BootRules,
     "bridgefilter": BridgeFilter,
     "chain_users": ChainUsers,
@@ -75,6 +83,7 @@ FACTS: dict[str, type] = {
     "cgroups": Cgroups,
     "clock": Clock,
     "config": ConfigFile,
+    "containerdstore": ContainerdStore,
     "containerfiles": ContainerFiles,
     "containers": Containers,
     "daemon": Daemon,
@@ -88,6 +97,7 @@ FACTS: dict[str, type] = {
     "impacts": Impacts,
     "layercontent": LayerContent,
     "layerdb": LayerDb,
+    "hiddenstores": HiddenStores,
     "hierarchies": Hierarchies,
     "info": EngineInfo,
     "inits": Inits,
@@ -105,6 +115,7 @@ FACTS: dict[str, type] = {
     "nextstart": NextStart,
     "openfiles": OpenFiles,
     "options": Options,
+    "otherroots": OtherRoots,
     "overlay": Overlay,
     "owners": Owners,
     "paths": Paths,
@@ -122,6 +133,7 @@ FACTS: dict[str, type] = {
     "subnets": Subnets,
     "sysctls": Sysctls,
     "units": Units,
+    "volumes": Volumes,
 }
 
 

@@ -79,9 +79,9 @@ def test_codes_and_names_are_unique() -> None:
 
 
 def test_every_module_is_listed() -> None:
-    """MODULES is sorted and complete: a check that nobody imports does not exist."""
+    """MODULES is sorted and complete: a check that nobody imports does not exist. `_x.py` is what some of them share."""
     assert list(checks.MODULES) == sorted(checks.MODULES)
-    there = {path.stem for path in Path(checks.__file__).parent.glob("*.py")} - {"__init__"}
+    there = {path.stem for path in Path(checks.__file__).parent.glob("[!_]*.py")}
     assert set(checks.MODULES) == there
 
 
