@@ -282,7 +282,7 @@ def test_model_and_kernel_agree(lan: Lan, seed: int, backend: str, version: int)
     kernel = lan.connect(tried, 0.4)
     after = counted(lan, f"{program}-{backend}")
     wrong = [flow for flow in tried if not alike(kernel[flow], model[flow])]
-    again = lan.connect(wrong, 3.5) if wrong else {}
+    again = lan.connect(wrong, 6.0) if wrong else {}  # a neighbour is asked three times, a second apart
     said = [
         f"{flow}: kernel {again[flow]}, model {model[flow].sees} ({model[flow].walk.decider.code})"
         for flow in wrong
