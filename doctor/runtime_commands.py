@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -133,9 +134,11 @@ def _the_host(name: str) -> Lab:
     up = Lab.names()
     if not up:
         raise UsageError("no host is up: doctor runtime up")
-    if len(up) > 1:
-        raise UsageError(f"which host? {', '.join(up)} are up: doctor runtime --host {up[0]} ...")
-    return Lab.attach(up[0])
+    # Broken hosts of `doctor lab` have names of their own: who names none means one that was brought up so.
+    meant = [one for one in up if re.fullmatch(r"lab\d+", one)] or up
+    if len(meant) > 1:
+        raise UsageError(f"which host? {', '.join(meant)} are up: doctor runtime --host {meant[0]} ...")
+    return Lab.attach(meant[0])
 
 
 def _down(name: str, arguments: list[str]) -> int:
