@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parent / "golden"
 
-EXPECTED_SKIPS: dict[str, str] = {}
+EXPECTED_SKIPS: dict[str, str] = {
+    f"tests/engine/test_stores.py::test_an_image_of_another_machine_is_told[{release}]": "imports for its own platform"
+    for release in ("20.10", "26.1")
+}
 """Tests that are skipped in CI, by the beginning of their id, and why nothing can be done about it."""
+
+SKIPPED = 7
+"""Exit code of a run with failures in which a test was skipped that should not have been."""
 
 # A zone that is neither UTC nor a whole number of hours off: a time that forgets its offset is seen. POSIX text, so that
 # no time zone database is needed.
@@ -116,8 +122,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(session.config, "workerinput"):
         return  # a worker of pytest-xdist knows of its own tests only: who started it counts
     skipped, wanted = _skips(session.config)
-    if wanted is not None and skipped != wanted and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if wanted is not None and skipped != wanted:
+        # Beside failures it is a code of its own: those may be tried again, this may not.
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED if exitstatus == pytest.ExitCode.OK else SKIPPED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -163,6 +163,7 @@ def carry_out(host: EngineHost, remedy: dict[str, Any]) -> None:
                 host.docker("load", "-i", "/root/lower.tar")
 
 
+@pytest.mark.sampled("damage", by="code")
 @pytest.mark.proves("LAY011", "LAY012", "LAY013", "LAY014", "LAY015", "LAY016")
 @pytest.mark.parametrize("damage", TABLE, ids=lambda one: one.name)
 def test_damage_is_named_and_healed(host: EngineHost, damage: Damage) -> None:
