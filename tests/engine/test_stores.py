@@ -262,7 +262,9 @@ def test_an_image_of_another_machine_is_told(engine: EngineHost) -> None:
         f"docker save {IMAGE} >/dev/null; tar -c /etc/hostname | docker import --platform linux/s390x - far:1",
         check=False,
     )
-    if "far:1" not in engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}"):
+    made = engine.run("docker", "inspect", "-f", "{{.Architecture}}", "far:1", check=False).stdout.strip()
+    if made != "s390x":
+        engine.run("docker", "rmi", "far:1", check=False)
         pytest.skip("this engine imports for its own platform alone")
     try:
         engine.docker("create", "--platform", "linux/s390x", "--name", "job", "far:1", "/bin/true", check=False)
