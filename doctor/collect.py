@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 PING_SECONDS = 2.0
 BRACKET_SECONDS = 0.25
 """How long reading waits for the first list of containers: a daemon that hangs creates none meanwhile."""
+BUSY_SECONDS = 3.0
+"""How long a daemon is waited for that did not answer the first ping, and worked meanwhile."""
+BUSY_TICKS = 10
+"""Ticks of processor time (100 a second) during a ping from which on a daemon works: an idle or hung one uses 0 or 1."""
 LAST_SECONDS = 1.0
 ASK_SECONDS = 2.0
 """How long a nameserver has to answer; a resolver waits five (resolv.conf(5)), and a recursive one has this at hand."""
@@ -326,7 +330,7 @@ class Collector:
     def _ask(self) -> None:
         """Ask whether the daemon is there, and then everything else; a daemon that did not answer is asked no more."""
         api = self.lanes["api"]
-        if not self._get("api/ping", "/_ping", PING_SECONDS):
+        if not self._is_there():
             self.listed.set()
             asked = (*sources.API, *sources.API_LATE, *(one for one in self.extra if one.kind == "api"))
             ping = self.kept.records["api/ping"]
@@ -348,6 +352,27 @@ class Collector:
         for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
             api.add(source.name, source.target, source.seconds, self._api(source))
         api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
+
+    def _is_there(self) -> bool:
+        """Ping the daemon. One that worked all the while is starved, not hung, and is asked once more, with patience."""
+        before = self._worked()
+        if self._get("api/ping", "/_ping", PING_SECONDS):
+            return True
+        if self.kept.records["api/ping"].status != "timeout" or self._worked() - before < BUSY_TICKS:
+            return False
+        job = current()
+        if job is not None:
+            job.begun, job.seconds = time.monotonic(), BUSY_SECONDS
+        return self._get("api/ping", "/_ping", BUSY_SECONDS)
+
+    def _worked(self) -> int:
+        """Give the processor time of dockerd so far, in ticks (proc_pid_stat(5)); 0 when it cannot be read."""
+        try:
+            stat = self.host.read(f"/proc/{self.places.pid}/stat", 4096)[0]
+            user, system = stat[stat.rindex(b")") :].split()[12:14]
+            return int(user) + int(system)
+        except (OSError, ValueError):
+            return 0
 
     def _api(self, source: Source) -> Callable[[], None]:
         def ask() -> None:

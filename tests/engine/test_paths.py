@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -61,7 +62,8 @@ class Case(NamedTuple):
     undo: str = ""
 
 
-_RULES = "iptables-restore </tmp/rules; ip6tables-restore </tmp/rules6"
+# A table that was empty is not in the file, and restoring it would leave what a case put there.
+_RULES = "iptables -t raw -F; iptables -t mangle -F; iptables-restore </tmp/rules; ip6tables-restore </tmp/rules6"
 _WEB, _API = "$(docker inspect -f '{{.State.Pid}}' web)", "$(docker inspect -f '{{.State.Pid}}' api)"
 _VETH = "ip -o link | sed -n 's/.*\\(veth[0-9a-f]*\\)@if.* master '{}'.*/\\1/p'"
 _SHOP = "br-$(docker network inspect -f '{{.Id}}' shop | cut -c1-12)"
@@ -94,7 +96,7 @@ CASES = (
     Case(
         "marked",
         "iptables -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 7; ip rule add fwmark 7 prohibit pref 50",
-        f"ip rule del pref 50; iptables -t mangle -F; {_RULES}",
+        f"ip rule del pref 50; {_RULES}",
     ),
     Case("forwarding-off", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
     Case(
@@ -305,12 +307,12 @@ def test_what_is_tried(host: EngineHost) -> None:
     """`--probe` connects for real, and says whether that is as predicted."""
     code, found, text = traced(host, "cron", "web:80", "--probe")
     assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (0, "connected", True)
-    assert "connected after 0.0 s, as predicted" in text
+    assert re.search(r"connected after 0\.\d s, as predicted", text), text
     code, found, _ = traced(host, "host", "web:81", "--probe")
     assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (1, "refused", True)
     code, found, text = traced(host, "web", "api:80", "--probe")
     assert (code, found["tried"]["sees"], found["tried"]["agrees"]) == (1, "timeout", True)
-    assert "no answer after 2.0 s, as predicted" in text
+    assert re.search(r"no answer after 2\.\d s, as predicted", text), text
     refused = host.doctor("trace", "outside", "host:8080", "--probe")
     assert refused.returncode == 2
     assert "cannot be tried from this host" in refused.stderr
