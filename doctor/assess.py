@@ -21,23 +21,9 @@ from doctor.places import Places
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from doctor.model import Ignore
     from doctor.registry import Check, Registry
     from doctor.snapshot import Snapshot
-
-
-class Ignore(Struct, frozen=True):
-    """A finding that the user accepts: its code, its subject (empty: any), why, and until when (epoch, 0: for ever)."""
-
-    code: str
-    subject: str
-    reason: str
-    until: float = 0.0
-
-    def covers(self, finding: Reported, at: float) -> bool:
-        """Whether it takes this finding out, at the time of the snapshot."""
-        if self.until and at >= self.until:
-            return False
-        return finding.code == self.code and self.subject in {"", finding.subject}
 
 
 def assess(

@@ -31,7 +31,7 @@ from doctor.reading import Reading
 from doctor.snapshot import Meta, Record, Snapshot, tree_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from doctor.host import Host
     from doctor.redact import Redactor
@@ -53,12 +53,12 @@ ASK_SECONDS = 2.0
 class Collector:
     """One run over one host."""
 
-    def __init__(self, host: Host, places: Places, extra: Iterable[Source], until: float) -> None:
-        """Prepare the lanes; nothing is read before `run`."""
+    def __init__(self, host: Host, places: Places, later: Callable[[], Iterable[Source]], until: float) -> None:
+        """Prepare the lanes; nothing is read before `run`. `later`: see `gather`."""
         self.host = host
         self.places = places
         self.until = until
-        self.extra = tuple(extra)
+        self.later = later
         self.kept = Keeper()
         self.files = Reading(host, places, self.kept, until)
         self.wake = threading.Condition()
@@ -80,7 +80,7 @@ class Collector:
 
     def run(self) -> None:
         """Fill `records`; returns when all is read or the deadline is near."""
-        table = (*sources.SOURCES, *self.extra)
+        table = sources.SOURCES
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
         store, survey = self.lanes["store"], self.lanes["survey"]
         store.add("store/listed", "the first list", 1.0, self._await_list)
@@ -113,14 +113,27 @@ class Collector:
         files.add("store/containerd", self.places.data_root + "/containerd", 2.0, self.files.containerd)
         files.add("store/other-roots", self.places.data_root, 1.0, self.files.other_roots)
         files.add("store/logs", self.places.data_root + "/containers", 1.0, self.files.logs)
-        first = tuple(self.lanes)
         for lane in (survey, api, files, commands, store):
             lane.start(self.wake)
-        self._wait(first, self.reading - self.sample)
+        first = tuple(self.lanes)
+        self._add(tuple(self.later()))
+        self._wait((*first, "later"), self.reading - self.sample)
         self._asked_for()
         self._look_again()
         self._account()
         self.host.end()
+
+    def _add(self, table: Sequence[Source]) -> None:
+        """Read these, too, in a lane of their own: none of them can hold up what doctor itself reads."""
+        lane = self.lanes["later"] = Lane("later", self._fault)
+        for source in table:
+            if source.kind == "command":
+                lane.add(source.name, source.target, source.seconds, self._command(source))
+            elif source.kind == "api":
+                lane.add(source.name, source.target, source.seconds + PING_SECONDS, self._api_later(source))
+            else:
+                lane.add(source.name, self.files.target(source), source.seconds, self.files.read(source))
+        lane.start(self.wake)
 
     def _look_again(self) -> None:
         """Look once more at what tells what came and went; dockerd makes its list while /proc is read."""
@@ -332,7 +345,7 @@ class Collector:
         api = self.lanes["api"]
         if not self._is_there():
             self.listed.set()
-            asked = (*sources.API, *sources.API_LATE, *(one for one in self.extra if one.kind == "api"))
+            asked = (*sources.API, *sources.API_LATE)
             ping = self.kept.records["api/ping"]
             for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
                 self.kept.put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
@@ -349,7 +362,7 @@ class Collector:
             api.add("engine/version", sources.VERSION.target, 2.0, self._version_else)
         api.add("api/inspect/", "/containers/ID/json", 5.0, self._inspect)
         api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
-        for source in (*sources.API_LATE, *(one for one in self.extra if one.kind == "api")):
+        for source in sources.API_LATE:
             api.add(source.name, source.target, source.seconds, self._api(source))
         api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
 
@@ -377,6 +390,18 @@ class Collector:
     def _api(self, source: Source) -> Callable[[], None]:
         def ask() -> None:
             self._get(source.name, source.target, source.seconds, source.scrub)
+
+        return ask
+
+    def _api_later(self, source: Source) -> Callable[[], None]:
+        def ask() -> None:
+            self.listed.wait(PING_SECONDS)
+            ping = self.kept.records.get("api/ping")
+            if ping is not None and ping.status == "ok":
+                self._get(source.name, source.target, source.seconds, source.scrub)
+            else:
+                status, why = (ping.status, ping.why) if ping else ("not-run", "the daemon has not answered yet")
+                self.kept.put(Record(source.name, "api", source.target, status, why=why))
 
         return ask
 
@@ -453,7 +478,7 @@ def collect(
     host: Host,
     *,
     deadline: float = 10.0,
-    extra: Iterable[Source] = (),
+    later: Callable[[], Iterable[Source]] = tuple,
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
@@ -464,24 +489,28 @@ def collect(
     With `probe` the nameservers of the host and of its containers are asked one question each; else nothing is sent.
     With `sample` counters are read twice, so many seconds apart; those are not of the deadline's.
     """
-    return gather(host, deadline=deadline, extra=extra, places=places, progress=progress, probe=probe, sample=sample)[0]
+    return gather(host, deadline=deadline, later=later, places=places, progress=progress, probe=probe, sample=sample)[0]
 
 
 def gather(
     host: Host,
     *,
     deadline: float = 10.0,
-    extra: Iterable[Source] = (),
+    later: Callable[[], Iterable[Source]] = tuple,
     places: Places | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
     sample: float = 0.0,
 ) -> tuple[Snapshot, Redactor]:
-    """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it."""
+    """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it.
+
+    `later` is called on this thread while the first readings go on; what it gives is read as well. Importing the checks
+    there costs a run nothing but what the cores have left.
+    """
     began = time.monotonic()
     wall = time.time()
     found = places or find(host, here())
-    run = Collector(host, found, extra, began + deadline + sample)
+    run = Collector(host, found, later, began + deadline + sample)
     run.sample = sample
     run.progress = progress
     run.probe = probe

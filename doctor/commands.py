@@ -43,7 +43,9 @@ def check(
     severity = options.severity(fail_on)
     wanted = options.formats(style, list(output))
     ignores, expired = options.ignores(list(ignore))
-    registry, checks = options.selection(list(only), list(skip), ignores)
+    selected = (list(only), list(skip), ignores)
+    if any(selected):
+        options.selection(*selected)  # a word that names no check ends the run before anything is read
     for line in expired:
         sys.stderr.write(f"doctor: {line}\n")
     if example == "list":
@@ -54,7 +56,7 @@ def check(
     found = evidence.take(
         bundle,
         example,
-        registry,
+        options.registry,
         options.duration(deadline),
         probe=probe,
         sample=options.sample(sample),
@@ -62,6 +64,7 @@ def check(
     )
     from doctor.assess import assess
 
+    registry, checks = options.selection(*selected)
     report = assess(found.snapshot, registry, checks, ignores, began)
     from doctor.reports.text import Style
 
@@ -104,8 +107,7 @@ def collect(
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
     content = options.deep() if deep else None
-    registry = options.registry()
-    found = evidence.take("", "", registry, seconds, probe=probe, sample=options.sample(sample), deep=content)
+    found = evidence.take("", "", options.registry, seconds, probe=probe, sample=options.sample(sample), deep=content)
     return writing.bundle(found.snapshot, output, found.leaks)
 
 
@@ -125,8 +127,8 @@ def rules(
 
     if expected + missing + extra > 1:
         raise UsageError("rules: one of --expected, --missing and --extra")
+    snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline)).snapshot
     registry = options.registry()
-    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
     wanted: Wanted = "missing" if missing else "extra" if extra else "expected"
     lines, said, code = text(snapshot, registry, wanted, "ip6" if ipv6 else "ip")
     sys.stdout.write(lines)
@@ -153,8 +155,8 @@ def reach(
 
     if style not in {"text", "json"}:
         raise UsageError(f"reach: --format {style}: text or json")
+    snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline)).snapshot
     registry = options.registry()
-    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
     try:
         found, code = judge(snapshot, registry, source, target)
     except EvidenceMissing as missing:
@@ -182,8 +184,8 @@ def trace(
 
     if style not in {"text", "json"}:
         raise UsageError(f"trace: --format {style}: text or json")
+    snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline)).snapshot
     registry = options.registry()
-    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
     knock = None
     if probe:
         if bundle or example:
@@ -215,8 +217,8 @@ def why(
 
     if style not in {"text", "json"}:
         raise UsageError(f"why: --format {style}: text or json")
+    found = evidence.take(bundle, example, options.registry, options.duration(deadline))
     registry = options.registry()
-    found = evidence.take(bundle, example, registry, options.duration(deadline))
     answer, code = ask(found.snapshot, registry, subject, began)
     shown = Style(options.width(), options.colour(colour), verbose=verbose, source=found.source)
     sys.stdout.write(as_json(answer) if style == "json" else as_text(answer, shown))
@@ -268,8 +270,8 @@ def _layer_facts(bundle: str, style: str, deadline: str, example: str) -> tuple[
 
     if style not in {"text", "json"}:
         raise UsageError(f"layers: --format {style}: text or json")
+    snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline)).snapshot
     registry = options.registry()
-    snapshot = evidence.take(bundle, example, registry, options.duration(deadline)).snapshot
     facts = Facts(registry, snapshot)
     try:
         overlay: Overlay = facts.get(Overlay)
@@ -311,16 +313,17 @@ def layers_verify(
     files = [one for one in what if layering.is_file(one)]
     names = tuple(one for one in what if one not in files)
     wanted = options.deep(names, jobs, budget, seed, resume, gently=not full_speed)
-    registry = options.registry()
     value, report = None, None
     if names or not files:
         read = wanted if deep and not (bundle or example) else None
-        snapshot = evidence.take(bundle, example, registry, options.duration(deadline), deep=read).snapshot
-        value, report, facts = layering.judged(snapshot, registry, names, deep=deep, began=began)
+        snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline), deep=read).snapshot
+        value, report, facts = layering.judged(snapshot, options.registry(), names, deep=deep, began=began)
         if source:
             value = layering.from_archive(value, facts, source)
     if files or value is None:
-        value = layering.with_archives(value, layering.archives(files, wanted), registry, deep=deep, began=began)
+        value = layering.with_archives(
+            value, layering.archives(files, wanted), options.registry(), deep=deep, began=began
+        )
     shown = LayerStyle(options.width(), options.colour(colour), verbose, tuple(what))
     sys.stdout.write(as_json(value) if style == "json" else verification(value, shown))
     return layering.code(value, report)

@@ -36,7 +36,7 @@ class Evidence(NamedTuple):
 def take(
     bundle: str,
     example: str,
-    loaded: Registry,
+    loaded: Callable[[], Registry],
     seconds: float,
     *,
     probe: bool = False,
@@ -44,6 +44,8 @@ def take(
     deep: Deep | None = None,
 ) -> Evidence:
     """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
+
+    `loaded` gives the registry; on a live host it is first called while that is being read.
 
     With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With `deep` the
     content of layers is read as well, which has no deadline.
@@ -81,7 +83,7 @@ def take(
     snapshot, redactor = gather(
         host,
         deadline=budget,
-        extra=loaded.sources,
+        later=lambda: loaded().sources,
         places=places,
         progress=_progress(),
         probe=probe,
@@ -91,7 +93,7 @@ def take(
         from doctor.deep import read as read_layers
         from doctor.examine import Facts
 
-        snapshot = read_layers(snapshot, Facts(loaded, snapshot), deep, redactor)
+        snapshot = read_layers(snapshot, Facts(loaded(), snapshot), deep, redactor)
     return Evidence(snapshot, "", redactor)
 
 

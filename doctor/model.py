@@ -223,6 +223,21 @@ class Reported(Struct, frozen=True):
     """The reason an `--ignore` gave; an ignored finding is listed, and counts for nothing."""
 
 
+class Ignore(Struct, frozen=True):
+    """A finding that the user accepts: its code, its subject (empty: any), why, and until when (epoch, 0: for ever)."""
+
+    code: str
+    subject: str
+    reason: str
+    until: float = 0.0
+
+    def covers(self, finding: Reported, at: float) -> bool:
+        """Whether it takes this finding out, at the time of the snapshot."""
+        if self.until and at >= self.until:
+            return False
+        return finding.code == self.code and self.subject in {"", finding.subject}
+
+
 class Diagnosis(Struct, frozen=True):
     """A cause. `root` and `consequences` are ids of findings; `cure_after` are codes whose cures come first."""
 

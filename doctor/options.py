@@ -6,13 +6,13 @@ import os
 import re
 import sys
 from calendar import timegm
+from functools import cache
 from pathlib import Path
 from time import strftime, strptime, time
 from typing import TYPE_CHECKING
 
-from doctor.assess import Ignore
 from doctor.exits import UsageError
-from doctor.model import Severity
+from doctor.model import Ignore, Severity
 from doctor.registry import AREAS, Check, Registry, load
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ SUFFIXES = {".txt": "text", ".text": "text", ".log": "text", ".json": "json", ".
 FORMATS = ("text", "short", "json", "html")
 
 
+@cache
 def registry() -> Registry:
-    """Load checks, facts and plugins."""
+    """Load checks, facts and plugins, once."""
     return load()
 
 

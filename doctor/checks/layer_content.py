@@ -173,10 +173,10 @@ def record_of_layer_damaged(
         found.append(
             _finding(checked, damages, impacts, title, by_hand="docker save IMAGE >/dev/null", remedy=anew(impact))
         )
+    used = {chain for image in impacts.images.all for chain in image.chains}
     for chain, size in layers.records.items():
-        used = any(chain in image.chains for image in impacts.images.all)
         whole = layers.chains[chain].diff and layers.chains[chain].cache_id  # else LAY007 says so
-        if chain in seen or size > 0 or not whole or not (used or impacts.owners.static):
+        if chain in seen or size > 0 or not whole or not (chain in used or impacts.owners.static):
             continue
         found.append(_no_record(chain, size, layers, impacts))
     if not layers.chains:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
@@ -82,6 +83,7 @@ class Packet(Struct):
         return spell(number, self.version)
 
 
+@lru_cache(maxsize=1 << 14)
 def number(address: str) -> int:
     """Give an address as a number; raises ValueError for what is none."""
     return int(ip_address(address))
