@@ -110,6 +110,7 @@ class Collector:
         )
         files.add("store/containers/names", self.places.data_root + "/containers", 3.0, self.files.container_files)
         files.add("store/space", self.places.data_root, 1.0, self.files.space)
+        files.add("store/deleted-files", "/proc", 2.0, self.files.deleted_files)
         files.add("store/containerd", self.places.data_root + "/containerd", 2.0, self.files.containerd)
         files.add("store/other-roots", self.places.data_root, 1.0, self.files.other_roots)
         files.add("store/logs", self.places.data_root + "/containers", 1.0, self.files.logs)
@@ -141,6 +142,7 @@ class Collector:
         self.lanes |= {"last": last, "listed": listed}
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
         last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
+        last.add("engine/mounts-last", "mountinfo", 0.5, self.files.mounts_last)
         if self._answers():
             listed.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
         for lane in (listed, last):

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from doctor.linux import cgroups, spawn, syscalls, trees
+from doctor.linux import cgroups, deleted, spawn, syscalls, trees
 from doctor.linux.frames import MODULES
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class Host(Protocol):
 
         `size` and `free` are bytes, `free_root` those that root may still use, `inodes` and `inodes_free` are numbers.
         """
+
+    def deleted_files(self, root: str, mounts: str, until: float) -> tuple[str, bool]:
+        """Give the lines of a tree record for deleted files on a file system, see `linux.deleted`. Raises OSError."""
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """Give the lines of a tree record for `names` below a directory, and whether it was cut at `limit` characters.
@@ -174,6 +177,10 @@ class LocalHost:
             "inodes": about.f_files,
             "inodes_free": about.f_ffree,
         }
+
+    def deleted_files(self, root: str, mounts: str, until: float) -> tuple[str, bool]:
+        """See `Host.deleted_files`."""
+        return deleted.deleted_files(root, mounts, until)
 
     def tree(self, root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
         """See `Host.tree`."""

@@ -36,6 +36,8 @@ _REMAPPED = re.compile(r"\d+\.\d+")
 _IMAGES = ("image/overlay2/repositories.json?",)
 CONTAINERD = ("/var/lib/containerd",)
 """Where a containerd of its own keeps everything, unless told otherwise."""
+ENOUGH, _LOOK = 4, 1.0
+"""Where a quarter is free nobody looks for deleted files; the seconds that it may take where less is."""
 MANY = 400
 """Entries of a directory from which on a process of its own reads it: starting one costs 15 ms."""
 
@@ -227,6 +229,24 @@ class Reading:
         text = "".join(f"{name} {number}\n" for name, number in room.items())
         self.kept.keep("store/space", "file", root, text.encode(), "none")
 
+    def deleted_files(self) -> None:
+        """Look for deleted files that are still open, where room is short: it takes a look at every open file."""
+        root, name, start = self.places.data_root, "store/deleted-files", time.perf_counter()
+        try:
+            room = self.host.space(root)
+            if room["free"] * ENOUGH >= room["size"]:
+                self.kept.missing(name, "tree", "/proc", "absent", "there is room", since(start))
+                return
+            mounts = self.host.read(f"/proc/{self.places.pid or 'self'}/mountinfo", 8 << 20)[0]
+            text, whole = self.host.deleted_files(root, mounts.decode("utf-8", "replace"), time.monotonic() + _LOOK)
+        except OSError as error:
+            self.kept.failed(name, "tree", "/proc", error, since(start))
+            return
+        data = text.encode("utf-8", "surrogateescape")
+        status: Status = "ok" if whole else "truncated"
+        why = "" if whole else "not every process was looked at"
+        self.kept.keep(name, "tree", "/proc", data, "tree", status=status, why=why, ms=since(start))
+
     def logs(self) -> None:
         """Ask how large the json log of each container is; where one is gone, what dockerd still holds open of it."""
         folder = f"{self.places.data_root}/containers"
@@ -301,6 +321,20 @@ class Reading:
             return
         data = text.encode("utf-8", "surrogateescape")
         self.kept.keep("store/other-roots", "tree", base, data, "none", ms=since(start))
+
+    def mounts_last(self) -> None:
+        """List once more where containers' layers are mounted: docker cp and docker export do that for a moment."""
+        first = [self.kept.records.get(name) for name in ("engine/mounts", "host/mounts")]
+        if not any(record is not None and b" - overlay " in record.data for record in first):
+            return
+        path, start = f"/proc/{self.places.pid or 'self'}/mountinfo", time.perf_counter()
+        try:
+            text = self.host.read(path, 8 << 20)[0].decode("utf-8", "replace")
+        except OSError as error:
+            self.kept.failed("engine/mounts-last", "tree", path, error, since(start))
+            return
+        points = "".join(f"{line.split(' ', 5)[4]}\n" for line in text.split("\n") if " - overlay " in line)
+        self.kept.keep("engine/mounts-last", "tree", path, points.encode(), "tree", ms=since(start))
 
     def open_files(self) -> None:
         """Count what dockerd holds open: at its limit it can take no connection, and start nothing."""

@@ -48,7 +48,7 @@ class Mounts(Struct, frozen=True):
         return found
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Take back the octal escapes of blanks."""
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, char)
@@ -69,6 +69,6 @@ def mounts(snapshot: Snapshot) -> Mounts:
             continue
         cited = Citation(record.name, number, line.split(" ", 4)[4], f"{record.target}:{number}")
         own, of_type = tuple(words[5].split(",")), tuple(rest[-1].split(","))
-        source = _plain(rest[1]) if len(rest) > 2 else ""  # noqa: PLR2004 - type, source, options
-        found.append(Mount(_plain(words[4]), rest[0], own, of_type, cited, source))
+        source = plain(rest[1]) if len(rest) > 2 else ""  # noqa: PLR2004 - type, source, options
+        found.append(Mount(plain(words[4]), rest[0], own, of_type, cited, source))
     return Mounts(tuple(found))

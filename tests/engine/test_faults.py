@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -160,9 +161,11 @@ def set_up(found: dict[str, Any]) -> set[str]:
 
 def lives(host: EngineHost) -> dict[str, int]:
     """Give the pid of each running container: another pid after a cure means that it was stopped."""
-    held = host.containers()
-    running = host.running()
-    return {one["Name"].lstrip("/"): one["State"]["Pid"] for one in held if one["Name"].lstrip("/") in running}
+    found = {}
+    for name in host.running():
+        with contextlib.suppress(LookupError):  # it has ended meanwhile
+            found[name] = host.container_pid(name)
+    return found
 
 
 def start(host: EngineHost, names: list[str]) -> None:

@@ -29,6 +29,7 @@ from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.deleted_files import DeletedFiles
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.ends import Ends
 from doctor.facts.engine_rules import EngineRules
@@ -46,6 +47,7 @@ from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.openfiles import OpenFiles
 from doctor.facts.other_roots import HiddenStores, OtherRoots
+from doctor.facts.overlay_mounts import OverlayMounts
 from doctor.facts.paths import Paths
 from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
@@ -88,6 +90,7 @@ FACTS: dict[str, type] = {
     "containers": Containers,
     "daemon": Daemon,
     "daemonjson": DaemonJson,
+    "deletedfiles": DeletedFiles,
     "dockergroup": DockerGroup,
     "innerrules": InnerRules,
     "engine_rules": EngineRules,
@@ -117,6 +120,7 @@ FACTS: dict[str, type] = {
     "options": Options,
     "otherroots": OtherRoots,
     "overlay": Overlay,
+    "overlaymounts": OverlayMounts,
     "owners": Owners,
     "paths": Paths,
     "pidfile": PidFile,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.engine.faults.store import ROOT, make_other, mount_of, own_disk
 from tests.engine.faults.table import Fault
+from tests.enginehost import IMAGE
 
 if TYPE_CHECKING:
     from tests.enginehost import EngineHost
@@ -24,6 +26,32 @@ name = hashlib.sha256(text).hexdigest()
 names["Repositories"]["shop/history"] = {"shop/history:1": "sha256:" + name}
 (root / "repositories.json").write_text(json.dumps(names))
 """
+DEEP = "shop/deep:1"
+_LAYERS = f"""
+import hashlib, io, json, subprocess, tarfile
+def one(name, data):
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        about = tarfile.TarInfo(name)
+        about.size = len(data)
+        tar.addfile(about, io.BytesIO(data))
+    return held.getvalue()
+with tarfile.open("/root/base.tar") as tar:
+    (listed,) = json.load(tar.extractfile("manifest.json"))
+    config = json.load(tar.extractfile(listed["Config"]))
+    layers = [tar.extractfile(name).read() for name in listed["Layers"]]
+layers += [one(f"made/{{number}}", b"%d" % number) for number in range(124 - len(layers))]
+config["rootfs"]["diff_ids"] = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]
+config.pop("history", None)
+files = {{"config.json": json.dumps(config).encode()}} | {{f"{{number}}.tar": layer for number, layer in enumerate(layers)}}
+names = [f"{{number}}.tar" for number in range(len(layers))]
+files["manifest.json"] = json.dumps([{{"Config": "config.json", "RepoTags": ["{DEEP}"], "Layers": names}}]).encode()
+with tarfile.open("/root/deep.tar", "w") as tar:
+    for name, data in files.items():
+        about = tarfile.TarInfo(name)
+        about.size = len(data)
+        tar.addfile(about, io.BytesIO(data))
+"""
 
 
 def _half_removed(host: EngineHost) -> None:
@@ -40,7 +68,75 @@ def _history(host: EngineHost) -> None:
         host.docker("start", name)
 
 
+def _nearly_full(host: EngineHost) -> None:
+    """Load an image of 124 layers: one more goes."""
+    host.docker("save", "-o", "/root/base.tar", IMAGE)
+    host.run("python3", "-c", _LAYERS)
+    host.docker("load", "-i", "/root/deep.tar")
+
+
+def _commit(host: EngineHost, name: str) -> int:
+    host.docker("run", "--name", "made", DEEP, "touch", "/one")
+    done = host.run("docker", "commit", "made", name, check=False)
+    host.docker("rm", "made")
+    return done.returncode
+
+
+def _commits(host: EngineHost) -> object:
+    """Whether something can be committed on top of the image."""
+    code = _commit(host, "shop/upon:1")
+    host.run("docker", "rmi", "shop/upon:1", check=False)
+    return code
+
+
+def _flatten(host: EngineHost) -> None:
+    host.docker("create", "--name", "made", DEEP, "true")
+    host.docker("rmi", "-f", DEEP)
+    host.sh(f"docker export made | docker import --change 'CMD [\"idle\"]' - {DEEP}")
+    host.docker("rm", "made")
+
+
+def _mounted(host: EngineHost, name: str, place: str) -> None:
+    """Mount a container's layer by hand, as people do who want to look into it."""
+    layer = mount_of(host, name)[1]
+    options = f"lowerdir=$(cat {layer}/lower),upperdir={layer}/diff,workdir={layer}/work"
+    host.sh(f"cd {ROOT}/overlay2; mkdir -p {place}; mount -t overlay overlay -o {options} {place}")
+
+
+def _overlays(host: EngineHost, name: str) -> object:
+    """How many overlays write into a container's layer."""
+    return host.sh(f"grep -c upperdir=[^,]*{mount_of(host, name)[1]}/diff /proc/self/mountinfo || true")
+
+
+def _hold_deleted(host: EngineHost) -> None:
+    """A container has deleted a file of three gigabytes, and has it open: blocks are taken for it and not written."""
+    host.docker("run", "-d", "--name", "hog", IMAGE, "sh", "-c", "exec 3<>/large; rm /large; exec idle")
+    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "hog")
+    host.sh(
+        f"until readlink /proc/{pid}/fd/3 | grep -q deleted; do sleep 0.1; done; fallocate -l 3100M /proc/{pid}/fd/3"
+    )
+
+
 FAULTS = (
+    Fault("LAY005", "full", lambda h: _commit(h, DEEP), _commits, level="warning", setup=_nearly_full, heal=_flatten),
+    Fault("LAY026", "twice", lambda h: _mounted(h, "cron", "/mnt/look"), lambda h: _overlays(h, "cron")),
+    Fault(
+        "LAY026",
+        "ended",
+        lambda h: _mounted(h, "batch", f"{ROOT}/overlay2/{mount_of(h, 'batch')[1]}/merged"),
+        lambda h: _overlays(h, "batch"),
+        level="warning",
+        setup=make_other,
+    ),
+    Fault(
+        "STO010",
+        "held",
+        _hold_deleted,
+        lambda h: h.sh(f"df --output=avail -BG {ROOT} | tail -1"),
+        ("STO005",),
+        level="warning",
+        setup=own_disk,
+    ),
     Fault("LAY017", "left", _half_removed, lambda h: h.sh(f"ls {LAYERDB} | grep -c removing || true"), level="info"),
     Fault(
         "LAY022",

@@ -37,7 +37,7 @@ def _layer(host: EngineHost, image: str = IMAGE) -> str:
     return _chains(host)[_chain(host, image)]
 
 
-def _mount(host: EngineHost, name: str) -> tuple[str, str]:
+def mount_of(host: EngineHost, name: str) -> tuple[str, str]:
     """Give the directory of a container's mount, and the id of its layer."""
     folder = f"{LAYERDB}/mounts/" + host.docker("inspect", "-f", "{{.Id}}", name)
     return folder, host.read(f"{folder}/mount-id")
@@ -49,7 +49,7 @@ def _link_of_image(host: EngineHost) -> tuple[str, str]:
     return layer, host.read(f"{OVERLAY}/{layer}/link").strip()
 
 
-def _other(host: EngineHost) -> None:
+def make_other(host: EngineHost) -> None:
     """Make an image of two layers, a container of it that has ended, and keep an archive of the image."""
     host.docker("run", "--name", "made", IMAGE, "sh", "-c", "echo 1 >/version")
     host.docker("commit", "made", OTHER)
@@ -125,7 +125,7 @@ def _file(host: EngineHost, name: str, text: str | None, image: str = OTHER) -> 
 
 def _batch(host: EngineHost, what: str) -> None:
     """Run a command in the directory of the container's layer."""
-    host.sh(f"cd {OVERLAY}/{_mount(host, 'batch')[1]}; {what}")
+    host.sh(f"cd {OVERLAY}/{mount_of(host, 'batch')[1]}; {what}")
 
 
 def _record(host: EngineHost, what: str) -> None:
@@ -136,7 +136,7 @@ def _record(host: EngineHost, what: str) -> None:
 
 def _mounted(host: EngineHost, what: str) -> None:
     """Run a command in the record of the container's mount, and let dockerd read it."""
-    host.sh(f"cd {_mount(host, 'batch')[0]}; {what}")
+    host.sh(f"cd {mount_of(host, 'batch')[0]}; {what}")
     _restart(host)
 
 
@@ -169,7 +169,7 @@ def _left_over(host: EngineHost) -> None:
     )
 
 
-def _own_disk(host: EngineHost) -> None:
+def own_disk(host: EngineHost) -> None:
     """Give Docker's data a file system of its own, with few inodes; it is a sparse file."""
     running = host.running()
     host.stop_dockerd()
@@ -212,84 +212,86 @@ def _two_drivers(host: EngineHost) -> None:
 
 FAULTS = (
     Fault("LAY001", "empty", lambda h: _file(h, "link", "", IMAGE), starts),
-    Fault("LAY001", "gone", lambda h: _file(h, "link", None), other_starts, setup=_other),
+    Fault("LAY001", "gone", lambda h: _file(h, "link", None), other_starts, setup=make_other),
     Fault(
         "LAY001",
         "with-its-short-link",
         lambda h: h.sh(f"cd {OVERLAY}; rm l/$(cat {_layer(h, OTHER)}/link); : >{_layer(h, OTHER)}/link"),
         lambda h: (other_starts(h), batch_starts(h)),
-        setup=_other,
+        setup=make_other,
     ),
     Fault("LAY002", "gone", _short_link_gone, starts),
     Fault("LAY002", "elsewhere", _short_link_elsewhere, starts),
     Fault("LAY002", "all", lambda h: h.sh(f"rm -r {OVERLAY}/l"), starts),
-    Fault("LAY003", "gone", lambda h: _file(h, "lower", None), other_starts, setup=_other),
-    Fault("LAY003", "empty", lambda h: _batch(h, ": >lower"), batch_starts, setup=_other),
-    Fault("LAY003", "colon", lambda h: _batch(h, "printf : >>lower"), batch_starts, setup=_other),
+    Fault("LAY003", "gone", lambda h: _file(h, "lower", None), other_starts, setup=make_other),
+    Fault("LAY003", "empty", lambda h: _batch(h, ": >lower"), batch_starts, setup=make_other),
+    Fault("LAY003", "colon", lambda h: _batch(h, "printf : >>lower"), batch_starts, setup=make_other),
     Fault(
         "LAY004",
         "one-is-missing",
         lambda h: _batch(h, "cut -d: -f1,3 lower >new; printf %s $(cat new) >lower; rm new"),
         batch_starts,
-        setup=_other,
+        setup=make_other,
     ),
-    Fault("LAY007", "diff", lambda h: _record(h, "rm diff"), other_starts, setup=_other),
-    Fault("LAY007", "cache-id", lambda h: _record(h, ": >cache-id"), other_starts, setup=_other),
-    Fault("LAY007", "size", lambda h: _record(h, ": >size"), other_starts, setup=_other),
+    Fault("LAY007", "diff", lambda h: _record(h, "rm diff"), other_starts, setup=make_other),
+    Fault("LAY007", "cache-id", lambda h: _record(h, ": >cache-id"), other_starts, setup=make_other),
+    Fault("LAY007", "size", lambda h: _record(h, ": >size"), other_starts, setup=make_other),
     Fault(
         "LAY008",
         "removed",
         lambda h: h.sh(f"rm -r {OVERLAY}/{_layer(h, OTHER)}"),
         lambda h: (other_starts(h), batch_starts(h)),
-        setup=_other,
+        setup=make_other,
         heal=_made_anew,
     ),
-    Fault("LAY009", "parent-gone", lambda h: _record(h, "rm parent"), size_after_a_restart, setup=_other),
+    Fault("LAY009", "parent-gone", lambda h: _record(h, "rm parent"), size_after_a_restart, setup=make_other),
     Fault(
         "LAY010",
         "unknown",
         lambda h: _record(h, f"printf sha256:{'0' * 64} >parent"),
         other_starts,
-        setup=_other,
+        setup=make_other,
     ),
-    Fault("LAY019", "name", _other_link, other_starts, setup=_other),
-    Fault("LAY019", "cache-id", lambda h: _record(h, f"printf %s {_layer(h)} >cache-id"), other_starts, setup=_other),
-    Fault("LAY020", "empty", lambda h: _configuration(h, "truncate -s 0"), other_starts, setup=_other, heal=_load),
-    Fault("LAY020", "cut", lambda h: _configuration(h, "truncate -s 99"), other_starts, setup=_other, heal=_load),
+    Fault("LAY019", "name", _other_link, other_starts, setup=make_other),
+    Fault(
+        "LAY019", "cache-id", lambda h: _record(h, f"printf %s {_layer(h)} >cache-id"), other_starts, setup=make_other
+    ),
+    Fault("LAY020", "empty", lambda h: _configuration(h, "truncate -s 0"), other_starts, setup=make_other, heal=_load),
+    Fault("LAY020", "cut", lambda h: _configuration(h, "truncate -s 99"), other_starts, setup=make_other, heal=_load),
     Fault(
         "LAY021",
         "removed",
         lambda h: _record(h, "rm -r ../$(basename $PWD)"),
         lambda h: (other_starts(h), batch_starts(h)),
-        setup=_other,
+        setup=make_other,
         heal=_load_and_restart,
     ),
-    Fault("LAY023", "image-gone", lambda h: _configuration(h, "rm"), other_starts, setup=_other, heal=_load),
+    Fault("LAY023", "image-gone", lambda h: _configuration(h, "rm"), other_starts, setup=make_other, heal=_load),
     Fault("LAY023", "empty", lambda h: h.sh(f": >{NAMES}"), lambda h: h.read(NAMES), level="warning"),
     Fault("LAY023", "down", _names_gone_and_down, lambda h: (h.answers(), starts(h)), ("DMN016", "DMN032")),
-    Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=_other, also=("LAY018",)),
+    Fault("LAY024", "mount-id", lambda h: _mounted(h, ": >mount-id"), batch_starts, setup=make_other, also=("LAY018",)),
     Fault(
         "LAY024",
         "parent",
         lambda h: _mounted(h, "printf sha256: >parent"),
         batch_starts,
-        setup=_other,
+        setup=make_other,
         also=("LAY018",),
     ),
     Fault(
         "LAY024",
         "directory-gone",
-        lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}"),
+        lambda h: h.sh(f"rm -r {OVERLAY}/{mount_of(h, 'batch')[1]}"),
         batch_starts,
-        setup=_other,
+        setup=make_other,
         also=("LAY018",),
     ),
     Fault(
         "LAY024",
         "init-gone",
-        lambda h: h.sh(f"rm -r {OVERLAY}/{_mount(h, 'batch')[1]}-init"),
+        lambda h: h.sh(f"rm -r {OVERLAY}/{mount_of(h, 'batch')[1]}-init"),
         batch_starts,
-        setup=_other,
+        setup=make_other,
         also=("LAY018",),
     ),
     Fault(
@@ -297,21 +299,21 @@ FAULTS = (
         "twice",
         lambda h: _batch(h, "printf :%s $(cut -d: -f2 lower) >>lower"),
         batch_starts,
-        setup=_other,
+        setup=make_other,
     ),
-    Fault("LAY006", "of-a-container", lambda h: _batch(h, "rm -r diff"), batch_starts, setup=_other),
-    Fault("LAY006", "work", lambda h: _batch(h, "rm -r work"), batch_starts, setup=_other),
+    Fault("LAY006", "of-a-container", lambda h: _batch(h, "rm -r diff"), batch_starts, setup=make_other),
+    Fault("LAY006", "work", lambda h: _batch(h, "rm -r work"), batch_starts, setup=make_other),
     Fault(
         "LAY006",
         "of-an-image",
         lambda h: h.sh(f"rm -r {OVERLAY}/{_layer(h, OTHER)}/diff"),
         lambda h: (other_starts(h), batch_starts(h)),
-        setup=_other,
+        setup=make_other,
         heal=_made_anew,
     ),
     Fault("LAY018", "left-over", _left_over, lambda h: h.sh(f"ls {OVERLAY} | wc -l"), level="info"),
     Fault("STO001", "vfs", _other_driver, lambda h: h.docker("info", "-f", "{{.Driver}}"), level="info"),
-    Fault("STO005", "full", _no_bytes, writes, setup=_own_disk, heal=_make_room),
-    Fault("STO006", "none", _no_inodes, starts, setup=_own_disk, heal=_make_room),
+    Fault("STO005", "full", _no_bytes, writes, setup=own_disk, heal=_make_room),
+    Fault("STO006", "none", _no_inodes, starts, setup=own_disk, heal=_make_room),
     Fault("STO011", "down", _two_drivers, answers, ("DMN016", "DMN032")),
 )
