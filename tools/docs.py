@@ -18,6 +18,7 @@ from doctor.amounts import sized
 from doctor.asking import MANY
 from doctor.labs import catalogue
 from doctor.labs.faults import KINDS
+from doctor.labs.replaying import ROOT_ALONE
 from doctor.registry import AREAS, Check, load, sections
 from doctor.reports import reach, why
 from doctor.reports.json import schema
@@ -169,8 +170,8 @@ printed heals, and nothing is left. `doctor lab replay NAME` does so in labs, in
 `tests/engine/test_scenarios.py` does so on live engines.
 
 A dialect is the generation of the engine whose rules and words the lab has. *Engines* are those that the fault can be put
-on; *who* may play it in a lab: root (the lab of a plain user cannot give containers a network yet); or nobody, as long
-as the runtime cannot do it, and then it is played on live engines alone.
+on; *who* may play it in a lab: anybody whom the kernel lets have namespaces, or root alone; or nobody, as long as the
+runtime cannot do it, and then it is played on live engines alone.
 """
 
 
@@ -185,7 +186,7 @@ def scenarios() -> str:
                 continue
             code = one.expect.root or one.expect.codes[0]
             engines = [] if one.live else [_PLAYED[name] for name in one.dialects if name in _PLAYED]
-            who = "nobody yet" if one.lab else "root"
+            who = "nobody yet" if one.lab else "root" if ROOT_ALONE & {*one.needs} else "anybody"
             cells = (f"`{one.name}`", f"[{code}](checks/{code}.md)", ", ".join(one.dialects), ", ".join(engines), who)
             lines.append("| " + " | ".join(cells) + f" | {_escaped(one.title)} |")
         lines.append("")

@@ -43,11 +43,11 @@ def lacking(scenario: Scenario) -> str:
     """Say what this machine, or this user, lacks of what a scenario needs; empty for nothing."""
     if scenario.lab:
         return f"a live engine: {scenario.lab}"
-    if os.geteuid():
-        # Before its program runs, a process of a container may be looked into only by who has rights over the whole machine:
-        # the daemon of a plain user cannot take its network namespace (ptrace(2), user_namespaces(7)).
-        return "root: the daemon of a plain user's lab cannot give containers a network yet"
     return next((why for need in scenario.needs if (why := _lacks(need))), "")
+
+
+ROOT_ALONE = frozenset({"root", "iptables-legacy", "cgroups"})
+"""What only a lab of root can have (docs/runtime.md, the table)."""
 
 
 def _lacks(need: Need) -> str:

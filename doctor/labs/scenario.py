@@ -116,6 +116,8 @@ class Expect(Struct, frozen=True, forbid_unknown_fields=True):
     also: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     level: Literal["error", "warning", "info"] = "error"
+    unproved: Literal["", "warning"] = ""
+    """The level where rules are judged by a dialect that no live engine was compared with (29); empty: the same."""
     options: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     """Causes of their own, of what making the fault needs."""

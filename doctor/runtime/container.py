@@ -116,6 +116,12 @@ class Container(Program):
         """Follow a process that is about to be a container, in its control groups; `create` makes one."""
         super().__init__(pid)
         self.id, self.config, self._groups = name, config, groups
+        self.network = -1
+        """Once it is created, a descriptor of its network namespace, which it handed over itself; -1 where it has no new one.
+
+        Before its program runs, /proc/PID/ns of a process that may not be looked into is closed to all without rights over
+        the whole machine (ptrace(2)), its own maker in a user namespace among them.
+        """
         self._sync: socket.socket | None = sync
         self._started = False
         self._is_created = False
@@ -161,7 +167,8 @@ class Container(Program):
                 for handle, kind in joined:
                     if kind not in {CLONE_NEWPID, CLONE_NEWUSER}:
                         syscalls.setns(handle, kind)
-                _be_first(config, root, overlay, theirs, stdio or (0, 1, 2), init=init)
+                network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC) if kinds & CLONE_NEWNET else -1
+                _be_first(config, root, overlay, theirs, stdio or (0, 1, 2), network, init=init)
 
             early = [(handle, kind) for handle, kind in joined if kind in {CLONE_NEWPID, CLONE_NEWUSER}]
             kept = [theirs.fileno(), *(handle for handle, _ in joined), *(stdio or ())]
@@ -198,6 +205,8 @@ class Container(Program):
         if not message.get("created"):
             self._fail(message)
         self._is_created = True
+        if message.get("network"):
+            self.network = handles.pop(0)
         if handles:
             self.console = handles[0]
         return self.pid
@@ -250,6 +259,13 @@ class Container(Program):
             self._sync = None
         cgroups.remove(self._groups)
         self.close()
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        super().close()
+        if self.network >= 0:
+            os.close(self.network)
+            self.network = -1
 
 
 def join(pidfd: int, process: Process, stdio: Stdio | None = None, groups: Iterable[str] = ()) -> Program:
@@ -346,9 +362,9 @@ def _run(function: Callable[[], None], kept: Iterable[int], *, hidden: bool) -> 
 
 
 def _be_first(
-    config: Config, root: str, overlay: Overlay | None, sync: socket.socket, stdio: Stdio, *, init: bool
+    config: Config, root: str, overlay: Overlay | None, sync: socket.socket, stdio: Stdio, network: int, *, init: bool
 ) -> None:
-    """Be the first process of a container, up to its program."""
+    """Be the first process of a container, up to its program; `network` is its namespace where that is new, or -1."""
     code, said = _ENGINE, ""
     try:
         os.setsid()
@@ -357,9 +373,9 @@ def _be_first(
             syscalls.sethostname(config.hostname)
         if config.domainname:
             syscalls.setdomainname(config.domainname)
-        handles = _wire(config.process, stdio, is_first=True)
+        handles = [*([network] if network >= 0 else ()), *_wire(config.process, stdio, is_first=True)]
         path = launch.find(config.process)
-        control.send(sync, {"created": True}, handles)
+        control.send(sync, {"created": True, "network": network >= 0}, handles)
         for handle in handles:
             os.close(handle)
         message, _ = control.receive(sync, _SHORT)

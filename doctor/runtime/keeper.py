@@ -260,7 +260,8 @@ class Keeper:
         if container is None:
             raise self._error or ContainerError("no container")
         if verb == "created":
-            self._tell(client, {"pid": container.created()})
+            pid = container.created()
+            self._tell(client, {"pid": pid}, (container.network,) if container.network >= 0 else ())
         elif verb == "start":
             container.start()
             self._tell(client, {"started": True})

@@ -130,7 +130,7 @@ class _Connection:
         self._ends = (client, behind)
         self._waiting: list[bytes] = [b"", b""]
         self._done = [False, False]
-        self._connected = False
+        self._closed = False
         loop.register(behind, _WRITE, self._arrived)
 
     def _arrived(self, _: int) -> None:
@@ -143,6 +143,8 @@ class _Connection:
             self._loop.register(end, _READ, lambda events, index=index: self._work(index, events))
 
     def _work(self, index: int, events: int) -> None:
+        if self._closed:  # the other end was reset in the same round
+            return
         try:
             if events & _WRITE:
                 self._send(index)
@@ -182,6 +184,7 @@ class _Connection:
             self._waiting[index] = data[self._ends[index].send(data) :]
 
     def _close(self, *, registered: bool) -> None:
+        self._closed = True
         for end in self._ends:
             if registered:
                 with suppress(KeyError):

@@ -3,7 +3,8 @@
 As containerd's shim does, it is found by its command line, writes down how the container ended, and answers on a socket
 (`SOCK_SEQPACKET`, messages as in `control`):
 
-    {"do": "created"} -> {"pid": 7}                {"do": "start"} -> {"started": true}
+    {"do": "created"} -> {"pid": 7}, with its network namespace where that is new
+    {"do": "start"}   -> {"started": true}
     {"do": "state"}   -> {"shim": 6, "pid": 7, "state": "running", "exit": null}
     {"do": "wait"}    -> {"exit": 0, "at": "2026-11-30T09:26:25.1Z"}   when it has ended
     {"do": "exec", "process": {...}} with 0, 1, 2  -> {"pid": 9}, with a terminal's master; later {"exit": 0}
@@ -78,6 +79,8 @@ class Shim:
         control.send(self._waiting, {"do": "wait"})
         self._exit: tuple[int, str] | None = None
         self._created = 0
+        self.network = -1
+        """Once it is created, a descriptor of its network namespace; -1 where it has no new one."""
 
     def fileno(self) -> int:
         """Give a descriptor that is readable when the container has ended, or the shim has."""
@@ -93,7 +96,12 @@ class Shim:
     def created(self) -> int:
         """Wait until the container stands before its program; gives its pid. Raises ContainerError: 125, 126, 127."""
         if not self._created:
-            self._created = int(self._ask({"do": "created"}, "pid")["pid"])
+            self._send({"do": "created"})
+            answer, handles = control.receive(self._asking)
+            if "pid" not in answer:
+                raise _error(answer)
+            self._created = int(answer["pid"])
+            self.network = handles[0] if handles else -1
         return self._created
 
     def start(self) -> None:
@@ -154,11 +162,17 @@ class Shim:
         """Let go of the connections; shim and container go on."""
         self._asking.close()
         self._waiting.close()
+        if self.network >= 0:
+            os.close(self.network)
+            self.network = -1
 
     def _ask(self, question: dict[str, Any], key: str) -> dict[str, Any]:
-        with suppress(BrokenPipeError):
-            control.send(self._asking, question)
+        self._send(question)
         return _expect(self._asking, key)
+
+    def _send(self, question: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # the answer, or that there is none, says it
+            control.send(self._asking, question)
 
 
 def _expect(sock: socket.socket, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import msgspec
 import pytest
@@ -198,6 +199,27 @@ def test_the_columns_are_what_they_are_called() -> None:
     codes = {"plain": 3, "subuid": 4}
     for column, code in (("user with subuid", 4), ("plain user", 3)):
         assert become(column, lambda: codes[userns.available().privilege]) == code
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("column", COLUMNS)
+def test_what_may_not_be_looked_into_gives_its_network_away(column: str) -> None:
+    """Whose Python is his own has containers among others' processes too: /proc/PID/ns is shut there, but to root."""
+
+    def tried() -> int:
+        access = os.access
+        with (
+            mock.patch("os.access", lambda path, mode: path == "/proc/self/exe" or access(path, mode)),
+            bring_up(f"seen{os.getpid()}", "28", {}, detach=False) as lab,
+        ):
+            for words in ("-d --name web busybox sleep 100", "--rm --pid host busybox ip addr show eth0"):
+                ran = lab.run(("docker", "run", *words.split()))
+                os.write(2, ran.stderr)
+                if ran.returncode:
+                    return ran.returncode
+            return lab.run(("docker", "run", "--rm", "--pid", "container:web", "busybox", "true")).returncode
+
+    assert become(column, tried) == 0
 
 
 @pytest.mark.root

@@ -198,19 +198,21 @@ class Running:
         if not mode.startswith("container:"):
             sandbox_id = os.urandom(32).hex()
             name = "default" if mode == "host" else sandbox_id[:12]
-            sandbox = self._keep_namespace(name, pid)
+            handle = self.shims[identity].network
+            own = f"/proc/self/fd/{handle}" if handle >= 0 else "/proc/self/ns/net"
+            sandbox = self._keep_namespace(name, own)
         engine.world.containers[identity] = replace(
             one, pid=pid, shim=self.shims[identity].pid, sandbox=sandbox, sandbox_id=sandbox_id
         )
 
-    def _keep_namespace(self, name: str, pid: int) -> str:
+    def _keep_namespace(self, name: str, namespace: str) -> str:
         """Bind a network namespace to a file, as libnetwork does, so that readers find it. Raises Fault."""
         path = f"{self.engine.run}/netns/{name}"
         try:
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120 - a text
             if not Path(path).exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o444))
-                mounting.bind(f"/proc/{pid}/ns/net", path)
+                mounting.bind(namespace, path)
         except OSError as error:
             raise broken(f"failed to keep network namespace {path}: {(error.strerror or '').lower()}") from error
         return path
