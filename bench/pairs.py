@@ -66,7 +66,7 @@ def measured(containers: int, networks: int, rules: int = 0) -> None:
     goals = goals_of(host)
     began = time.process_time()
     pairs = Pairs(host.site)
-    pairs.expect(host.spaces)
+    pairs.expect(host.spaces, goals)
     reached = sum(
         (mask & ~(1 << int(goal.where) - int(host.spaces[0]))).bit_count()
         for goal in goals

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from doctor.model import Citation
-from doctor.packets.conditions import Address, Any, Device
+from doctor.packets.conditions import Any, Device
 from doctor.packets.ends import (
     CLIENT,
     Row,
@@ -27,8 +27,9 @@ from doctor.packets.ends import (
     matches,
     row_of,
 )
-from doctor.packets.packet import Version, number
-from doctor.packets.program import Map
+from doctor.packets.legs import number_of, tells, version_of
+from doctor.packets.packet import spell
+from doctor.packets.program import Map, Nat
 from doctor.packets.site import HOST, addresses
 from doctor.packets.stack import OUTSIDE, TCP, UDP
 from doctor.packets.walk import CLIENT_PORT
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from doctor.facts.routes import Rule as Rule_
     from doctor.packets.conditions import Condition
     from doctor.packets.ends import Party
+    from doctor.packets.legs import Own, Owners
+    from doctor.packets.packet import Version
     from doctor.packets.pairs import Goal
-    from doctor.packets.program import Action, Program, Rule
+    from doctor.packets.program import Action, Program
     from doctor.packets.site import Site, Space
 
 _VERSIONS: tuple[Version, ...] = (4, 6)
-
-_LOOPS = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
 
 
 class Class(Struct, frozen=True, eq=False):
@@ -59,16 +60,15 @@ class Class(Struct, frozen=True, eq=False):
 End = tuple[int, int]
 """An address and a port, as numbers."""
 
-Own = tuple[str, int]
-"""Stands for an address of a namespace's own: `own`, and its number."""
-
 
 class Classes:
     """Puts namespaces and goals into classes."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, owners: Owners) -> None:
         """Read a site."""
         self.site = site
+        self.owners = owners
+        self.own = owners.own
         self.by_address: dict[int, list[Row]] = {}
         self.by_goal: dict[int | End, list[Row]] = {}
         self.by_port: dict[int, list[Row]] = {}
@@ -79,16 +79,8 @@ class Classes:
         self.names: set[str] = set()
         self.wild: list[str] = []
         self.shapes: dict[str, Hashable] = {}
-        self.owners: dict[tuple[int, int], list[str]] = {}
-        self.own: dict[str, dict[int, Own]] = {}
         self.numbers: dict[Hashable, int] = {}
         self.bounds: dict[int, list[int]] = {4: [], 6: []}
-        self.fixed: set[int] = set()
-        for key, links in site.links.items():
-            held = [(version, one) for version in (4, 6) for link in links.values() for one in _held(link, version)]
-            for version, one in held:
-                self.owners.setdefault((version, one), []).append(key)
-            self.own[key] = {one: ("own", at) for at, (_, one) in enumerate(held)}
         self.read()
 
     # What is read of the site
@@ -100,14 +92,9 @@ class Classes:
         bounds: dict[int, set[int]] = {4: set(), 6: set()}
         for key in self.site.spaces:
             space = self.site.spaces[key]
-            if key != HOST and _tells(space.program):
+            if key != HOST and tells(space.program):
                 self.rules(key, space.program, cuts)
             self.routes(key, space, bounds)
-            self.fixed |= {
-                value
-                for one in space.neighbours
-                if one.state in {"PERMANENT", "NOARP"} and (value := _number(one.address)) is not None
-            }
         self.bounds = {version: sorted(held) for version, held in bounds.items()}
         self.cuts = sorted(cuts[0]), sorted(cuts[1])
         self.wild = [name for name in self.names if name.endswith("*")]
@@ -190,7 +177,7 @@ class Classes:
     def goal(self, goal: Goal) -> Class:
         """Put a goal into its class."""
         own = goal.where in {HOST, OUTSIDE} or goal.where not in self.site.spaces
-        listens = self.listening(goal)
+        listens = listening(self.site, goal)
         first: End = (goal.dst, goal.dport)
         last = goal.behind or first
         values = [
@@ -224,38 +211,22 @@ class Classes:
         cut = self.cut((first[0], last[0]), (first[1], last[1]))
         return self.numbered((shape, what, at, ports_alike, listens, host, about, cut, goal.dport if own else 0), cited)
 
-    def listening(self, goal: Goal) -> Hashable:
-        """Say whether somebody listens at a goal."""
-        place = self.site.spaces.get(goal.where)
-        if place is None or goal.protocol not in {TCP, UDP}:
-            return ()
-        return self.listens(place, goal.behind or (goal.dst, goal.dport), goal)
-
-    def listens(self, space: Space, end: End, goal: Goal) -> Hashable:
-        """Say whether somebody listens."""
-        from doctor.packets.packet import spell
-
-        name = "tcp" if goal.protocol == TCP else "udp"
-        found = space.listener(name, spell(end[0], goal.version), end[1])
-        other = any((one.protocol, one.port) == (name, end[1]) for one in space.listeners)
-        return found is not None, other
-
     def proxied(self, goal: Goal) -> Hashable:
         """Say whether a docker-proxy holds the port of the host, and whether it leads where it should."""
         name = "tcp" if goal.protocol == TCP else "udp"
         proxies = tuple(
             (
                 one.host_ip,
-                (_number(one.container_ip), one.container) == goal.behind or (one.container_ip, one.container),
+                (number_of(one.container_ip), one.container) == goal.behind or (one.container_ip, one.container),
             )
             for one in self.site.proxies.get((name, goal.dport), ())
         )
-        return self.listens(self.site.host, (goal.dst, goal.dport), goal), proxies
+        return listens(self.site.host, (goal.dst, goal.dport), goal), proxies
 
-    def address(self, value: int, version: int) -> Hashable:
+    def address(self, value: int, version: Version) -> Hashable:
         """Say what routes and neighbours make of an address; one that is not one container's alone is like no other."""
         link_local = version == 6 and value >> 118 == 0xFE80 >> 6  # noqa: PLR2004 - fe80::/10
-        if (len(self.owners.get((version, value), ())) != 1 and not link_local) or value in self.fixed:
+        if (not self.owners.only(value, version) and not link_local) or value in self.owners.fixed:
             return ("only", value)
         return bisect_right(self.bounds[version], value)
 
@@ -274,7 +245,8 @@ class Classes:
                 if any(answers):
                     form = (row.chain, row.run, form_of(row, names, ports), answers)
                     held = self.numbers.setdefault(form, len(self.numbers)), row.rule.cited
-                self.forms[key] = held
+                if not any(isinstance(step, Nat) for step in row.rule.steps):  # it may lead to the end itself
+                    self.forms[key] = held
             if held:
                 found.append(held)
         return tuple(number for number, _ in found), tuple(cited for _, cited in found)
@@ -309,25 +281,15 @@ class Classes:
         """Describe a namespace with its own addresses left out."""
         space = self.site.spaces[key]
         own = self.own[key]
-        links = [self.link(key, link) for link in space.links.values() if link.name != "lo"]
         lo = space.links.get("lo")
-        alone = (
-            space.missing
-            or None in links
-            or _tells(space.program)
-            or any(one.state in {"PERMANENT", "NOARP"} and one.mac for one in space.neighbours)
-            or (lo is not None and any(one.partition("/")[0] not in {"127.0.0.1", "::1"} for one in lo.addresses))
-        )
-        routes = list(_routes(space))
-        # Where nobody is known to have an address of the way out, the neighbour that is remembered decides.
-        hops = {route.gateway for *_, route in routes if route.gateway}
-        if alone or (space.neighbours and any(self.strange(hop) for hop in hops)):
+        if self.owners.special(key):
             return key
+        links = [self.link(key, link) for link in space.links.values() if link.name != "lo"]
         return (
             tuple(links),
             lo is not None and lo.up,
-            tuple(self.address(one, _version(one)) for one in own),
-            tuple((*where, own.get(network, network), _route(route, own)) for *where, network, route in routes),
+            tuple(self.address(one, version_of(one)) for one in own),
+            tuple((*where, own.get(network, network), _route(route, own)) for *where, network, route in _routes(space)),
             tuple(_rule(rule) for rules in space.routing.rules.values() for rule in rules),
             tuple(
                 sorted(
@@ -338,26 +300,36 @@ class Classes:
             ),
         )
 
-    def strange(self, hop: str) -> bool:
-        """Whether no namespace is known to have the address of a next hop."""
-        value = _number(hop)
-        return value is None or self.site.owner(value, _version(value)) is None
-
-    def link(self, key: str, link: Link) -> Hashable | None:
-        """Describe a link: what the port of the bridge on its other end is like; None for what is not exchanged."""
+    def link(self, key: str, link: Link) -> Hashable:
+        """Describe a link: what the port of the bridge on its other end is like."""
         peer = self.site.peers.get((key, link.name))
-        held = tuple(self.own[key].get(one) for version in _VERSIONS for one in addresses(link, version))
         if peer is None:
-            return None if link.up or held else (link.kind,)
+            return (link.kind,)
+        held = tuple(self.own[key].get(one) for version in _VERSIONS for one in addresses(link, version))
         end = self.site.links[peer[0]][peer[1]]
-        if not end.master or end.addresses or peer[0] != HOST:
-            return None
         names = tuple(sorted(name for name in self.wild if _named(end.name, name)))
         names += (end.name,) if end.name in self.names else ()
         return (
             (link.name, link.kind, link.up, held, tuple(one.partition("/")[2] for one in link.addresses)),
             (end.master, end.up, end.port_state, end.hairpin, end.isolated, names),
         )
+
+
+def listening(site: Site, goal: Goal) -> Hashable:
+    """Say whether somebody listens at a goal."""
+    place = site.spaces.get(goal.where)
+    if place is None or goal.protocol not in {TCP, UDP}:
+        return ()
+    return listens(place, goal.behind or (goal.dst, goal.dport), goal)
+
+
+def listens(space: Space, end: End, goal: Goal) -> Hashable:
+    """Say whether somebody listens at an address and port, and whether somebody does at another address."""
+    name = "tcp" if goal.protocol == TCP else "udp"
+    taking = [one for one in space.listeners if one.port == end[1] and one.protocol == name]
+    if not taking:
+        return False, False
+    return space.listener(name, spell(end[0], goal.version), end[1]) is not None, True
 
 
 def _routes(space: Space) -> Iterator[tuple[int, str, int, int, Route]]:
@@ -370,7 +342,7 @@ def _routes(space: Space) -> Iterator[tuple[int, str, int, int, Route]]:
 
 
 def _route(route: Route, own: dict[int, Own]) -> Hashable:
-    source = _number(route.source)
+    source = number_of(route.source)
     return (
         own.get(source, route.source) if source is not None else "",
         *(route.dev, route.gateway, route.type, route.metric, route.devs, route.dead),
@@ -388,27 +360,6 @@ def _named(device: str, name: str) -> bool:
     return device.startswith(name[:-1]) if name.endswith("*") else device == name
 
 
-def _version(value: int) -> Version:
-    """Tell the version by the number: link-local addresses and all others of IPv6 are greater than any of IPv4."""
-    return 4 if value >> 32 == 0 else 6
-
-
-def _tells(program: Program) -> bool:
-    """Whether the rules of a namespace decide about anything but its own loopback addresses (the embedded DNS)."""
-    if any(base.policy == "drop" for base in program.bases):
-        return True
-    return any(not _loops(rule) for chain in program.chains.values() for rule in chain.rules)
-
-
-def _loops(rule: Rule) -> bool:
-    return any(
-        isinstance(step, Address)
-        and not step.negated
-        and all(_LOOPS[step.version][0] <= first and last <= _LOOPS[step.version][1] for first, last in step.ranges)
-        for step in rule.steps
-    )
-
-
 def _devices(steps: Iterable[Condition | Action]) -> set[str]:
     found: set[str] = set()
     for step in steps:
@@ -419,22 +370,6 @@ def _devices(steps: Iterable[Condition | Action]) -> set[str]:
         elif isinstance(step, Map):
             found |= {name for held, _ in step.elements for name in _devices(held)}
     return found
-
-
-def _held(link: Link, version: int) -> Iterator[int]:
-    """Give every address of a link, the link-local ones too."""
-    for one in link.addresses:
-        if (":" in one) == (version == 6) and link.name != "lo":  # noqa: PLR2004 - IPv6
-            value = _number(one.partition("/")[0])
-            if value is not None:
-                yield value
-
-
-def _number(text: str) -> int | None:
-    try:
-        return number(text)
-    except ValueError:
-        return None
 
 
 @lru_cache(4096)

@@ -1,69 +1,50 @@
-"""Who reaches one goal, for all who may send to it at once: a walk is made once, and the others are led along it by masks.
+"""Who reaches many goals, for all who may send to them at once: a walk is made once, and all others are led along it.
 
 What a packet meets between two containers on its host is the same for all pairs that lie alike: one link each, a port of
 a bridge each, the way by their gateway or across one bridge. Only rules tell them apart. So the base chains that one walk
-met are run for all senders together (`masks`); who is dropped is judged, who passes goes on to the next, and when the
-walk was dropped before that, another one is made from there. What is not so plain (NAT, marks, rejects, two networks,
+met are run for all flows of a kind together (`masks`); who is dropped is judged, who passes goes on to the next, and when
+the walk was dropped before that, another one is made from there. What is not so plain (NAT, marks, rejects, two networks,
 what nobody knows) is left to a walk of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field
 
-from doctor.facts.routes import Packet as Asked
+from doctor.packets.alike import listening
 from doctor.packets.evaluate import Hit
-from doctor.packets.masks import Crowd, Masks, Sender, Senders
-from doctor.packets.packet import Packet, Tuple, Version, number, spell
+from doctor.packets.flows import Ends, Flows, Side, What, add, bits
+from doctor.packets.masks import Crowd, Masks
+from doctor.packets.packet import Packet, Tuple, Version
 from doctor.packets.program import Base
-from doctor.packets.site import HOST, addresses
+from doctor.packets.site import HOST
 from doctor.packets.stack import ICMP, ICMP6, TCP, Flow, Step, code_of
 from doctor.packets.walk import CLIENT_PORT, follow
 
 if TYPE_CHECKING:
-    from doctor.facts.links import Link
-    from doctor.packets.alike import Classes
-    from doctor.packets.pairs import Goal
-    from doctor.packets.site import Site, Space
+    from collections.abc import Hashable, Iterator, Sequence
 
-_BITS: dict[Version, int] = {4: 32, 6: 128}
+    from doctor.packets.legs import Leg, Legs
+    from doctor.packets.pairs import Goal
+    from doctor.packets.site import Site
 
 Relation = Literal["bridged", "routed"]
 
-
-class Leg(Struct, frozen=True):
-    """The one link of a namespace: its address, the bridge and port on its other end, and its network, first to last.
-
-    `alike` is all that a walk asks of it beside rules; names and addresses of its own are left out.
-    """
-
-    address: int
-    bridge: str
-    port: str
-    first: int
-    last: int
-    alike: Hashable
-
-    def near(self, address: int) -> bool:
-        """Whether an address lies in its own network."""
-        return self.first <= address <= self.last
+_DEVICES = ("iif", "oif", "physin", "physout")
 
 
 class Call(Struct, frozen=True):
-    """A base chain that a walk met, and the packet as it came there; `roles` are the fields that are the sender's own."""
+    """A base chain that a walk met, the packet as it came there, and whose its fields are."""
 
     base: Base
     packet: Packet
-    back: bool
-    roles: dict[str, int]
-    goals: dict[str, int]
+    roles: dict[str, tuple[Side, What]]
 
 
 class Line(Struct):
-    """The calls of a walk, in order. `code` is how it ended where nothing dropped it: empty for yes; None: not known yet.
+    """The calls of a walk, in order. `end` is how it ended where nothing dropped it: empty for yes; None: not known yet.
 
     `broken` says that those who came as far as this have to be walked for themselves.
     """
@@ -74,218 +55,144 @@ class Line(Struct):
 
 
 class Judged(Struct):
-    """Whom one goal is reached by: `dropped` by which rule, `ended` as lines end; `alone` are to be walked."""
+    """By whom one goal is reached: `dropped` by which rule, and `ended` as lines end; who is in neither is to be walked."""
 
     dropped: list[tuple[int, Hit]] = field(default_factory=list)
     ended: list[tuple[int, str]] = field(default_factory=list)
-    alone: int = 0
-
-
-_Side = tuple[Senders, dict["Hashable", int], dict[tuple[int, int], int]]
-"""Senders of one version: their bits, sets of those that lie alike, and of those in one network."""
 
 
 class Columns:
-    """Judges one goal after the other for a number of senders; `walks` counts what was walked for it."""
+    """Judges goals for senders, all of one version of IP at once; `walks` counts what was walked for it."""
 
-    def __init__(self, site: Site, classes: Classes, senders: list[str]) -> None:
-        """Take the namespaces that may send; those that are not plain are never judged here."""
+    def __init__(self, site: Site, legs: Legs, senders: Sequence[str], goals: Sequence[Goal]) -> None:
+        """Take the namespaces that may send, and what they may send to."""
         self.site = site
-        self.classes = classes
+        self.legs = legs
         self.keys = senders
         self.walks = 0
-        self.masks = Masks(site.host.program)
-        self.lines: dict[Hashable, Line] = {}
-        self.legs: dict[tuple[str, Version], Leg | None] = {}
-        self.bridges: dict[str, Hashable] = {}
-        self.settings = self.sorted_settings()
-        self.usable = self.is_usable()
-        self.sides: dict[Version, _Side] = {}
-
-    def is_usable(self) -> bool:
-        """Whether the host is one whose packets between containers are told apart by rules of IP alone."""
-        host = self.site.host
+        self.codes: dict[Hashable, tuple[str, str]] = {}
+        self.judged: dict[Goal, Judged] = {}
+        host = site.host
         below = any(base.chain.family in {"bridge", "netdev"} for base in host.program.bases)
-        return not (host.missing or below or host.routing.special)
+        # The host is one whose packets between containers are told apart by rules of IP alone.
+        usable = not (host.missing or below or host.routing.special)
+        versions: tuple[Version, ...] = (4, 6)
+        for version in versions if usable else ():
+            mine = [goal for goal in goals if goal.version == version and goal.behind is None]
+            plain = [(goal, leg) for goal in mine if (leg := legs.of(goal.where, version)) and leg.address == goal.dst]
+            if plain:
+                self.judged.update(_Table(self, version, plain).judge())
 
-    def sorted_settings(self) -> dict[str, list[tuple[str, str]]]:
-        """Give the settings of each device of the host."""
-        found: dict[str, list[tuple[str, str]]] = {}
-        for path, value in self.site.host.sysctls.items():
-            family, _, rest = path.partition("/conf/")
-            device, _, name = rest.rpartition("/")
-            if device:
-                found.setdefault(device, []).append((f"{family} {name}", value.value))
-        return {device: sorted(held) for device, held in found.items()}
+    def told(self, hit: Hit, goal: Goal) -> tuple[str, str]:
+        """Give the code of a drop, and its words."""
+        key = hit.chain.key, hit.cited
+        found = self.codes.get(key)
+        if found is None:
+            text = hit.cited.excerpt or hit.chain.name
+            step = Step(HOST, hit.chain.table, text)
+            found = self.codes[key] = code_of(hit, self.site.host, Flow("", goal.dst, goal.dport), step), text
+        return found
 
-    # How ends lie
 
-    def leg(self, key: str, version: Version) -> Leg | None:
-        """Describe a namespace with one link; None for what is not so plain."""
-        if (key, version) not in self.legs:
-            self.legs[key, version] = self.described(key, version)
-        return self.legs[key, version]
+class _Table:
+    """All flows of one version between plain ends."""
 
-    def described(self, key: str, version: Version) -> Leg | None:
-        """Describe a namespace with one link."""
-        space = self.site.spaces.get(key)
-        if space is None or key == HOST or space.routing.special or self.classes.shape(key) == key:
-            return None
-        links = [link for link in space.links.values() if link.name != "lo"]
-        held = addresses(links[0], version) if len(links) == 1 else []
-        peer = self.site.peers.get((key, links[0].name)) if len(held) == 1 else None
-        if peer is None or peer[0] != HOST:
-            return None
-        address = held[0]
-        port = self.site.host.links[peer[1]]
-        bridge = self.site.host.links.get(port.master)
-        network = _network(links[0], version)
-        if bridge is None or network is None or not self.owned(address, version, port.master):
-            return None
-        routes = self.routes(space, links[0].name, version, (address, *network), bridge)
-        if routes is None:
-            return None
-        alike = (
-            (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(space.links)),
-            (routes, self.bridge(bridge), version),
-        )
-        return Leg(address, bridge.name, port.name, *network, alike)
+    def __init__(self, columns: Columns, version: Version, goals: list[tuple[Goal, Leg]]) -> None:
+        """Number the ends."""
+        self.columns = columns
+        self.site = columns.site
+        self.goals = goals
+        self.judged = [Judged() for _ in goals]
+        self.senders = [columns.legs.of(key, version) for key in columns.keys]
+        self.sending, self.meant = Ends(), Ends()
+        self.networks: dict[int, dict[int, int]] = {}
+        self.nearby: dict[int, int] = {}
+        numbers = {key: at for at, key in enumerate(columns.keys)}
+        self.own = [1 << numbers[goal.where] if goal.where in numbers else 0 for goal, _ in goals]
+        for at, leg in enumerate(self.senders):
+            if leg is not None:
+                self.sending.put(at, address=leg.address, bridge=leg.bridge, port=leg.port)
+                size = leg.last - leg.first + 1
+                held = self.networks.setdefault(size, {})
+                held[leg.first // size] = held.get(leg.first // size, 0) | 1 << at
+        for at, (goal, leg) in enumerate(goals):
+            self.meant.put(at, address=leg.address, bridge=leg.bridge, port=leg.port, number=goal.dport)
+        mine: dict[int, int] = {}
+        for at, bit in enumerate(self.own):
+            mine[bit] = mine.get(bit, 0) | 1 << at
+        self.masks = Masks(self.site.host.program, self.sending, self.meant, mine)
 
-    def owned(self, address: int, version: Version, bridge: str) -> bool:
-        """Whether an address is one namespace's alone, and the host's way to it is by its bridge."""
-        host = self.site.host
-        alone = len(self.classes.owners.get((version, address), ())) == 1 and address not in self.classes.fixed
-        if not alone or host.holds(address, version):
-            return False
-        route = host.routing.find(Asked(spell(address, version))).route
-        return route is not None and (route.type, route.dev, route.gateway) == ("unicast", bridge, "")
+    def judge(self) -> Iterator[tuple[Goal, Judged]]:
+        """Judge all of them, one kind of flow after the other, and give what is known of each goal."""
+        alike: dict[Hashable, int] = {}
+        for at, leg in enumerate(self.senders):
+            if leg is not None:
+                alike[leg.alike] = alike.get(leg.alike, 0) | 1 << at
+        kinds: dict[Hashable, dict[tuple[str, int, int, int], int]] = {}
+        for at, (goal, leg) in enumerate(self.goals):
+            if goal.protocol in {TCP, ICMP, ICMP6}:
+                kind = (leg.alike, goal.protocol, not goal.dport, goal.dport == CLIENT_PORT, listening(self.site, goal))
+                where = leg.bridge, leg.first, leg.last, self.near(leg.address)
+                held = kinds.setdefault(kind, {})
+                held[where] = held.get(where, 0) | 1 << at
+        for mask in alike.values():
+            for held in kinds.values():
+                bridged: Flows = {}
+                routed: Flows = {}
+                for (bridge, first, last, near), goals in held.items():
+                    same = self.sending.by["bridge"].get(bridge, 0)
+                    into = self.sending.within("address", ((first, last),))
+                    for flows, whose in ((bridged, same & into & near), (routed, ~same & ~into & ~near)):
+                        if whose & mask:
+                            add(flows, whose & mask, goals)
+                self.along(bridged)
+                self.along(routed)
+        return ((goal, judged) for (goal, _), judged in zip(self.goals, self.judged, strict=True))
 
-    def bridge(self, bridge: Link) -> Hashable:
-        """Describe a bridge with its name and addresses left out."""
-        held = self.bridges.get(bridge.name)
-        if held is None:
-            settings = tuple(self.settings.get(bridge.name, ()))
-            held = self.bridges[bridge.name] = (bridge.up, bridge.kind, bridge.filters, settings)
-        return held
+    def near(self, address: int) -> int:
+        """Give the senders in whose network an address lies."""
+        found = self.nearby.get(address)
+        if found is None:
+            found = 0
+            for size, held in self.networks.items():
+                found |= held.get(address // size, 0)
+            self.nearby[address] = found
+        return found
 
-    def routes(
-        self, space: Space, link: str, version: Version, own: tuple[int, int, int], bridge: Link
-    ) -> Hashable | None:
-        """Describe the routes of a namespace: to its network, and by a gateway that is the bridge; None for any others."""
-        address, first, last = own
-        found: list[Hashable] = []
-        for name, table in space.routing.tables.get(version, {}).items():
-            for length, networks in table.items() if name != "local" else ():
-                for start, held in networks.items():
-                    whole = length == 0
-                    if not whole and (start, start + (1 << _BITS[version] - length) - 1) != (first, last):
-                        return None
-                    for route in held:
-                        gate = self.gateway(route.gateway, version, bridge) if route.gateway else ""
-                        if gate is None or route.dev != link or (whole and not gate) or (gate and not whole):
-                            return None
-                        source = number(route.source) == address if route.source else None
-                        found.append((name, whole, route.type, gate, source, route.metric, route.dead))
-        return tuple(found)
-
-    def gateway(self, text: str, version: Version, bridge: Link) -> str | None:
-        """Say that a gateway is an address of the host's on a bridge; None where it is not that alone."""
-        try:
-            value = number(text)
-        except ValueError:
-            return None
-        own = value in addresses(bridge, version) and self.classes.owners.get((version, value)) == [HOST]
-        return "its bridge" if own and self.site.host.holds(value, version) else None
-
-    def senders(self, version: Version) -> _Side:
-        """Number the senders of a version of IP, and give who lies alike, and who is in a network; only of plain ones."""
-        held = self.sides.get(version)
-        if held is None:
-            legs = [self.leg(key, version) for key in self.keys]
-            all_ = [Sender(leg.address, leg.bridge, leg.port) if leg else Sender(-1, "", "") for leg in legs]
-            groups: dict[Hashable, int] = {}
-            networks: dict[tuple[int, int], int] = {}
-            for at, leg in enumerate(legs):
-                if leg is not None:
-                    groups[leg.alike] = groups.get(leg.alike, 0) | 1 << at
-                    net = leg.first, leg.last
-                    networks[net] = networks.get(net, 0) | 1 << at
-            held = self.sides[version] = Senders(all_), groups, networks
-        return held
-
-    # Judging
-
-    def judge(self, goal: Goal, wanted: int, listens: Hashable) -> Judged:
-        """Judge a goal in a container for the senders that are wanted."""
-        leg = self.leg(goal.where, goal.version) if self.usable and goal.behind is None else None
-        if leg is None or goal.dst != leg.address or goal.protocol not in {TCP, ICMP, ICMP6}:
-            return Judged(alone=wanted)
-        senders, groups, networks = self.senders(goal.version)
-        judged = Judged(alone=wanted)
-        same = senders.by[1].get(leg.bridge, 0)
-        into = senders.within(((leg.first, leg.last),))
-        near = 0
-        for (first, last), mask in networks.items():
-            near |= mask if first <= leg.address <= last else 0
-        what = (leg.alike, goal.protocol, not goal.dport, goal.dport == CLIENT_PORT, listens)
-        for alike, group in groups.items():
-            sides: tuple[tuple[Relation, int], ...] = (
-                ("bridged", same & into & near),
-                ("routed", ~same & ~into & ~near),
-            )
-            for relation, mask in sides:
-                here = group & mask & wanted
-                if here:
-                    judged.alone &= ~here
-                    line = self.lines.setdefault((relation, alike, what), Line())
-                    self.along(line, goal, leg, (senders, here), judged)
-        return judged
-
-    def along(self, line: Line, goal: Goal, leg: Leg, crowd: tuple[Senders, int], judged: Judged) -> None:
-        """Lead senders along a line, and make it longer where it ends before they do."""
-        senders, rest = crowd
+    def along(self, rest: Flows) -> None:
+        """Lead flows along a line, and make it longer where it ends before they do."""
+        line = Line()
         at = 0
         while rest:
             if at < len(line.calls):
                 call = line.calls[at]
-                first = senders.all[(rest & -rest).bit_length() - 1]
-                outcome = self.masks.base(call.base, self.crowd(call, goal, leg, senders, first), rest)
-                judged.dropped += outcome.dropped
-                judged.alone |= outcome.alone
+                outcome = self.masks.base(call.base, Crowd(call.packet, call.roles, self.site.host), rest)
+                for senders, goals, hit in outcome.dropped:
+                    for one in bits(goals):
+                        self.judged[one].dropped.append((senders, hit))
                 rest = outcome.passed
                 at += 1
             elif line.end is not None and not line.broken:
-                judged.ended.append((rest, line.end))
+                for senders, goals in rest.items():
+                    for one in bits(goals):
+                        self.judged[one].ended.append((senders, line.end))
                 return
-            elif line.broken or not self.longer(line, goal, leg, senders, rest):
-                line.broken = True
-                judged.alone |= rest
+            elif line.broken or not self.longer(line, rest):
                 return
 
-    def crowd(self, call: Call, goal: Goal, leg: Leg, senders: Senders, first: Sender) -> Crowd:
-        """Give the packets of a call as they are for another goal; `first` stands for all senders."""
-        packet = structs.replace(call.packet)
-        if call.back:
-            packet.src, packet.sport, packet.dst = leg.address, goal.dport, first.address
-        else:
-            packet.dst, packet.dport, packet.src = leg.address, goal.dport, first.address
-        for name, role in call.goals.items():
-            setattr(packet, name, leg.bridge if role == 1 else leg.port)
-        for name, role in call.roles.items():
-            if role and name in {"iif", "oif", "physin", "physout"}:
-                setattr(packet, name, first[role])
-        if packet.original is not None:
-            packet.original = Tuple(first.address, packet.original.sport, leg.address, goal.dport)
-        return Crowd(packet, call.roles, senders, self.site.host)
-
-    def longer(self, line: Line, goal: Goal, leg: Leg, senders: Senders, rest: int) -> bool:
+    def longer(self, line: Line, rest: Flows) -> bool:
         """Walk for one of those who came to the end of a line; says whether that led on."""
-        bit = rest & -rest
-        at = bit.bit_length() - 1
-        sender = senders.all[at]
+        found = self.one(rest)
+        if found is None:
+            return False
+        at, of = found
+        (goal, leg), sender = self.goals[of], self.senders[at]
+        if sender is None:
+            return False
         met: list[tuple[Base, Packet]] = []
-        self.walks += 1
-        walk = follow(self.site, Flow(self.keys[at], goal.dst, goal.dport, goal.version, goal.protocol), met).walk
+        self.columns.walks += 1
+        flow = Flow(self.columns.keys[at], goal.dst, goal.dport, goal.version, goal.protocol)
+        walk = follow(self.site, flow, met).walk
         calls: list[Call] = []
         passed = True
         for base, packet in met:
@@ -293,14 +200,13 @@ class Columns:
             if call is None:  # it is another packet now
                 break
             calls.append(call)
-            crowd = self.crowd(call, goal, leg, senders, sender)
-            passed = bool(self.masks.base(base, crowd, bit).passed)
+            passed = bool(self.masks.base(base, Crowd(packet, call.roles, self.site.host), {1 << at: 1 << of}).passed)
             if not passed:
                 break
         if len(calls) < len(line.calls) or not all(map(_same, line.calls, calls)):
             return False
         longer = len(calls) > len(line.calls)
-        line.calls = calls
+        line.calls += calls[len(line.calls) :]
         if not passed:
             return longer
         if len(calls) < len(met) or walk.asked or walk.proxied is not None:
@@ -313,18 +219,22 @@ class Columns:
             line.broken = True
         return True
 
-    def told(self, hit: Hit, goal: Goal) -> tuple[str, str]:
-        """Give the code of a drop, and its words."""
-        text = hit.cited.excerpt or hit.chain.name
-        return code_of(hit, self.site.host, Flow("", goal.dst, goal.dport), Step(HOST, hit.chain.table, text)), text
+    def one(self, rest: Flows) -> tuple[int, int] | None:
+        """Give sender and goal of one flow; None where all are those of somebody to himself."""
+        for senders, goals in rest.items():
+            for of in bits(goals):
+                others = senders & ~self.own[of]
+                if others:
+                    return next(bits(others)), of
+        return None
 
 
 def _same(old: Call, new: Call) -> bool:
     """Whether two walks met one chain in one way."""
-    return (old.base is new.base, old.back, old.roles, old.goals) == (True, new.back, new.roles, new.goals)
+    return (old.base is new.base, old.roles) == (True, new.roles)
 
 
-def _call(base: Base, packet: Packet, sender: Sender, leg: Leg, goal: Goal) -> Call | None:
+def _call(base: Base, packet: Packet, sender: Leg, leg: Leg, goal: Goal) -> Call | None:
     """Say which fields of a packet are whose; None where it has what is neither's."""
     ends = (sender.address, leg.address)
     back = (packet.dst, packet.src) == ends
@@ -334,34 +244,27 @@ def _call(base: Base, packet: Packet, sender: Sender, leg: Leg, goal: Goal) -> C
     client = CLIENT_PORT if goal.dport else 0
     if (near, far) != (client, goal.dport):
         return None
-    roles: dict[str, int] = {"dst" if back else "src": 0}
-    goals: dict[str, int] = {}
-    for name in ("iif", "oif", "physin", "physout"):
+    roles: dict[str, tuple[Side, What]] = {
+        "dst" if back else "src": ("sender", "address"),
+        "src" if back else "dst": ("goal", "address"),
+        "sport" if back else "dport": ("goal", "number"),
+    }
+    for name in _DEVICES:
         value = getattr(packet, name)
-        mine = (sender.bridge, sender.port).index(value) + 1 if value in {sender.bridge, sender.port} else 0
-        its = (leg.bridge, leg.port).index(value) + 1 if value in {leg.bridge, leg.port} else 0
-        if its:
-            goals[name] = its
-        elif mine:
-            roles[name] = mine
+        if value == leg.bridge:
+            roles[name] = ("goal", "bridge")
+        elif value == leg.port:
+            roles[name] = ("goal", "port")
+        elif value == sender.bridge:
+            roles[name] = ("sender", "bridge")
+        elif value == sender.port:
+            roles[name] = ("sender", "port")
         elif value:
             return None
     if packet.original is not None:
         if packet.original != Tuple(sender.address, client, leg.address, goal.dport):
             return None
-        roles["original.src"] = 0
-    return Call(base, packet, back, roles, goals)
-
-
-def _network(link: Link, version: Version) -> tuple[int, int] | None:
-    """Give the first and last address of a link's network."""
-    for held in link.addresses:
-        address, _, length = held.partition("/")
-        if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
-            try:
-                value, spare = number(address), _BITS[version] - int(length)
-            except ValueError:
-                return None
-            first = value >> spare << spare
-            return first, first + (1 << spare) - 1
-    return None
+        roles["original.src"] = ("sender", "address")
+        roles["original.dst"] = ("goal", "address")
+        roles["original.dport"] = ("goal", "number")
+    return Call(base, packet, roles)

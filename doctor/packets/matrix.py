@@ -462,7 +462,8 @@ class _Matrix:
     def made(self, host: str, version: str, wanted: Wanted) -> Reach:
         """Judge what is wanted."""
         if not wanted.source:
-            self.pairs.expect(box.space for box in self.boxes if not box.unread)
+            goals = (goal for box in self.boxes for place in box.places for goal in place.goals)
+            self.pairs.expect((box.space for box in self.boxes if not box.unread), goals)
         flows = tuple(self.flows(wanted))
         ports = tuple(self.ports_of(wanted))
         unread = []

@@ -14,13 +14,15 @@ from msgspec import Struct, field, structs
 from doctor.model import Citation
 from doctor.packets.alike import Class, Classes, End
 from doctor.packets.columns import Columns
+from doctor.packets.flows import bits
+from doctor.packets.legs import Legs, Owners
 from doctor.packets.packet import Version, number
 from doctor.packets.site import HOST
 from doctor.packets.stack import OUTSIDE, TCP, Flow
 from doctor.packets.walk import Result, Walk, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from doctor.packets.site import Site
     from doctor.packets.stack import End as Ended
@@ -111,10 +113,8 @@ def _back(walk: Walk) -> bool:
 
 
 class _Column(Struct):
-    """A goal's class, judged for sets of senders; `alone` are those not yet judged, `tried` those that have to be walked."""
+    """A goal, judged for sets of senders; `alone` are those not yet judged."""
 
-    its: Class
-    tried: int
     alone: int
     held: dict[Judgement, int] = field(default_factory=dict)
 
@@ -130,18 +130,6 @@ class _Column(Struct):
         return next((judged for judged, mask in self.held.items() if mask & bit), None)
 
 
-def bits(mask: int) -> Iterator[int]:
-    """Give the numbers of the bits that are set.
-
-    >>> list(bits(0b1010))
-    [1, 3]
-    """
-    while mask:
-        bit = mask & -mask
-        mask ^= bit
-        yield bit.bit_length() - 1
-
-
 class Pairs:
     """Judges pairs of one site, each class once; `walks` counts what was walked."""
 
@@ -154,32 +142,34 @@ class Pairs:
         self.unread = unread
         self.clients = clients or {}
         self.walks = 0
-        self._classes = Classes(site)
+        self._owners = Owners(site)
+        self._made: Classes | None = None
         self._sources: dict[str, Class] = {}
         self._goals: dict[Goal, Class] = {}
         self._known: dict[tuple[int, int], tuple[Judgement, Class, Class, bool]] = {}
         self._own: dict[tuple[str, Goal], Judgement] = {}
         self._senders: dict[str, int] = {}
+        self._expected: tuple[Goal, ...] = ()
         self._columns: Columns | None = None
-        self._filled: dict[int, _Column] = {}
+        self._filled: dict[Goal, _Column] = {}
 
-    def expect(self, senders: Iterable[str]) -> None:
-        """Say which containers (ids of namespaces) will be asked for: a goal is then judged for all of them at once."""
+    def expect(self, senders: Iterable[str], goals: Iterable[Goal]) -> None:
+        """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked."""
         self._senders = {key: at for at, key in enumerate(dict.fromkeys(senders))}
-        self._columns = Columns(self.site, self._classes, list(self._senders))
+        self._expected = tuple(dict.fromkeys(goals))
+        self._columns = None
         self._filled = {}
 
     def column(self, goal: Goal) -> tuple[tuple[int, Judgement], ...]:
         """Judge a goal for all expected senders: sets of them (bit by bit, in the order given), each with its judgement.
 
-        The sender that the goal belongs to is in none. A rule that is cited may be that of another goal of its class.
+        The sender that the goal belongs to is in none.
         """
         filled = self._fill(goal)
         if filled.alone:
             keys = list(self._senders)
             for at in bits(filled.alone):
-                if keys[at] != goal.where:
-                    filled.put(1 << at, self.judge(keys[at], goal))
+                filled.put(1 << at, self._by_class(keys[at], goal))
         return tuple((mask, judged) for judged, mask in filled.held.items())
 
     def judge(self, source: str, goal: Goal) -> Judgement:
@@ -187,39 +177,44 @@ class Pairs:
         if source == goal.where:
             return self._itself(source, goal)
         at = self._senders.get(source)
-        if at is not None:
-            filled = self._fill(goal)
-            found = filled.of(1 << at)
-            if found is not None:
-                return found if filled.its is self._goals[goal] else _cited(found, (filled.its, self._goals[goal]))
-        return self._by_class(source, goal)
+        found = self._fill(goal).of(1 << at) if at is not None else None
+        return found or self._by_class(source, goal)
+
+    @property
+    def _classes(self) -> Classes:
+        """What the rules tell apart: not read where all are judged together."""
+        if self._made is None:
+            self._made = Classes(self.site, self._owners)
+        return self._made
+
+    def _fill(self, goal: Goal) -> _Column:
+        """Give what is known of a goal for all senders; all goals are judged when the first one is asked for."""
+        if self._columns is None:
+            legs = Legs(self.site, self._owners)
+            self._columns = Columns(self.site, legs, tuple(self._senders), self._expected)
+            self.walks += self._columns.walks
+        filled = self._filled.get(goal)
+        if filled is not None:
+            return filled
+        own = self._senders.get(goal.where)
+        others = (1 << len(self._senders)) - 1 & ~(0 if own is None else 1 << own)
+        filled = self._filled[goal] = _Column(others)
+        judged = self._columns.judged.get(goal)
+        if judged is not None:
+            for mask, hit in judged.dropped:
+                if mask & others:
+                    code, text = self._columns.told(hit, goal)
+                    filled.put(mask & others, Judgement("no", code, hit.cited, text))
+            for mask, code in judged.ended:
+                if mask & others:
+                    filled.put(mask & others, Judgement("refused", code) if code else Judgement("yes"))
+        return filled
 
     def _class(self, goal: Goal) -> Class:
         its = self._goals.get(goal)
         if its is None:
             its = self._goals[goal] = self._classes.goal(goal)
         return its
-
-    def _fill(self, goal: Goal) -> _Column:
-        """Judge a goal for all senders for whom that can be done together, once for all goals of its class."""
-        its = self._class(goal)
-        filled = self._filled.get(its.key)
-        if filled is None:
-            filled = self._filled[its.key] = _Column(its, 0, (1 << len(self._senders)) - 1)
-        own = self._senders.get(goal.where)
-        wanted = filled.alone & ~filled.tried & ~(0 if own is None else 1 << own)
-        if not wanted or self._columns is None:
-            return filled
-        before = self._columns.walks
-        judged = self._columns.judge(goal, wanted, self._classes.listening(goal))
-        self.walks += self._columns.walks - before
-        filled.tried |= wanted
-        for mask, hit in judged.dropped:
-            code, text = self._columns.told(hit, goal)
-            filled.put(mask, Judgement("no", code, hit.cited, text))
-        for mask, code in judged.ended:
-            filled.put(mask, Judgement("refused", code) if code else Judgement("yes"))
-        return filled
 
     def _by_class(self, source: str, goal: Goal) -> Judgement:
         mine = self._sources.get(source)

@@ -29,7 +29,7 @@ def told(one: Judgement) -> tuple[object, ...]:
 def compare(host: Made, every: int = 1) -> Pairs:
     """Judge every pair, and compare every so many of them with a walk of its own."""
     pairs = Pairs(host.site)
-    pairs.expect(host.spaces)
+    pairs.expect(host.spaces, host.goals)
     at = 0
     for source in (*host.spaces, HOST, OUTSIDE):
         for goal in host.goals:
@@ -208,6 +208,12 @@ def test_nat_to_somebody_else_is_walked_for_each() -> None:
     compare(host)
 
 
+def test_nat_to_one_of_a_class_tells_that_one_apart() -> None:
+    """What is led to one goal arrives there when that one is meant, and elsewhere when its neighbour is."""
+    rules = ("nat -A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.3:80",)
+    compare(made(Host((Box((1,)), *(Box((0,)) for _ in range(4))), 2, rules=rules, raw=False)))
+
+
 def test_a_column_says_for_all_senders_at_once_what_each_pair_says() -> None:
     """Sets of senders, bit by bit: together they are all but the goal's own, and each has the answer of its pair."""
     boxes = tuple(Box((at % 5,), (80, 5432), ((20000 + at, 80),) if at % 2 else ()) for at in range(40))
@@ -219,7 +225,7 @@ def test_a_column_says_for_all_senders_at_once_what_each_pair_says() -> None:
     for raw in (True, False):
         host = made(Host(boxes, 5, icc_off=frozenset({3}), rules=rules, raw=raw))
         pairs, plain = Pairs(host.site), Pairs(host.site)
-        pairs.expect(host.spaces)
+        pairs.expect(host.spaces, host.goals)
         for goal in host.goals:
             found = dict[str, Judgement]()
             for mask, judged in pairs.column(goal):
@@ -241,7 +247,7 @@ def test_many_containers_cost_no_more_walks_than_few() -> None:
         boxes = tuple(Box((at % size,), (80, 5432)) for at in range(5 * size))
         host = made(Host(boxes, size))
         pairs = Pairs(host.site)
-        pairs.expect(host.spaces)
+        pairs.expect(host.spaces, host.goals)
         for goal in host.goals[:-1]:
             pairs.column(goal)
         walks.append(pairs.walks)

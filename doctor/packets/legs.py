@@ -1,0 +1,265 @@
+"""How containers lie on their host: the one link of a namespace, and the bridge and port on its other end.
+
+Namespaces that are plain (one address of their own, the way out by their bridge, no rules inside) differ for a packet only
+in names and addresses. All that a walk asks of one beside those is its `alike`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from doctor.facts.routes import Packet as Asked
+from doctor.packets.conditions import Address
+from doctor.packets.packet import Version, number, spell
+from doctor.packets.site import HOST, addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doctor.facts.links import Link
+    from doctor.packets.program import Program, Rule
+    from doctor.packets.site import Site, Space
+
+_BITS: dict[Version, int] = {4: 32, 6: 128}
+_LOOPS = {4: (127 << 24, (128 << 24) - 1), 6: (1, 1)}
+
+Own = tuple[str, int]
+"""Stands for an address of a namespace's own: `own`, and its number."""
+
+
+class Leg(Struct, frozen=True):
+    """The one link of a namespace: its address, the bridge and port on its other end, and its network, first to last."""
+
+    address: int
+    bridge: str
+    port: str
+    first: int
+    last: int
+    alike: Hashable
+
+
+class Owners:
+    """Whose each address is, the link-local ones too; `fixed` are those that some neighbour table has for ever."""
+
+    def __init__(self, site: Site) -> None:
+        """Read a site."""
+        self.site = site
+        self.by: dict[tuple[int, int], list[str]] = {}
+        self.own: dict[str, dict[int, Own]] = {}
+        for key, links in site.links.items():
+            held = [(version, one) for version in _BITS for link in links.values() for one in _held(link, version)]
+            for version, one in held:
+                self.by.setdefault((version, one), []).append(key)
+            self.own[key] = {one: ("own", at) for at, (_, one) in enumerate(held)}
+        self.fixed = {
+            value
+            for key in site.spaces
+            for one in site.spaces[key].neighbours
+            if one.state in {"PERMANENT", "NOARP"} and (value := number_of(one.address)) is not None
+        }
+
+    def only(self, address: int, version: Version) -> bool:
+        """Whether an address is that of one namespace, and no neighbour table says more of it."""
+        return len(self.by.get((version, address), ())) == 1 and address not in self.fixed
+
+    def special(self, key: str) -> bool:
+        """Whether a namespace has to be walked for itself: what it has is exchanged for nobody else's."""
+        space = self.site.spaces[key]
+        lo = space.links.get("lo")
+        if (
+            space.missing
+            or any(not self.plugged(key, link) for link in space.links.values() if link.name != "lo")
+            or tells(space.program)
+            or any(one.state in {"PERMANENT", "NOARP"} and one.mac for one in space.neighbours)
+            or (lo is not None and any(one.partition("/")[0] not in {"127.0.0.1", "::1"} for one in lo.addresses))
+        ):
+            return True
+        # Where nobody is known to have an address of the way out, the neighbour that is remembered decides.
+        return bool(space.neighbours) and any(self.strange(hop) for hop in _hops(space))
+
+    def plugged(self, key: str, link: Link) -> bool:
+        """Whether a link ends at a port of a bridge of the host, or is not in use."""
+        peer = self.site.peers.get((key, link.name))
+        if peer is None:
+            return not (link.up or any(addresses(link, version) for version in _BITS))
+        end = self.site.links[peer[0]][peer[1]]
+        return bool(end.master) and not end.addresses and peer[0] == HOST
+
+    def strange(self, hop: str) -> bool:
+        """Whether no namespace is known to have the address of a next hop."""
+        value = number_of(hop)
+        return value is None or self.site.owner(value, version_of(value)) is None
+
+
+class Legs:
+    """Describes namespaces, each once."""
+
+    def __init__(self, site: Site, owners: Owners) -> None:
+        """Take a site; nothing is described yet."""
+        self.site = site
+        self.owners = owners
+        self.held: dict[tuple[str, Version], Leg | None] = {}
+        self.bridges: dict[str, Hashable] = {}
+        self.gates: dict[tuple[str, str], bool] = {}
+        self.settings = _settings(site)
+
+    def of(self, key: str, version: Version) -> Leg | None:
+        """Describe a namespace with one link; None for what is not so plain."""
+        if (key, version) not in self.held:
+            self.held[key, version] = self.described(key, version)
+        return self.held[key, version]
+
+    def described(self, key: str, version: Version) -> Leg | None:
+        """Describe a namespace with one link."""
+        space = self.site.spaces.get(key)
+        if space is None or key == HOST:
+            return None
+        links = [link for link in space.links.values() if link.name != "lo"]
+        held = addresses(links[0], version) if len(links) == 1 else []
+        peer = self.site.peers.get((key, links[0].name)) if len(held) == 1 else None
+        if peer is None or peer[0] != HOST or space.routing.special or self.owners.special(key):
+            return None
+        address = held[0]
+        port = self.site.host.links[peer[1]]
+        bridge = self.site.host.links.get(port.master)
+        network = network_of(links[0], version)
+        if bridge is None or network is None or not self.owned(address, version, port.master):
+            return None
+        routes = self.routes(space, links[0].name, version, (address, *network), bridge)
+        if routes is None:
+            return None
+        alike = (
+            (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(space.links)),
+            (routes, self.bridge(bridge), version),
+        )
+        return Leg(address, bridge.name, port.name, *network, alike)
+
+    def owned(self, address: int, version: Version, bridge: str) -> bool:
+        """Whether an address is one namespace's alone, and the host's way to it is by its bridge."""
+        if not self.owners.only(address, version):
+            return False
+        route = self.site.host.routing.find(Asked(spell(address, version))).route
+        return route is not None and (route.type, route.dev, route.gateway) == ("unicast", bridge, "")
+
+    def bridge(self, bridge: Link) -> Hashable:
+        """Describe a bridge with its name and addresses left out."""
+        held = self.bridges.get(bridge.name)
+        if held is None:
+            settings = tuple(self.settings.get(bridge.name, ()))
+            held = self.bridges[bridge.name] = (bridge.up, bridge.kind, bridge.filters, settings)
+        return held
+
+    def routes(
+        self, space: Space, link: str, version: Version, own: tuple[int, int, int], bridge: Link
+    ) -> Hashable | None:
+        """Describe the routes of a namespace: to its network, and by a gateway that is the bridge; None for any others."""
+        address, first, last = own
+        found: list[Hashable] = []
+        for name, table in space.routing.tables.get(version, {}).items():
+            for length, networks in table.items() if name != "local" else ():
+                for start, held in networks.items():
+                    whole = length == 0
+                    if not whole and (start, start + (1 << _BITS[version] - length) - 1) != (first, last):
+                        return None
+                    for route in held:
+                        gate = bool(route.gateway) and self.gateway(route.gateway, version, bridge)
+                        if route.dev != link or gate != whole or bool(route.gateway) != gate:
+                            return None
+                        source = number_of(route.source) == address if route.source else None
+                        found.append((name, whole, route.type, source, route.metric, route.dead))
+        return tuple(found)
+
+    def gateway(self, text: str, version: Version, bridge: Link) -> bool:
+        """Whether a gateway is an address of the host's on a bridge, and that alone."""
+        held = self.gates.get((text, bridge.name))
+        if held is None:
+            value = number_of(text)
+            held = (
+                value is not None
+                and value in addresses(bridge, version)
+                and self.owners.by.get((version, value)) == [HOST]
+                and self.site.host.holds(value, version)
+            )
+            self.gates[text, bridge.name] = held
+        return held
+
+
+def _settings(site: Site) -> dict[str, list[tuple[str, str]]]:
+    """Give the settings of each device of the host."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for path, value in site.host.sysctls.items():
+        family, _, rest = path.partition("/conf/")
+        device, _, name = rest.rpartition("/")
+        if device:
+            found.setdefault(device, []).append((f"{family} {name}", value.value))
+    return {device: sorted(held) for device, held in found.items()}
+
+
+def network_of(link: Link, version: Version) -> tuple[int, int] | None:
+    """Give the first and last address of a link's network."""
+    for held in link.addresses:
+        address, _, length = held.partition("/")
+        if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
+            value = number_of(address)
+            if value is None or not length.isdecimal() or int(length) > _BITS[version]:
+                return None
+            spare = _BITS[version] - int(length)
+            first = value >> spare << spare
+            return first, first + (1 << spare) - 1
+    return None
+
+
+def tells(program: Program) -> bool:
+    """Whether the rules of a namespace decide about anything but its own loopback addresses (the embedded DNS)."""
+    if any(base.policy == "drop" for base in program.bases):
+        return True
+    return any(not _loops(rule) for chain in program.chains.values() for rule in chain.rules)
+
+
+def _loops(rule: Rule) -> bool:
+    return any(
+        isinstance(step, Address)
+        and not step.negated
+        and all(_LOOPS[step.version][0] <= first and last <= _LOOPS[step.version][1] for first, last in step.ranges)
+        for step in rule.steps
+    )
+
+
+def _hops(space: Space) -> set[str]:
+    """Give the gateways of a namespace."""
+    return {
+        route.gateway
+        for tables in space.routing.tables.values()
+        for table in tables.values()
+        for networks in table.values()
+        for routes in networks.values()
+        for route in routes
+        if route.gateway
+    }
+
+
+def version_of(value: int) -> Version:
+    """Tell the version by the number: link-local addresses and all others of IPv6 are greater than any of IPv4."""
+    return 4 if value >> 32 == 0 else 6
+
+
+def _held(link: Link, version: Version) -> Iterator[int]:
+    """Give every address of a link, the link-local ones too."""
+    for one in link.addresses:
+        if (":" in one) == (version == 6) and link.name != "lo":  # noqa: PLR2004 - IPv6
+            value = number_of(one.partition("/")[0])
+            if value is not None:
+                yield value
+
+
+@lru_cache(8192)
+def number_of(text: str) -> int | None:
+    """Give an address as a number, None for what is none."""
+    try:
+        return number(text)
+    except ValueError:
+        return None
