@@ -508,7 +508,7 @@ def _nat_hits(gone: list[str], ports: tuple[str, ...], *, proxy: bool) -> tuple[
     return (Effect(f"{where}, published ports take a connection and never answer (dockerd only holds them):", ports),)
 
 
-@check("NET030", Severity.WARNING, explains=("NET028",))
+@check("NET030", Severity.WARNING, explains=("NET028", "NET052"))
 def chains_of_another_generation(rules: EngineRules) -> Iterator[Yield]:
     """Chains of another generation of Docker are left over.
 

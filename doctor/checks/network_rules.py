@@ -40,7 +40,7 @@ _HEALS = {
 """The promises that rest on a rule of a network."""
 
 
-@check("NET022", Severity.ERROR, explains=("NET018", "NET023", "NET025", "NET027", "NET028"))
+@check("NET022", Severity.ERROR, explains=("NET018", "NET023", "NET025", "NET027", "NET028", "NET033", "NET066"))
 def network_rule_missing(
     rules: EngineRules,
     networks: Networks,

@@ -57,6 +57,7 @@ from doctor.facts.rules import Firewall
 from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
 from doctor.facts.space import Drivers, Space
+from doctor.facts.stale_rules import StaleRules
 from doctor.facts.store import Images, LayerDb, Overlay, Owners
 from doctor.facts.subnets import Subnets
 from doctor.facts.sysctls import Sysctls
@@ -133,6 +134,7 @@ FACTS: dict[str, type] = {
     "sandboxes": Sandboxes,
     "sockets": Sockets,
     "strays": Strays,
+    "stalerules": StaleRules,
     "space": Space,
     "subnets": Subnets,
     "sysctls": Sysctls,

@@ -41,6 +41,76 @@ def outward(host: EngineHost) -> object:
         return {flow[0]: result for flow, result in host.probe(wanted).items()}
 
 
+_UFW = """
+*filter
+:ufw-before-forward - [0:0]
+:ufw-reject-forward - [0:0]
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-reject-forward -j REJECT --reject-with icmp-port-unreachable
+-I FORWARD 1 -j ufw-before-forward
+-I FORWARD 2 -j ufw-reject-forward
+COMMIT
+"""
+"""What ufw loads with the policy reject, as far as it concerns what is forwarded; before Docker's."""
+
+
+def _ufw(host: EngineHost) -> None:
+    host.write("/etc/ufw/ufw.conf", "ENABLED=yes\nLOGLEVEL=low\n")
+    host.write("/etc/default/ufw", 'IPV6=yes\nDEFAULT_FORWARD_POLICY="REJECT"\n')
+    host.run("iptables-restore", "--noflush", stdin=_UFW)
+
+
+_FIREWALLD = """
+table inet firewalld {
+  chain filter_FORWARD {
+    type filter hook forward priority filter + 10; policy accept;
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    jump filter_FORWARD_POLICIES
+    reject with icmpx admin-prohibited
+  }
+  chain filter_FORWARD_POLICIES {
+    iifname "eth0" oifname "eth0" jump filter_FWD_public
+    iifname "eth0" jump filter_FWD_public
+  }
+  chain filter_FWD_public {
+    oifname "eth0" accept
+  }
+}
+"""
+"""The table of a firewalld whose zone docker is gone: it knows of eth0 alone."""
+
+_VENDOR = (
+    "-N UG_FORWARD",
+    "-A UG_FORWARD -i lo -j ACCEPT",
+    "-A UG_FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A UG_FORWARD -s 192.0.2.0/24 -j RETURN",
+    "-A UG_FORWARD -j DROP",
+    "-I DOCKER-USER -j UG_FORWARD",
+)
+_STALE = "-d {} ! -i br-8b52009aaf0d -j DROP"
+"""A rule that Docker wrote for a container of a network that is gone."""
+
+
+def _saved(host: EngineHost) -> None:
+    """What netfilter-persistent saved while another network was there."""
+    rule = f"-A PREROUTING {_STALE.format('172.17.0.2/32')}"
+    host.write("/etc/iptables/rules.v4", f"*raw\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n")
+
+
+def after_boot(host: EngineHost) -> object:
+    """What neighbours reach once the saved rules were loaded, as at a boot; they are taken away again."""
+    rule = f"-t raw -{{}} PREROUTING {_STALE.format('172.17.0.2/32')}"
+    loaded = host.run("sh", "-c", "grep -v ^# /etc/iptables/rules.v4 | iptables-restore --noflush", check=False)
+    try:
+        return flows(host)
+    finally:
+        if not loaded.returncode:
+            host.run("sh", "-c", f"iptables {rule.format('D')}", check=False)
+
+
 def _masked_by_hand(host: EngineHost) -> None:
     """Do what dockerd does not with iptables switched off."""
     for subnet, bridge in (("172.17.0.0/16", "docker0"), ("10.7.0.0/24", "br-+")):
@@ -93,6 +163,31 @@ FAULTS = (
         "skips-dnat",
         _iptables("-t nat -I PREROUTING -p tcp --dport 8080 -j ACCEPT"),
         clients,
+        level="warning",
+    ),
+    Fault(
+        "NET028",
+        "requests-to-one-port",
+        _iptables("-t mangle -A POSTROUTING -o docker0 -p tcp --dport 80 -j DROP"),
+        flows,
+    ),
+    Fault("NET033", "ufw-before-docker", _ufw, flows),
+    Fault("NET033", "firewalld-without-zone", _nft(_FIREWALLD), flows),
+    Fault("NET052", "bridged", _iptables(f"-t raw -I PREROUTING {_STALE.format('172.17.0.2/32')}"), flows),
+    Fault("NET052", "forwarded", _iptables(f"-I FORWARD {_STALE.format('10.7.0.2/32')}"), flows),
+    Fault("NET052", "saved-for-boot", _saved, after_boot, level="warning"),
+    Fault("NET066", "in-docker-user", _iptables(*_VENDOR), outward),
+    Fault(
+        "NET066",
+        "before-docker",
+        _iptables(
+            "-N FORWARD_FIREWALL",
+            "-N SYNO_DROP",
+            "-A SYNO_DROP -j DROP",
+            "-A FORWARD_FIREWALL -o docker0 ! -s 172.17.0.0/16 -j SYNO_DROP",
+            "-I FORWARD -j FORWARD_FIREWALL",
+        ),
+        outward,
         level="warning",
     ),
     Fault("NET031", "policy", lambda h: h.sh("iptables-legacy -P FORWARD DROP"), flows),

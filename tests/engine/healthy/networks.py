@@ -108,6 +108,30 @@ def _iptables(host: EngineHost) -> None:
     host.sh("ip6tables -A INPUT -p tcp --dport 9999 -j DROP")
 
 
+def _firewalls(host: EngineHost) -> None:
+    """Chains of firewalls and VPNs that let pass what is Docker's, or stand behind it."""
+    for rule in (
+        "-N ufw-reject-forward",
+        "-A ufw-reject-forward -j REJECT",
+        "-A FORWARD -j ufw-reject-forward",
+        "-N ts-forward",
+        "-A ts-forward -i tailscale0 -j MARK --set-mark 0x40000/0xff0000",
+        "-A ts-forward -s 100.64.0.0/10 -o tailscale0 -j DROP",
+        "-I FORWARD -j ts-forward",
+        "-N QUFIREWALL",
+        "-A QUFIREWALL -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+        "-A QUFIREWALL -i eth0 -s 203.0.113.0/24 -j DROP",
+        "-A QUFIREWALL -j RETURN",
+        "-I DOCKER-USER -j QUFIREWALL",
+        # What Docker wrote for networks that are gone, and nobody has the address.
+        "-t raw -A PREROUTING -d 172.31.9.2/32 ! -i br-8b52009aaf0d -j DROP",
+    ):
+        host.sh(f"iptables {rule}")
+    host.write("/etc/ufw/ufw.conf", "ENABLED=yes\n")
+    host.write("/etc/default/ufw", 'DEFAULT_FORWARD_POLICY="REJECT"\n')
+    host.write("/etc/iptables/rules.v4", host.sh("iptables-save"))
+
+
 def _joined(host: EngineHost) -> None:
     """Two networks that somebody lets talk, by a rule where Docker says that such rules belong."""
     bridges = []
@@ -223,6 +247,7 @@ HEALTHY = (
     Healthy("links", _links),
     Healthy("nft-tables-of-others", _nft),
     Healthy("iptables-rules-of-others", _iptables),
+    Healthy("firewalls-that-know-docker", _firewalls),
     Healthy("networks-joined-by-hand", _joined),
     Healthy("own-masquerade", _own_masquerade, notes=("NET025",)),
     Healthy("routes-that-look-alike", _routes),
