@@ -15,6 +15,7 @@ from doctor.facts.processes import Processes
 from doctor.facts.routes import Packet as Asked
 from doctor.facts.sockets import ANY, Sockets
 from doctor.model import Citation, Reach, ReachEnd, ReachFlow, ReachPort, ReachReason
+from doctor.packets.flows import bits
 from doctor.packets.packet import Version, number, spell
 from doctor.packets.pairs import Goal, Judgement, Pairs
 from doctor.packets.site import HOST, Site
@@ -159,6 +160,7 @@ class _Matrix:
         self.texts = _texts(known.rules)
         self.notes: list[str] = []
         self.boxes = self.read()
+        self.senders = list({box.space: box for box in self.boxes if not box.unread}.values())
         self.inner = {box.one.name for box in self.boxes if self.internal(box.one)}
         self.outward: dict[int, bool] = {}
 
@@ -279,15 +281,23 @@ class _Matrix:
 
     # Judging
 
-    def answer(self, found: Judgement, promised: bool, source: str, target: str, design: str = "") -> str:  # noqa: FBT001
-        """Give the answer, and note its reason."""
+    def answer(
+        self,
+        found: Judgement,
+        promised: bool,  # noqa: FBT001
+        source: str,
+        target: str,
+        design: str = "",
+        count: int = 1,
+    ) -> str:
+        """Give the answer, and note its reason, and for how many flows."""
         if found.arrives:
             return found.state
         kind = "depends" if found.state == "depends" else "broken" if promised else "denied"
         why = _WHY.get(found.code, found.text or found.code) if kind != "depends" else ""
         if kind == "denied" and (design or self.meant(found)):
             kind, why = "design", design or _DESIGN.get(found.code, "by design")
-        return self.reasons.letter(kind, found, why, source, target)
+        return self.reasons.letter(kind, found, why, source, target, count)
 
     def meant(self, found: Judgement) -> bool:
         """Whether the rule that denies is one that Docker writes to keep packets out."""
@@ -414,20 +424,30 @@ class _Matrix:
         host = self.answer(self.pairs.judge(HOST, near), False, HOST, self.spelled(near))  # noqa: FBT003
         inner: Counter[str] = Counter()
         itself = "-"
-        for other in self.boxes if not alone else ():
-            if other.unread:
-                continue
-            judged = self.pairs.judge(other.space, goal)
-            design = self.kept_in(other.one.name) if judged.code == "SRC_NO_ROUTE" else ""
-            answer = self.answer(judged, False, other.one.name, target, design)  # noqa: FBT003
-            if other is box:
+        for mask, judged in self.senders_of(goal, box) if not alone else ():
+            first = self.senders[next(bits(mask))]
+            design = self.kept_in(first.one.name) if judged.code == "SRC_NO_ROUTE" else ""
+            answer = self.answer(judged, False, first.one.name, target, design, mask.bit_count())  # noqa: FBT003
+            if first.space == box.space:
                 itself = answer
             else:
-                inner[answer] += 1
+                inner[answer] += mask.bit_count()
         return ReachPort(
             *(name, port.host_ip, port.host, port.protocol, port.container, promised),
             *(outside, host, itself, dict(sorted(inner.items()))),
         )
+
+    def senders_of(self, goal: Goal, box: _Box) -> list[tuple[int, Judgement]]:
+        """Judge a published port from all containers: sets of those that have one answer, in the order of their first."""
+        kept = sum(1 << at for at, other in enumerate(self.senders) if other.one.name in self.inner)
+        found = []
+        for mask, judged in self.pairs.column(goal):
+            # Who has no way out is kept in by design or not: that is not the same to all of them.
+            parts = (mask & kept, mask & ~kept) if judged.code == "SRC_NO_ROUTE" else (mask,)
+            found += [(part, judged) for part in parts if part]
+        own = next((1 << at for at, other in enumerate(self.senders) if other.space == box.space), 0)
+        found.append((own, self.pairs.judge(box.space, goal)))
+        return sorted(found, key=lambda held: held[0] & -held[0])
 
     def spelled(self, goal: Goal) -> str:
         """Spell a port of the host as `doctor trace` takes it."""
@@ -461,9 +481,9 @@ class _Matrix:
 
     def made(self, host: str, version: str, wanted: Wanted) -> Reach:
         """Judge what is wanted."""
-        if not wanted.source:
+        if wanted.source in {"", OUTSIDE}:
             goals = (goal for box in self.boxes for place in box.places for goal in place.goals)
-            self.pairs.expect((box.space for box in self.boxes if not box.unread), goals)
+            self.pairs.expect((box.space for box in self.senders), goals)
         flows = tuple(self.flows(wanted))
         ports = tuple(self.ports_of(wanted))
         unread = []
@@ -531,7 +551,7 @@ class _Reasons:
         self.held: dict[tuple[str, ...], _Reason] = {}
         self.letters: dict[tuple[str, ...], str] = {}
 
-    def letter(self, kind: str, found: Judgement, why: str, source: str, target: str) -> str:
+    def letter(self, kind: str, found: Judgement, why: str, source: str, target: str, count: int = 1) -> str:
         """Give the letter of a reason; one that is new gets the next."""
         place = found.cited.place if found.cited is not None else ""
         rule = found.cited is not None and found.cited.record.startswith(("net/ip", "net/nft"))
@@ -540,12 +560,12 @@ class _Reasons:
         held = self.held.get(key)
         if held is None:
             held = self.held[key] = _Reason(kind, found.code, why, found.cited, found.question, source, target, {})
-            count = sum(one.kind == "depends" for one in self.held.values())
+            depends = sum(one.kind == "depends" for one in self.held.values())
             if kind == "depends":
-                self.letters[key] = "?" if count == 1 else f"?{count}"
+                self.letters[key] = "?" if depends == 1 else f"?{depends}"
             else:
-                self.letters[key] = _letter(len(self.held) - count - 1)
-        held.flows += 1
+                self.letters[key] = _letter(len(self.held) - depends - 1)
+        held.flows += count
         if rule:
             held.places[place] = None
         return self.letters[key]

@@ -1,4 +1,4 @@
-"""Who reaches whom: all senders of a goal together where they are plain, else one walk for each pair of classes.
+"""Who reaches whom: all flows together where both ends are plain, else one walk for each pair of classes.
 
 A walk of a hundred containers to a hundred others would be ten thousand walks, and most of them are the same walk with
 other addresses. Senders that are expected are judged at once (`columns`); what those leave is walked once for two classes
@@ -150,6 +150,7 @@ class Pairs:
         self._own: dict[tuple[str, Goal], Judgement] = {}
         self._senders: dict[str, int] = {}
         self._expected: tuple[Goal, ...] = ()
+        self._grouped: dict[int, int] | None = None
         self._columns: Columns | None = None
         self._filled: dict[Goal, _Column] = {}
 
@@ -157,7 +158,7 @@ class Pairs:
         """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked."""
         self._senders = {key: at for at, key in enumerate(dict.fromkeys(senders))}
         self._expected = tuple(dict.fromkeys(goals))
-        self._columns = None
+        self._columns = self._grouped = None
         self._filled = {}
 
     def column(self, goal: Goal) -> tuple[tuple[int, Judgement], ...]:
@@ -167,10 +168,31 @@ class Pairs:
         """
         filled = self._fill(goal)
         if filled.alone:
-            keys = list(self._senders)
-            for at in bits(filled.alone):
-                filled.put(1 << at, self._by_class(keys[at], goal))
+            self._classed(goal, filled)
         return tuple((mask, judged) for judged, mask in filled.held.items())
+
+    def _classed(self, goal: Goal, filled: _Column) -> None:
+        """Judge who is left: those of one class by one walk, where no rule about one of them decides."""
+        keys = list(self._senders)
+        if self._grouped is None:
+            self._grouped = {}
+            for at, key in enumerate(keys):
+                mine = self._source(key).key
+                self._grouped[mine] = self._grouped.get(mine, 0) | 1 << at
+        for mine, group in self._grouped.items():
+            rest = group & filled.alone
+            if rest:
+                bit = rest & -rest
+                first = keys[bit.bit_length() - 1]
+                found = self._by_class(first, goal)
+                filled.put(bit, found)
+                rest ^= bit
+                shared = self._known[mine, self._class(goal).key][3]
+                if rest and shared and (found.cited is None or found.cited not in self._source(first).cited):
+                    filled.put(rest, structs.replace(found, alike=True))
+                    continue
+                for at in bits(rest):
+                    filled.put(1 << at, self._by_class(keys[at], goal))
 
     def judge(self, source: str, goal: Goal) -> Judgement:
         """Say whether a namespace (`host`, an inode, `outside`) reaches a goal."""
@@ -210,6 +232,12 @@ class Pairs:
                     filled.put(mask & others, Judgement("refused", code) if code else Judgement("yes"))
         return filled
 
+    def _source(self, key: str) -> Class:
+        mine = self._sources.get(key)
+        if mine is None:
+            mine = self._sources[key] = self._classes.source(key)
+        return mine
+
     def _class(self, goal: Goal) -> Class:
         its = self._goals.get(goal)
         if its is None:
@@ -217,10 +245,7 @@ class Pairs:
         return its
 
     def _by_class(self, source: str, goal: Goal) -> Judgement:
-        mine = self._sources.get(source)
-        if mine is None:
-            mine = self._sources[source] = self._classes.source(source)
-        its = self._class(goal)
+        mine, its = self._source(source), self._class(goal)
         known = self._known.get((mine.key, its.key))
         if known is None:
             found, shared = self.walk(source, goal)

@@ -30,6 +30,8 @@ def compare(host: Made, every: int = 1) -> Pairs:
     """Judge every pair, and compare every so many of them with a walk of its own."""
     pairs = Pairs(host.site)
     pairs.expect(host.spaces, host.goals)
+    for goal in host.goals:
+        pairs.column(goal)  # what is judged for sets of senders is then what single pairs are told
     at = 0
     for source in (*host.spaces, HOST, OUTSIDE):
         for goal in host.goals:
