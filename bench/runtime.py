@@ -108,6 +108,67 @@ def hosts() -> None:
     print(_line("host down", down))
 
 
+def _served(count: int) -> tuple[float, float]:
+    """Give the milliseconds from `Lab.up` to the last answer of `count` containers with DNS, and the lab's processor time."""
+    from doctor.runtime.daemon import service
+    from doctor.runtime.daemon.serve import Start
+    from doctor.runtime.model import Attachment, ContainerSpec, NetworkSpec
+
+    shop = (Attachment("shop"),)
+    made = tuple(ContainerSpec(f"c{n}", "busybox", command=("serve", "80"), networks=shop) for n in range(count))
+    start = Start(argv=service.ARGV, networks=(NetworkSpec("shop"),), containers=made)
+    began = time.perf_counter()
+    with Lab.up(f"bench-{os.getpid()}", services=(service.service(start),), files=service.programs("28")) as lab:
+        asked = lab.fork(lambda: _answered(count))
+        assert os.waitpid(asked, 0)[1] == 0, "not every container answers"
+        taken = (time.perf_counter() - began) * 1000
+        return taken, _of_lab(lab)
+
+
+def _answered(count: int) -> int:
+    """Ask the API for all containers, and each of them for its page; 0 when all answer within ten seconds."""
+    import json
+    import socket
+    from contextlib import suppress
+
+    from doctor.docker_api import DockerApi
+
+    listed = json.loads(DockerApi("unix:///run/docker.sock").get("/containers/json", 3.0)[1])
+    waiting = {one["NetworkSettings"]["Networks"]["shop"]["IPAddress"] for one in listed}
+    until = time.monotonic() + 10
+    while waiting and time.monotonic() < until:
+        for address in list(waiting):
+            with suppress(OSError), socket.create_connection((address, 80), timeout=1) as sock:
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                if sock.recv(16):
+                    waiting.discard(address)
+        time.sleep(0.001)
+    return len(waiting) + abs(count - len(listed))
+
+
+def _of_lab(lab: Lab) -> float:
+    """Give the milliseconds that processes of a lab's host ran, and children that have ended; those of containers are apart."""
+    space = Path(f"/proc/{lab.pid}/ns/pid").stat().st_ino
+    found = 0.0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "ns/pid").stat().st_ino == space:
+                found += int((place / "schedstat").read_text().split()[0]) / 1e6
+                ended = (place / "stat").read_text().rpartition(")")[2].split()[13:15]
+                found += sum(map(int, ended)) * 1000 / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            continue
+    return found
+
+
+def daemons() -> None:
+    """Say how long hosts with containers take until each answers; the limits are 100 ms for three and 450 ms for fifty."""
+    _served(1)
+    gc.freeze()
+    for count, rounds in ((3, 10), (50, 4)):
+        print(_line(f"host with {count} containers", [_served(count) for _ in range(rounds)]))
+
+
 def commands() -> None:
     """Compare whole commands, as they are typed, where there are others."""
     argvs = {
@@ -132,5 +193,6 @@ if __name__ == "__main__":
     mounting.propagation("/", mounting.MS_REC | mounting.MS_PRIVATE)
     containers()
     hosts()
+    daemons()
     if "commands" in sys.argv:
         commands()

@@ -106,7 +106,16 @@ class Shim:
 
     def start(self) -> None:
         """Let it execute its program. Raises ContainerError."""
-        self._ask({"do": "start"}, "started")
+        self.begin()
+        self.started()
+
+    def begin(self) -> None:
+        """Say that its program may be executed; `started` waits, so that many are started side by side."""
+        self._send({"do": "start"})
+
+    def started(self) -> None:
+        """Wait until its program is executed. Raises ContainerError."""
+        _expect(self._asking, "started")
 
     def state(self) -> dict[str, Any]:
         """Give state, pid, the shim's pid, and how it ended."""

@@ -17,13 +17,13 @@ from doctor.runtime.daemon.generation import generation
 from doctor.runtime.daemon.images import builtin
 from doctor.runtime.daemon.state import State
 from doctor.runtime.daemon.store import Store
-from doctor.runtime.daemon.tarsplit import Entry
+from doctor.runtime.daemon.tarsplit import Entry, pack
 from doctor.runtime.daemon.views import Views
 from doctor.runtime.model import Container, ContainerSpec, World
 place, dialect = sys.argv[1:]
 store = Store(place)
 image = builtin(store)
-top = store.add_layer((Entry("etc", 0o755), Entry("etc/motd", 0o644, b"made by hand\\n")), image.layers[-1])
+top = store.add_layer(pack((Entry("etc", 0o755), Entry("etc/motd", 0o644, b"made by hand\\n"))), image.layers[-1])
 made = store.add_image(
     {**image.config, "config": {"Cmd": ["cat", "/etc/motd"]}}, (*image.layers, top), ("made:two",)
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from doctor.runtime.daemon.elf import needs
-from doctor.runtime.daemon.tarsplit import Entry
+from doctor.runtime.daemon.tarsplit import Entry, Packed, pack
 
 if TYPE_CHECKING:
     from doctor.runtime.daemon.store import Store
@@ -48,18 +48,18 @@ _ETC = {
 
 
 class Made(Struct, frozen=True):
-    """The content of the image, and of what it was made: a path."""
+    """The only layer of the image, and of what it was made: a path."""
 
-    tree: tuple[Entry, ...]
+    layer: Packed
     source: str
 
 
 @lru_cache(maxsize=1)
 def made() -> Made:
-    """Read what this machine has to make it of, once. Raises OSError where that cannot be read."""
+    """Make the layer of what this machine has, once in a process: labs are forks. Raises OSError where that cannot be read."""
     busybox = _busybox()
     if busybox is not None:
-        return Made(_with(busybox, "bin/busybox", _APPLETS.split(), _SCRIPTS), str(busybox))
+        return Made(pack(_with(busybox, "bin/busybox", _APPLETS.split(), _SCRIPTS)), str(busybox))
     raise FileNotFoundError(2, "no busybox on this machine", "/bin/busybox")
 
 
@@ -98,7 +98,7 @@ def builtin(store: Store) -> Image:
     for image in store.images().values():
         if NAMES[0] in image.tags:
             return image
-    layer = store.add_layer(made().tree)
+    layer = store.add_layer(made().layer)
     return store.add_image(_config(), (layer,), NAMES)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace
 
 from doctor.runtime.daemon.generation import generation
+from doctor.runtime.daemon.images import made
 from doctor.runtime.daemon.serve import Start, serve
 from doctor.runtime.holder import Service
 
@@ -27,6 +28,8 @@ _STANDS_FOR = "#!/bin/sh\n# Stands for {name} on a host of doctor's runtime, whe
 
 def service(start: Start) -> Service:
     """Give the service; a start after the first makes nothing new, but reads what is there."""
+    with suppress(OSError):  # the daemon says it where it cannot be made
+        made()
     native = start.dialect.endswith("-nftables")
     if native and _BACKEND not in start.argv:
         start = replace(start, argv=(*start.argv, _BACKEND))
@@ -44,8 +47,8 @@ def _forwarding(start: Start, ready: int) -> NoReturn:
 
 def programs(dialect: str, version: str = "") -> Mapping[str, str]:
     """Give the programs of an engine, by path: present for who looks for them; dockerd says its version."""
-    made = generation(dialect, version)
-    said = f'echo "Docker version {made.version}, build {made.commit}"\n'
+    kind = generation(dialect, version)
+    said = f'echo "Docker version {kind.version}, build {kind.commit}"\n'
     names = ("containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy")
     files = {f"/usr/bin/{name}": _STANDS_FOR.format(name=name) + "exit 1\n" for name in names}
     dockerd = _STANDS_FOR.format(name="dockerd") + f'[ "$1" = --version ] && {{ {said}exit 0; }}\n'

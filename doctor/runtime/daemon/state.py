@@ -70,7 +70,7 @@ class State:
         return found.spec.name if found is not None else identity
 
     def _config(self, one: Container, release: Release) -> dict[str, Any]:
-        told = self.views.inspect(one)
+        told = self.views.inspect(one, whole=False)
         state = {key: value for key, value in told["State"].items() if key not in _VOLATILE}
         health = state.pop("Health", None)
         if release < (28, 0):

@@ -11,25 +11,26 @@ Modes are those that 28.5.2 leaves behind. Live engines list, run and save what 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from doctor.runtime.daemon.tarsplit import Entry, archive, split
 from doctor.runtime.model import Image, Layer
+from doctor.runtime.process import small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SHORT = string.ascii_uppercase + "234567"
+    from doctor.runtime.daemon.tarsplit import Entry, Packed
+
 _SHORT_LENGTH = 26
 _FOLDERS = (
     ("", 0o710),
@@ -75,10 +76,9 @@ class Store:
 
     # Layers
 
-    def add_layer(self, tree: Sequence[Entry], parent: Layer | None = None) -> Layer:
+    def add_layer(self, packed: Packed, parent: Layer | None = None) -> Layer:
         """Keep a layer on top of another. Raises OSError (disk full)."""
-        tar = archive(tree)
-        diff_id = "sha256:" + hashlib.sha256(tar).hexdigest()
+        diff_id = packed.diff_id
         chain = diff_id
         if parent is not None:
             chain = "sha256:" + hashlib.sha256(f"{parent.chain_id} {diff_id}".encode()).hexdigest()
@@ -87,17 +87,16 @@ class Store:
             return self.layer(chain)
         cache = secrets.token_hex(32)
         self._folder(cache, parent.cache_id if parent else "")
-        _unpack(tree, self.overlay / cache / "diff")
+        _unpack(packed.tree, self.overlay / cache / "diff")
         _write(self.overlay / cache / "committed", "", 0o600)
-        size = sum(len(entry.data) for entry in tree if entry.data is not None)
         kept.mkdir(0o700)
         _write(kept / "diff", diff_id)
         _write(kept / "cache-id", cache)
-        _write(kept / "size", str(size))
+        _write(kept / "size", str(packed.size))
         if parent is not None:
             _write(kept / "parent", parent.chain_id)
-        (kept / "tar-split.json.gz").write_bytes(split(tar))
-        return Layer(diff_id, chain, cache, str(self.overlay / cache / "diff"), size)
+        (kept / "tar-split.json.gz").write_bytes(packed.split)
+        return Layer(diff_id, chain, cache, str(self.overlay / cache / "diff"), packed.size)
 
     def layer(self, chain: str) -> Layer:
         """Read what the store has of a layer, by its chain id. Raises OSError, ValueError for a broken one."""
@@ -111,7 +110,7 @@ class Store:
         place = f"{self.overlay}/{cache}"
         os.mkdir(place, 0o710)  # noqa: PTH102 - as in _write
         os.mkdir(f"{place}/diff", 0o755)  # noqa: PTH102 - as above
-        short = "".join(secrets.choice(_SHORT) for _ in range(_SHORT_LENGTH))
+        short = base64.b32encode(os.urandom(_SHORT_LENGTH)).decode()[:_SHORT_LENGTH]  # five bits a letter
         _write(f"{place}/link", short)
         os.symlink(f"../{cache}/diff", f"{self.overlay}/l/{short}")  # noqa: PTH211 - as above
         if parent:
@@ -120,9 +119,12 @@ class Store:
 
     def _below(self, cache: str) -> str:
         """Give the text of `lower` for a layer that stands on this one."""
-        above = "l/" + (self.overlay / cache / "link").read_text()
-        lower = self.overlay / cache / "lower"
-        return f"{above}:{lower.read_text()}" if lower.exists() else above
+        place = f"{self.overlay}/{cache}"
+        above = "l/" + small(f"{place}/link")
+        try:
+            return f"{above}:{small(f'{place}/lower')}"
+        except FileNotFoundError:
+            return above
 
     # Images
 
@@ -182,13 +184,13 @@ class Store:
         top = image.layers[-1]
         self._folder(f"{mount}-init", top.cache_id)
         self._fill_init(f"{self.overlay}/{mount}-init/diff", image)
-        _write(self.overlay / f"{mount}-init" / "committed", "", 0o600)
+        _write(f"{self.overlay}/{mount}-init/committed", "", 0o600)
         self._folder(mount, f"{mount}-init")
-        kept = self.layerdb / "mounts" / container
-        kept.mkdir(0o755)
-        _write(kept / "mount-id", mount)
-        _write(kept / "init-id", f"{mount}-init")
-        _write(kept / "parent", top.chain_id)
+        kept = f"{self.layerdb}/mounts/{container}"
+        os.mkdir(kept, 0o755)  # noqa: PTH102 - as in _write
+        _write(f"{kept}/mount-id", mount)
+        _write(f"{kept}/init-id", f"{mount}-init")
+        _write(f"{kept}/parent", top.chain_id)
         return mount
 
     def _fill_init(self, place: str, image: Image) -> None:
@@ -214,9 +216,9 @@ class Store:
 
     def mounted(self, mount: str) -> Mounted:
         """Give what is mounted for a container's layer. Raises OSError where a part of it is gone."""
-        place = self.overlay / mount
-        lowers = tuple(f"{self.overlay}/{one}" for one in (place / "lower").read_text().split(":"))
-        return Mounted(lowers, str(place / "diff"), str(place / "work"), str(place / "merged"))
+        place = f"{self.overlay}/{mount}"
+        lowers = tuple(f"{self.overlay}/{one}" for one in small(f"{place}/lower").split(":"))
+        return Mounted(lowers, f"{place}/diff", f"{place}/work", f"{place}/merged")
 
     @staticmethod
     def folder(short: str) -> str:

@@ -37,8 +37,8 @@ class Views:
 
     # One container
 
-    def inspect(self, one: Container) -> dict[str, Any]:
-        """Answer /containers/ID/json."""
+    def inspect(self, one: Container, *, whole: bool = True) -> dict[str, Any]:
+        """Answer /containers/ID/json; without HostConfig and GraphDriver where it is not to be `whole`."""
         folder = f"{self.where}/containers/{one.id}"
         path, *arguments = spelling.argv(one.spec)
         begun = bool(one.started)
@@ -62,8 +62,8 @@ class Views:
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": None,
-            "HostConfig": spelling.host_config(one.spec, self.release, links or None),
-            "GraphDriver": self._graph(one),
+            **({"HostConfig": spelling.host_config(one.spec, self.release, links or None)} if whole else {}),
+            **({"GraphDriver": self._graph(one)} if whole else {}),
             "Mounts": self._mounts(one),
             "Config": spelling.config(one.spec, one.id),
             "NetworkSettings": self._settings(one),

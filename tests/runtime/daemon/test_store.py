@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from doctor.layers.crc64 import crc64
 from doctor.runtime.daemon.store import Store
-from doctor.runtime.daemon.tarsplit import Entry, crc64
+from doctor.runtime.daemon.tarsplit import Entry, pack
 
 LOWER = (
     Entry("bin", 0o755),
@@ -62,8 +63,8 @@ def _assembled(store: Store, chain: str) -> bytes:
 def test_a_layer_is_what_its_digest_says(tmp_path: Path) -> None:
     """Tar, diff id, chain id, short links and sizes hold together, for a layer on top of another too."""
     store = Store(str(tmp_path))
-    lower = store.add_layer(LOWER)
-    upper = store.add_layer(UPPER, lower)
+    lower = store.add_layer(pack(LOWER))
+    upper = store.add_layer(pack(UPPER), lower)
     for layer, size in ((lower, 70_001), (upper, 15)):
         assert "sha256:" + hashlib.sha256(_assembled(store, layer.chain_id)).hexdigest() == layer.diff_id
         assert layer.size == size
@@ -77,8 +78,8 @@ def test_a_layer_is_what_its_digest_says(tmp_path: Path) -> None:
 def test_images_are_read_again(tmp_path: Path) -> None:
     """What one store writes, another reads; what is damaged is left out, as the engine leaves it out."""
     store = Store(str(tmp_path))
-    layers = [store.add_layer(LOWER)]
-    layers.append(store.add_layer(UPPER, layers[0]))
+    layers = [store.add_layer(pack(LOWER))]
+    layers.append(store.add_layer(pack(UPPER), layers[0]))
     made = store.add_image({"os": "linux", "config": {"Cmd": ["sh"]}}, layers, ("made:1", "made:two"))
     assert Store(str(tmp_path)).images() == {made.id: made}
     (store.layerdb / "sha256" / layers[1].chain_id[7:] / "cache-id").unlink()
@@ -88,8 +89,8 @@ def test_images_are_read_again(tmp_path: Path) -> None:
 def test_a_container_stands_on_its_image(tmp_path: Path) -> None:
     """It has a layer of its own and one below that has what every container finds; both go with it."""
     store = Store(str(tmp_path))
-    lower = store.add_layer(LOWER)
-    image = store.add_image({"os": "linux"}, [lower, store.add_layer(UPPER, lower)], ())
+    lower = store.add_layer(pack(LOWER))
+    image = store.add_image({"os": "linux"}, [lower, store.add_layer(pack(UPPER), lower)], ())
     before = sorted(path.name for path in (tmp_path / "overlay2/l").iterdir())
     mount = store.add_container("c" * 64, image)
     held = store.mounted(mount)

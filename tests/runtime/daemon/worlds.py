@@ -9,7 +9,7 @@ from doctor.runtime.daemon.config import settings
 from doctor.runtime.daemon.generation import generation
 from doctor.runtime.daemon.state import State
 from doctor.runtime.daemon.store import Store
-from doctor.runtime.daemon.tarsplit import Entry
+from doctor.runtime.daemon.tarsplit import Entry, pack
 from doctor.runtime.daemon.views import Views
 from doctor.runtime.model import (
     Attachment,
@@ -45,7 +45,7 @@ def make(place: Path, dialect: str) -> tuple[World, Views, State]:
             "config": {"Cmd": ["sh"]},
             "history": [{"created": NOW}],
         },
-        [store.add_layer((Entry("bin", 0o755), Entry("bin/sh", 0o755, b"x")))],
+        [store.add_layer(pack((Entry("bin", 0o755), Entry("bin/sh", 0o755, b"x"))))],
         ("busybox:lab",),
     )
     pool = Pool("10.7.0.0/24", gateway="10.7.0.1")
