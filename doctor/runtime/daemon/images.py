@@ -1,7 +1,7 @@
 """The image that is there from the start: `busybox:latest`, made of what this machine has, without a network.
 
-Of the host's busybox, statically linked or with its libraries. It has commands that labs need beside the usual ones, and
-that end at once when they are stopped: `idle`, `serve [[ADDRESS:]PORT]` and `echod PORT`.
+Of the host's busybox, statically linked or with its libraries, or else of what `fallback` finds. It has commands that labs
+need beside the usual ones, and that end at once when they are stopped: `idle`, `serve [[ADDRESS:]PORT]` and `echod PORT`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from doctor.runtime.daemon import fallback
 from doctor.runtime.daemon.elf import needs
 from doctor.runtime.daemon.tarsplit import Entry, Packed, pack
 
@@ -59,23 +60,27 @@ def made() -> Made:
     """Make the layer of what this machine has, once in a process: labs are forks. Raises OSError where that cannot be read."""
     busybox = _busybox()
     if busybox is not None:
-        return Made(pack(_with(busybox, "bin/busybox", _APPLETS.split(), _SCRIPTS)), str(busybox))
-    raise FileNotFoundError(2, "no busybox on this machine", "/bin/busybox")
+        return Made(pack(_whole(_of(busybox))), str(busybox))
+    files, source = fallback.files()
+    return Made(pack(_whole(files)), source)
 
 
 def _busybox() -> Path | None:
     return next((path for folder in _FOLDERS if (path := Path(folder, "busybox")).is_file()), None)
 
 
-def _with(program: Path, inside: str, names: list[str], scripts: dict[str, str]) -> tuple[Entry, ...]:
-    """Make a tree of one program that has many names, with its libraries, and of scripts."""
-    files = {inside: Entry(inside, 0o755, program.read_bytes())}
-    for library in needs(program):
+def _of(busybox: Path) -> dict[str, Entry]:
+    """Give busybox, under all its names, and its libraries."""
+    files = {"bin/busybox": Entry("bin/busybox", 0o755, busybox.read_bytes())}
+    for library in needs(busybox):
         path = str(library).lstrip("/")
         files[path] = Entry(path, 0o755, library.read_bytes())
-    target = Path(inside).name
-    files |= {f"bin/{name}": Entry(f"bin/{name}", 0o777, link=target) for name in names}
-    files |= {f"bin/{name}": Entry(f"bin/{name}", 0o755, text.encode()) for name, text in scripts.items()}
+    return files | {f"bin/{name}": Entry(f"bin/{name}", 0o777, link="busybox") for name in _APPLETS.split()}
+
+
+def _whole(files: dict[str, Entry]) -> tuple[Entry, ...]:
+    """Add what the image has beside programs: scripts, /etc, a page."""
+    files |= {f"bin/{name}": Entry(f"bin/{name}", 0o755, text.encode()) for name, text in _SCRIPTS.items()}
     files |= {f"etc/{name}": Entry(f"etc/{name}", 0o644, text.encode()) for name, text in _ETC.items()}
     files["www/index.html"] = Entry("www/index.html", 0o644, b"it works\n")
     files["www/cgi-bin/peer"] = Entry("www/cgi-bin/peer", 0o755, _PEER.encode())
