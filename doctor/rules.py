@@ -11,11 +11,11 @@ from doctor.exits import CLEAN, FOUND, INCOMPLETE
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.engine_rules import EngineRules
+from doctor.facts.native_rules import NativeRules
 from doctor.snapshot import EvidenceMissing
 
 if TYPE_CHECKING:
     from doctor.engine.rules import Family
-    from doctor.engine.rules.native import Native
     from doctor.registry import Registry
     from doctor.snapshot import Snapshot
 
@@ -38,9 +38,8 @@ def rules(snapshot: Snapshot, registry: Registry, wanted: Wanted, family: Family
         return "", f"not known: {missing}", INCOMPLETE
     its = found.of(family)
     if its is None:
-        own = next((one for one in found.native if one.family == family), None)
-        if own is not None and wanted == "expected":
-            return _native(own, daemon, snapshot)
+        if found.native:
+            return _native(facts, daemon, snapshot, wanted, family)
         if found.off:
             return "", f"not known: {found.off}", INCOMPLETE
         return "", f"Docker {daemon.version} writes no rules of {'IPv6' if family == 'ip6' else 'IPv4'} here", CLEAN
@@ -62,9 +61,26 @@ def rules(snapshot: Snapshot, registry: Registry, wanted: Wanted, family: Family
     return f"{head}\n{lines}", said, FOUND if lines and wanted != "expected" else CLEAN
 
 
-def _native(table: Native, daemon: Daemon, snapshot: Snapshot) -> tuple[str, str, int]:
-    """Print a table as input of nft, which puts it in the place of the one that is there."""
-    many = sum(len(chain.rules) for chain in table.chains.values())
-    head = f"# Docker {daemon.version} on {snapshot.meta.hostname}, for nft -f -: {many} rules as it writes them"
+def _native(facts: Facts, daemon: Daemon, snapshot: Snapshot, wanted: Wanted, family: Family) -> tuple[str, str, int]:
+    """Print a table as input of nft, which puts it in the place of the one that is there: whole, if anything is missing."""
+    if wanted == "extra":
+        return (
+            "",
+            f"not known: {facts.get(EngineRules).off}, where nobody's rules can be told from the engine's",
+            INCOMPLETE,
+        )
+    try:
+        there: NativeRules = facts.get(NativeRules)
+    except EvidenceMissing as missing:
+        return "", f"not known: {missing}", INCOMPLETE
+    table = next((one for one in there.tables if one.family == family), None)
+    if table is None:
+        return "", f"Docker {daemon.version} writes no rules of {'IPv6' if family == 'ip6' else 'IPv4'} here", CLEAN
     said = f"Docker {daemon.version} was never compared: tables as an engine 29 wrote them"
-    return f"{head}\n{native.whole(table)}", said, CLEAN
+    head = f"# Docker {daemon.version} on {snapshot.meta.hostname}, for nft -f -: "
+    if wanted == "missing" and table.whole:
+        return f"{head}0 rules that are gone\n", said, CLEAN
+    many = sum(len(chain.rules) for chain in table.expected.chains.values())
+    what = "as it writes them" if wanted == "expected" else "in place of a table of which some are gone"
+    text = f"{head}{many} rules {what}\n{native.whole(table.expected)}"
+    return text, said, CLEAN if wanted == "expected" else FOUND

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.checks._native_rules import native_tables
 from doctor.checks._own_rules import effects
 from doctor.checks.bridges import attached
 from doctor.checks.published_ports import leading
@@ -12,8 +13,9 @@ from doctor.facts.bootrules import BootRules
 from doctor.facts.config import Options
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
-from doctor.facts.engine_rules import EngineRules, FamilyRules
+from doctor.facts.engine_rules import NATIVE, EngineRules, FamilyRules
 from doctor.facts.lifecycle import Lifecycle
+from doctor.facts.native_rules import NativeRules
 from doctor.facts.networks import Networks
 from doctor.facts.rules import Chain, Firewall, Tables
 from doctor.model import (
@@ -57,6 +59,7 @@ def engine_chains_missing(
     boot: BootRules,
     lifecycle: Lifecycle,
     rules: EngineRules | None,
+    native: NativeRules | None,
 ) -> Iterator[Yield]:
     """Docker's firewall rules were flushed: its chains are gone, or stand empty.
 
@@ -77,7 +80,8 @@ def engine_chains_missing(
     iptables switched off on purpose; rules in the other back end (nft and legacy)
     ## Limits
     Judged by chains only; one missing rule among others is not told. With
-    iptables=false in force, or the nftables back end of 29, this does not apply.
+    iptables=false in force this does not apply. With the nftables back end of 29 it is the
+    tables docker-bridges that are looked at, and nft -f that puts them back.
     For a release that was never compared, the rules to put back are the nearest known.
     ## References
     moby libnetwork/drivers/bridge, moby issue 12294, iptables(8), nft(8)
@@ -92,11 +96,15 @@ def engine_chains_missing(
         origin = options.origin("iptables")
         yield NotApplicable(f"iptables is switched off ({origin.where if origin else 'default'})")
         return
-    if options.value("firewall-backend") == "nftables":
-        yield NotApplicable("the firewall back end is nftables")
-        return
     if not networks.all:
         yield NotApplicable("no bridge network here")
+        return
+    if rules is not None and rules.off == NATIVE:
+        since = _since(daemon, containers, log)
+        yield from native_tables(native, networks, containers, options, boot, lifecycle, since)
+        return
+    if rules is None and options.value("firewall-backend") == "nftables":
+        yield Unknown("firewall", "what the engine writes to nftables is not known")
         return
     expected = _expected(daemon)
     written = rules.of("ip") if rules is not None else None
@@ -113,7 +121,9 @@ def engine_chains_missing(
         yield Unknown("iptables", f"firewall: the text of {_place(tables)} cannot be read: {tables.damage}")
         return
     if not there and any(name.endswith(" docker-bridges") for name in firewall.nft_tables):
-        yield NotApplicable("the firewall back end is nftables (table docker-bridges)")
+        yield Unknown(
+            "firewall", "the back end is nftables (table docker-bridges), and what belongs there is not known"
+        )
         return
     evidence = [Citation(tables.record, 0, _there(there, total, emptied), _place(tables))]
     evidence += [one.cited for one in boot.flushes[:1]]

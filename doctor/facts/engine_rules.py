@@ -104,7 +104,7 @@ def engine_rules(
         if not options.known(key):
             raise EvidenceMissing("daemon.json", options.unread)
     found, live = dialect(daemon.version)
-    if options.value("firewall-backend") == "nftables" or _native(firewall):
+    if _native(firewall, options):
         told = _site(snapshot, daemon, options, networks, containers, links) if containers.complete else None
         return EngineRules("29 nftables", live=False, off=NATIVE, families=(), native=_natives(told))
     if not containers.complete:
@@ -143,10 +143,16 @@ def _program(places: Places, tables: Tables) -> str:
     return name if places.iptables in {"", f"iptables-{tables.backend}"} else f"{name}-{tables.backend}"
 
 
-def _native(firewall: Firewall) -> bool:
-    """Whether an engine writes to nftables itself, and to no table of iptables."""
+def _native(firewall: Firewall, options: Options) -> bool:
+    """Whether an engine writes to nftables itself: its table says so, else its options.
+
+    A file that was edited since the start says what the next one will do: where chains of iptables stand and no table of
+    its own, the engine that runs wrote those.
+    """
     chains = any(name == "DOCKER" for tables in firewall.tables for _, name in tables.chains)
-    return not chains and any(name.endswith(" docker-bridges") for name in firewall.nft_tables)
+    own = any(name.endswith(f" {native.TABLE}") for name in firewall.nft_tables)
+    told = options.value("firewall-backend") == "nftables"
+    return (own and (told or not chains)) or (told and not chains)
 
 
 def _backend(firewall: Firewall, family: str, chains: tuple[tuple[str, str], ...], usual: str) -> Tables:
