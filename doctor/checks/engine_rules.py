@@ -86,18 +86,9 @@ def engine_chains_missing(
     ## References
     moby libnetwork/drivers/bridge, moby issue 12294, iptables(8), nft(8)
     """
-    if not daemon.pid:
-        yield NotApplicable("dockerd does not run")
-        return
-    if not options.known("iptables"):
-        yield Unknown("iptables", options.unread)
-        return
-    if not options.on("iptables"):
-        origin = options.origin("iptables")
-        yield NotApplicable(f"iptables is switched off ({origin.where if origin else 'default'})")
-        return
-    if not networks.all:
-        yield NotApplicable("no bridge network here")
+    nothing = _nothing_to_judge(daemon, options, networks)
+    if nothing is not None:
+        yield nothing
         return
     if rules is not None and rules.off == NATIVE:
         since = _since(daemon, containers, log)
@@ -152,6 +143,17 @@ def engine_chains_missing(
         ),
         since=_since(daemon, containers, log),
     )
+
+
+def _nothing_to_judge(daemon: Daemon, options: Options, networks: Networks) -> NotApplicable | Unknown | None:
+    if not daemon.pid:
+        return NotApplicable("dockerd does not run")
+    if not options.known("iptables"):
+        return Unknown("iptables", options.unread)
+    if not options.on("iptables"):
+        origin = options.origin("iptables")
+        return NotApplicable(f"iptables is switched off ({origin.where if origin else 'default'})")
+    return None if networks.all else NotApplicable("no bridge network here")
 
 
 def _with(remedy: Remedy, for_good: tuple[Step, ...], notes: tuple[str, ...]) -> Remedy:
