@@ -43,6 +43,7 @@ from doctor.facts.logs import Logs
 from doctor.facts.lowers import Lowers
 from doctor.facts.mounts import Mounts
 from doctor.facts.name_files import NameFiles
+from doctor.facts.native_rules import NativeRules
 from doctor.facts.networks import Networks
 from doctor.facts.nextstart import NextStart
 from doctor.facts.openfiles import OpenFiles
@@ -115,6 +116,7 @@ FACTS: dict[str, type] = {
     "logs": Logs,
     "mounts": Mounts,
     "namespaces": Namespaces,
+    "nativerules": NativeRules,
     "networks": Networks,
     "nextstart": NextStart,
     "openfiles": OpenFiles,

@@ -238,7 +238,8 @@ def test_mirrored_networking_of_wsl_is_seen() -> None:
         ("daemon-stopped", "missing", "ip", 3, "", "not known: API"),
         ("nftables", "expected", "ip", 0, "# Docker 28.5.2", "never compared"),
         ("nftables", "expected", "ip6", 0, "# Docker 28.5.2", "never compared"),
-        ("nftables", "missing", "ip", 3, "", "nftables"),
+        ("nftables", "missing", "ip", 1, "# Docker 28.5.2", "never compared"),
+        ("nftables", "extra", "ip", 3, "", "nftables"),
         ("engine-29-networks", "missing", "ip", 0, "# Docker 29.7.2", "never compared"),
     ],
 )
