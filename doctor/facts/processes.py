@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from doctor.facts.clock import TICKS, Clock
 from doctor.lines import unescape
@@ -144,7 +145,30 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             waits=tuple(text for rest, (text, _) in parts.items() if rest.endswith("/wchan")),
             line=parts["stat"][1],
         )
+    _by_shim(found)
     return Processes(found, *_again(snapshot, found))
+
+
+def _by_shim(found: dict[int, Process]) -> None:
+    """Give processes below a shim to its container, where none is in a control group of that: engines without, and labs.
+
+    A runc below a shim is about to make a container, or to enter one, and is no part of it.
+    """
+    known = {one.container for one in found.values()}
+    shims = {one.pid: one.told("-id") for one in found.values() if one.name.startswith("containerd-shim")}
+    owners = {pid: identity for pid, identity in shims.items() if identity and identity not in known}
+    if not owners:
+        return
+    below: dict[int, list[Process]] = {}
+    for one in found.values():
+        below.setdefault(one.parent, []).append(one)
+    for shim, identity in owners.items():
+        waiting = [one for one in below.get(shim, ()) if not one.name.startswith("runc")]
+        while waiting:
+            one = waiting.pop()
+            if one.pid not in shims and found[one.pid].container != identity:
+                found[one.pid] = replace(one, container=identity)
+                waiting += below.get(one.pid, ())
 
 
 def _again(snapshot: Snapshot, found: dict[int, Process]) -> tuple[frozenset[int], frozenset[int]]:

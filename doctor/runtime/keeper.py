@@ -302,7 +302,7 @@ class Keeper:
         if self._container is not None:
             self._container.kill(signal.SIGKILL)
             self._container.wait()
-        self._tell(client, {"done": True})
-        with suppress(OSError):
+        with suppress(OSError):  # before it is told: who hears it may listen there again at once
             os.unlink(self._listener.getsockname())  # noqa: PTH108 - strings
+        self._tell(client, {"done": True})
         os._exit(0)
