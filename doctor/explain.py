@@ -5,17 +5,19 @@ What names no code is taken for an error message: doctor/phrases.py says of whic
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 from doctor.exits import UsageError
 from doctor.options import match, registry
-from doctor.registry import AREAS, Check, sections
+from doctor.registry import AREAS, Check, sections, single
 
 if TYPE_CHECKING:
     from doctor.phrases import Found
 
+_CODE = re.compile(r"[A-Za-z]{3}[0-9]{3}")
 WIDTH = 78
 COLUMN = 15
 MOST = 6
@@ -27,6 +29,9 @@ def explain(subject: str) -> str:
 
     `-` reads the message from standard input.
     """
+    alone = single(subject.upper()) if _CODE.fullmatch(subject) else None
+    if alone is not None:
+        return page(alone)
     checks = registry().checks
     if not subject:
         return _list(list(checks.values())) + "\ndoctor explain CODE prints the page of one\n"
@@ -38,9 +43,9 @@ def explain(subject: str) -> str:
         if subject.isalnum() and any(char.isdigit() for char in subject):
             raise
         return _message(subject, checks)
-    one = checks[found[0]] if found else None
-    if one is not None and len(found) == 1 and subject.upper() not in AREAS and subject not in AREAS.values():
-        return page(one)
+    only = checks[found[0]] if len(found) == 1 else None
+    if only is not None and subject.upper() not in AREAS and subject not in AREAS.values():
+        return page(only)
     return _list([checks[code] for code in found])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from doctor.exits import UsageError
 from doctor.explain import MOST, explain
 from doctor.phrases import find, phrases, pieces, words
-from doctor.registry import Check, load
+from doctor.registry import Check, load, single
 
 CHECKS = load(plugins=False).checks
 ERRORS = tomllib.loads((Path(__file__).parent / "errors.toml").read_text(encoding="utf-8"))["error"]
@@ -149,3 +149,14 @@ def test_a_long_log_is_answered_soon() -> None:
     """A long log is read in a moment: its length is bounded, and its time is not its square."""
     text = "level=error msg=failed port is already in use bind for it\n" * 5_000 + "port is already allocated"
     assert {one.code for one in find(text, CHECKS)} >= {"NET037"}
+
+
+def test_a_page_needs_one_module() -> None:
+    """The page of a code is printed without the modules of all others; every built-in code is found that way."""
+    for code in load(plugins=False).checks:
+        assert single(code) is not None, code
+    assert single("NET999") is None
+    script = "import sys\nfrom doctor.explain import explain\nexplain('net034')\n"
+    script += "print('doctor.checks.addressing' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
