@@ -33,6 +33,7 @@ _LARGEST = 64 << 20
 _SMALL = 1 << 16
 _NOTHING = f"sha256:{sha256().hexdigest()}"
 _ID = re.compile(r"[0-9a-f]{64}")
+_LINK = re.compile(r"[A-Z2-7]{26}")
 _PLAIN = re.compile(r"[-_.A-Za-z0-9]+")
 
 
@@ -136,7 +137,7 @@ def plan(store: Store) -> list[Work]:
                 tuple(f"{store.root}/overlay/{below}/diff" for below in store.chain(layer.parent)),
                 uids=_map(layer.uidmap),
                 gids=_map(layer.gidmap),
-                extra={"store": store.root, "parent": layer.parent},
+                extra={"store": store.root},
             )
         )
     for image in store.images:
@@ -180,14 +181,14 @@ def _text(path: str) -> str | None:
 
 def _standing(work: Work, teller: Teller) -> int:
     """Compare the directory, its short link and the list of those below with what the parent says."""
-    store, parent = work.extra["store"], work.extra["parent"]
+    store = work.extra["store"]
     own = f"{store}/overlay/{work.id}"
     found: list[tuple[str, str, str]] = []
     if not os.path.isdir(work.root):  # noqa: PTH112
         found.append((work.root, "a directory", "is not there"))
     link = _text(f"{own}/link") or ""
     target = f"../{work.id}/diff"
-    if not re.fullmatch(r"[A-Z2-7]{26}", link):
+    if not _LINK.fullmatch(link):
         found.append((f"{own}/link", "26 letters and digits", repr(link) if link else "empty, or not there"))
     else:
         try:
@@ -196,14 +197,12 @@ def _standing(work: Work, teller: Teller) -> int:
             held = "is not there" if error.errno == errno.ENOENT else str(error.strerror)
         if held != target:
             found.append((f"{store}/overlay/l/{link}", target, held))
-    lower = _text(f"{own}/lower")
-    wanted = None
-    if parent:
-        above = _text(f"{store}/overlay/{parent}/link")
-        rest = _text(f"{store}/overlay/{parent}/lower")
-        wanted = f"l/{above}:{rest}" if rest else f"l/{above}"
-        if above and lower != wanted:
-            found.append((f"{own}/lower", wanted, lower or "empty, or not there"))
+    # From the links of all below, not from the list of the next one, which may be what is damaged.
+    links = [_text(f"{below.removesuffix('/diff')}/link") or "" for below in work.lowers]
+    lower = _text(f"{own}/lower") or ""
+    wanted = ":".join(f"l/{one}" for one in links) if all(map(_LINK.fullmatch, links)) else ""
+    if links and (lower != wanted if wanted else not lower):
+        found.append((f"{own}/lower", wanted or "the layers below", lower or "empty, or not there"))
     for path, expected, state in found:
         teller.damage(Damage(work.id, path, "record", expected, state))
     return len(found)

@@ -15,7 +15,7 @@ from doctor.layers import containerd, containerd_store, unpacked
 from doctor.layers.containerd_model import META, SNAPSHOTTER, Store
 from tests.layers.archives import tar_of
 from tests.layers.chance import chance_of
-from tests.layers.containerd import Built, build, varied
+from tests.layers.containerd import Built, build, copied, varied
 from tests.layers.damages import FILE_DAMAGES
 from tests.layers.told import Told
 
@@ -54,13 +54,6 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """One store that is copied for each damage."""
     chance = chance_of(1)
     return build(tmp_path_factory.mktemp("containerd") / "root", [varied(chance, at) for at in range(3)])
-
-
-def copied(healthy: Built, folder: Path) -> Built:
-    """The store once more."""
-    root = folder / "root"
-    os.system(f"cp -a {healthy.root} {root}")  # noqa: S605 - shutil loses FIFOs and hard links
-    return Built(root, healthy.layers, healthy.chains, healthy.blobs, healthy.config, healthy.manifest, healthy.packed)
 
 
 def test_a_healthy_store_is_whole(healthy: Built) -> None:

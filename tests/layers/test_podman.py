@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doctor.layers import podman, tally
-from tests.layers.archives import new_save
 from tests.layers.chance import chance_of
-from tests.layers.containerd import varied
 from tests.layers.damages import FILE_DAMAGES
+from tests.layers.podmanstore import copied, layers, made
 from tests.layers.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.root,
@@ -30,18 +27,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def healthy() -> Iterator[Path]:
-    """A store with one image of three layers, which podman unpacked. Its runroot may have 50 characters, no more."""
-    folder = Path(tempfile.mkdtemp(prefix="doctor-"))
-    chance = chance_of(1)
-    (folder / "image.tar").write_bytes(new_save([varied(chance, at) for at in range(3)]).packed())
-    argv = ["podman", "--root", folder / "root", "--runroot", folder / "run", "--storage-driver", "overlay"]
-    subprocess.run([*argv, "load", "-i", folder / "image.tar"], check=True, capture_output=True)
-    yield folder / "root"
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:  # noqa: PTH123 - podman binds its own root
-        points = [line.split(" ")[4] for line in mounts if str(folder) in line]
-    for point in reversed(points):
-        subprocess.run(["umount", point], check=False)
-    shutil.rmtree(folder)
+    """A store with one image of three layers, which podman unpacked."""
+    yield from made()
 
 
 @pytest.fixture(autouse=True)
@@ -50,22 +37,10 @@ def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "_TICK", -3600.0)
 
 
-def copied(healthy: Path, folder: Path) -> Path:
-    """The store once more."""
-    subprocess.run(["cp", "-a", healthy, folder / "root"], check=True)
-    return folder / "root"
-
-
 def verified(root: Path) -> tuple[Told, set[str]]:
     """Everything that is told of a store, and the states of its layers."""
     told = Told()
     return told, {podman.verify(work, told).state for work in podman.plan(podman.read_store(str(root)))}
-
-
-def layers(root: Path) -> list[str]:
-    """The ids of the layers, the base first."""
-    store = podman.read_store(str(root))
-    return list(reversed(store.chain(store.images[0].layer)))
 
 
 def test_a_healthy_store_is_whole(healthy: Path) -> None:
