@@ -89,7 +89,7 @@ _REJECT = {
 }
 
 _PASSES = frozenset(
-    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "TCPMSS", "TOS", "DSCP", "CHECKSUM", "CLASSIFY", "TTL", "HL", "SECMARK"}
+    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "TCPMSS", "TOS", "DSCP", "CHECKSUM", "CLASSIFY", "SECMARK"}
     | {"CONNSECMARK", "RATEEST", "IDLETIMER", "LED", "TCPOPTSTRIP", "ECN", "SET", "ACCOUNT", "HMARK", "TEE"}
 )
 """Targets after which the next rule is asked: they change nothing that decides about a packet here."""
@@ -294,6 +294,8 @@ class _Compiler:
                 return (Zone(int(zone)),)
             unknown = [option for option in options if option.startswith("--zone")]
             return (Unmodelled(f"CT {' '.join(unknown)}"),) if unknown else (Verdict("continue"),)
+        if name in {"TTL", "HL"}:
+            return (_ttl(options),)
         if name in _PASSES:
             return (Verdict("continue"),)
         if name.isupper() and name in _UNMODELLED:
@@ -323,6 +325,14 @@ def _options(words: _Words) -> dict[str, str]:
         if word.startswith("--"):
             found[word] = " ".join(words.rest())
     return found
+
+
+def _ttl(options: dict[str, str]) -> Action:
+    """Read what is done to the TTL, or to the hop limit of IPv6: set, or changed by some."""
+    for option in ("--ttl-set", "--hl-set"):
+        if options.get(option, "").isdecimal():
+            return SetNumber("ttl", 0, int(options[option]))
+    return Unmodelled(" ".join(("TTL", *(f"{key} {value}".strip() for key, value in options.items()))))
 
 
 def _nat(name: str, options: dict[str, str]) -> Action:

@@ -54,9 +54,9 @@ class Nat(Struct, frozen=True):
 
 
 class SetNumber(Struct, frozen=True):
-    """Set a mark: `(old & keep) ^ value`; with `source`, that mark's bits under `mask` are XORed in instead."""
+    """Set a mark, or the TTL: `(old & keep) ^ value`; with `source`, that mark's bits under `mask` are XORed in instead."""
 
-    field: Literal["mark", "connmark"]
+    field: Literal["mark", "connmark", "ttl"]
     keep: int
     value: int
     source: Literal["", "mark", "connmark"] = ""

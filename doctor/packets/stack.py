@@ -481,7 +481,8 @@ class Stack:
         more = f"; forwarding of {packet.iif} is 1" if packet.version == 4 else ""  # noqa: PLR2004 - IPv4
         self.routed(space, packet, route, more)
         if packet.ttl <= 1:
-            return self.end("dropped", "TTL_EXPIRED", self.step(space, "route", "its TTL is used up"), space.id)
+            # ip_forward() tells the sender (time exceeded): tcp_v4_err() takes that for a host that is not reached.
+            return self.end("unreachable", "TTL_EXPIRED", self.step(space, "route", "its TTL is used up"), space.id)
         packet.ttl -= 1
         packet.oif = route.dev
         stop = self.called(space, "forward", packet, _BEFORE, _LAST) or self.postrouting(space, packet)
