@@ -7,12 +7,7 @@ given one set at a time: the same base chains, each with a jump to the chains of
 from __future__ import annotations
 
 import random
-import re
-import subprocess
-import tempfile
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import structs
 
@@ -20,11 +15,12 @@ from doctor.packets import nft
 from doctor.packets.program import Jump, Program, Rule
 from doctor.snapshot import Record
 from tests.kernel.lan import PORTS, Flow
+from tests.kernel.traces import TRACED
 
 if TYPE_CHECKING:
     from tests.kernel.lan import Lan
 
-FIRST_PORT, EACH = 10_000, 32
+FIRST_PORT, EACH = 10_000, 40
 """Where the ports of clients begin, and how many each set has."""
 
 
@@ -214,9 +210,9 @@ def load(first: int, count: int, family: str, version: int) -> Load:
         if at != "raw":
             lines.append(f"    meta l4proto {{ icmp, ipv6-icmp }} ct original proto-src vmap @m_{at}")
         lines.append("  }")
-    for both, one in _REJECTS.get(family, {}).items():
-        lines = [line.replace(both, one) for line in lines]
-    return Load(family, version, "\n".join([f"table {family} sets {{", *lines, "}", _TRACED]), flows)
+    for both, single in _REJECTS.get(family, {}).items():
+        lines = [line.replace(both, single) for line in lines]
+    return Load(family, version, "\n".join([f"table {family} sets {{", *lines, "}", TRACED]), flows)
 
 
 _REJECTS = {
@@ -224,15 +220,6 @@ _REJECTS = {
     "ip6": {"icmpx admin": "icmpv6 type admin", "icmpx host": "icmpv6 type addr"},
 }
 """`icmpx` is for tables of both versions alone."""
-
-_TRACED = """
-table inet traced {
-  chain pre { type filter hook prerouting priority -400; meta l4proto { tcp, udp } th sport 10000-60000 meta nftrace set 1;
-    meta l4proto { tcp, udp } th dport 10000-60000 meta nftrace set 1; }
-  chain out { type filter hook output priority -400; meta l4proto { tcp, udp } th sport 10000-60000 meta nftrace set 1;
-    meta l4proto { tcp, udp } th dport 10000-60000 meta nftrace set 1; }
-}
-"""
 
 
 def _flows(maker: Maker, port: int) -> list[Flow]:
@@ -260,51 +247,3 @@ def programs(lan: Lan, made: Load) -> dict[int, Program]:
                 bases.append(structs.replace(base, chain=structs.replace(base.chain, rules=(jump,))))
         found[at] = Program(whole.chains, tuple(bases), whole.unread, whole.choices)
     return found
-
-
-class Monitor:
-    """`nft monitor trace` while it is entered: by client port, the rules that dropped a packet of it."""
-
-    def __init__(self, lan: Lan) -> None:
-        """Take where."""
-        self.lan = lan
-        self.file = Path(tempfile.mkstemp(prefix="trace")[1])
-
-    def __enter__(self) -> Self:
-        """Start it; after the rules, so that it prints them with their comments."""
-        argv = ["nsenter", "-t", str(self.lan.pids["host"]), "-n", "nft", "monitor", "trace"]
-        self.process = subprocess.Popen(argv, stdout=self.file.open("wb"), stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while (
-            not self.file.stat().st_size and time.monotonic() < until
-        ):  # it reads all rules before it tells of packets
-            self.lan.connect([Flow("host", "127.0.0.1", PORTS[0], "udp", 59_999)], 0.05)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
-        self.file.unlink()
-
-    def dropped(self) -> dict[int, set[str]]:
-        """Read what was printed so far."""
-        size = -1
-        while size != (size := self.file.stat().st_size):
-            time.sleep(0.15)
-        ports: dict[str, int] = {}
-        found: dict[int, set[str]] = {}
-        drops: list[tuple[str, str]] = []
-        for line in self.file.read_text(errors="replace").splitlines():
-            name = line[9:17]
-            if " packet: " in line:
-                held = [int(port) for port in re.findall(r"(?:sport|dport) (\d+)", line)]
-                client = [port for port in held if port >= FIRST_PORT]
-                if client:
-                    ports[name] = client[0]
-            elif line.endswith("(verdict drop)") and (said := re.search(r'comment "([^"]+)"', line)):
-                drops.append((name, said[1]))
-        for name, comment in drops:
-            if name in ports:
-                found.setdefault(ports[name], set()).add(comment)
-        return found

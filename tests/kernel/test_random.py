@@ -1,16 +1,17 @@
-"""Random rules, real connections: the model says of every flow what the kernel says.
+"""Random rules of iptables, real connections: the model says of every flow what the kernel says, and by which rule.
 
-A set of rules is generated from a seed, loaded whole, and met by every flow of a router between two networks. A
+A set of rules is generated from a seed, loaded whole, and met by every flow of a router between two networks. The rules
+that drop a flow's packets are those that the kernel traces (`traces`): the one that the model names is among them. A
 disagreement prints the seed and the rules; `DOCTOR_SEEDS=FIRST:LAST` walks other seeds than the usual ones.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
 import subprocess
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,14 +21,16 @@ from doctor.packets.stack import TCP, UDP
 from doctor.packets.stack import Flow as Asked
 from doctor.packets.walk import Result, follow
 from tests.kernel.lan import PORTS, Flow, Lan, shown
+from tests.kernel.traces import FIRST, LAST, TRACED, Legacy, Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 
-_FIRST, _, _LAST = os.environ.get("DOCTOR_SEEDS", "0:12").partition(":")
+_FIRST, _, _LAST = os.environ.get("DOCTOR_SEEDS", "0:8").partition(":")
 SEEDS = range(int(_FIRST), int(_LAST))
+SPORTS = itertools.count()
 
 FLUSH = (
     "for p in iptables ip6tables; do for t in filter nat mangle raw; do $p-{0} -t $t -F; $p-{0} -t $t -X; done; "
@@ -224,33 +227,15 @@ def alike(kernel: str, model: Result) -> bool:
     return kernel == model.sees
 
 
-def counted(lan: Lan, program: str) -> dict[str, int]:
-    """Give the packets that each rule and each policy has met, by table, chain and number (a policy has none)."""
-    found: dict[str, int] = {}
-    table, seen = "", Counter[str]()
-    for line in lan.run("host", f"{program}-save -c").splitlines():
-        if line.startswith("*"):
-            table, seen = line[1:], Counter()
-        elif line.startswith(":"):
-            name, _, packets = line[1:].replace("[", "").partition(" ")
-            found[f"{table} {name}"] = int(packets.split(" ")[1].partition(":")[0])
-        elif line.startswith("["):
-            chain = line.split(" ")[2]
-            seen[chain] += 1
-            found[f"{table} {chain} {seen[chain]}"] = int(line[1:].partition(":")[0])
-    return found
-
-
-def deciders(model: Iterable[Result]) -> Counter[str]:
-    """Count the flows that each rule or policy of the router is said to stop, by its place."""
-    places: Counter[str] = Counter()
-    for one in model:
-        step = one.walk.decider.step
-        if one.walk.decider.outcome in {"dropped", "rejected"} and step is not None and step.cited is not None:
-            words = step.cited.place.split(" ")
-            if step.cited.record.startswith("net/ip"):
-                places[" ".join(words[-3:] if words[-1].isdecimal() else words[-2:])] += 1
-    return places
+def decider(one: Result) -> str:
+    """Name the rule or policy of the router that is said to stop a flow, by its place; empty where it is none."""
+    end = one.walk.decider
+    if end.outcome not in {"dropped", "rejected"} or end.step is None or end.step.cited is None:
+        return ""
+    words = end.step.cited.place.split(" ")
+    if not end.step.cited.record.startswith("net/ip"):
+        return ""
+    return " ".join(words[-3:] if words[-1].isdecimal() else words[-2:])
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -267,37 +252,57 @@ def test_model_and_kernel_agree(lan: Lan, seed: int, backend: str, version: int)
     for one in ("nft", "legacy"):
         if works(one):
             lan.run("host", FLUSH.format(one))
+    lan.run("host", "nft add table inet traced; nft delete table inet traced")
     lan.run("host", f"{program}-{backend}-restore", rules)
+    legacy = Legacy(lan, version)
+    if backend == "legacy":
+        legacy.rules()
     site = lan.site()
-    tried = flows(version)
     protocols = {"tcp": TCP, "udp": UDP}
     model = {
         flow: follow(
             site, Asked(lan.space(flow.source), number(flow.address), flow.port, version, protocols[flow.protocol])
         )
-        for flow in tried
+        for flow in numbered(flows(version))
     }
     assert not [one for one in model.values() if one.works is None], shown(rules)
-    before = counted(lan, f"{program}-{backend}")
-    kernel = lan.connect(tried, 0.4)
-    after = counted(lan, f"{program}-{backend}")
-    wrong = [flow for flow in tried if not alike(kernel[flow], model[flow])]
-    again = lan.connect(wrong, 6.0) if wrong else {}  # a neighbour is asked three times, a second apart
+    if backend == "nft":
+        lan.run("host", "nft -f -", TRACED)
+    kernel, dropped = tried(lan, list(model), legacy if backend == "legacy" else None, 0.4)
+    odd = [flow for flow in model if not alike(kernel[flow], model[flow]) or unseen(flow, model[flow], dropped)]
+    again: dict[Flow, str] = {}
+    if odd:  # a neighbour is asked three times, a second apart
+        fresh = dict(zip(odd, numbered(odd), strict=True))
+        again, more = tried(lan, list(fresh.values()), legacy if backend == "legacy" else None, 6.0)
+        again = {flow: again[fresh[flow]] for flow in odd}
+        dropped |= {flow.sport: more[fresh[flow].sport] for flow in odd if fresh[flow].sport in more}
     said = [
         f"{flow}: kernel {again[flow]}, model {model[flow].sees} ({model[flow].walk.decider.code})"
-        for flow in wrong
+        for flow in odd
         if not alike(again[flow], model[flow])
     ]
+    said += [
+        f"{flow}: dropped by {dropped.get(flow.sport)}, the model says by {decider(model[flow])}"
+        for flow in odd
+        if unseen(flow, model[flow], dropped)
+    ]
     assert not said, "\n".join([*said, f"seed {seed}", shown(rules)])
-    # Every flow that is stopped sends one packet at least to the rule that is said to stop it; once more, and for longer,
-    # where neighbours had to be found first.
-    for seconds in (3.5, 0.0):
-        short = {
-            place: f"{after[place] - before[place]} packets, the model says {many} flows"
-            for place, many in deciders(model.values()).items()
-            if after[place] - before[place] < many
-        }
-        if short and seconds:
-            lan.connect([flow for flow in tried if short.keys() & deciders([model[flow]]).keys()], seconds)
-            after = counted(lan, f"{program}-{backend}")
-    assert not short, f"{short}\nseed {seed}\n{shown(rules)}"
+
+
+def numbered(found: list[Flow]) -> list[Flow]:
+    """Give each flow a port of the client that was not used before."""
+    return [flow._replace(sport=FIRST + next(SPORTS) % (LAST - FIRST - 1)) for flow in found]
+
+
+def tried(
+    lan: Lan, found: list[Flow], legacy: Legacy | None, seconds: float
+) -> tuple[dict[Flow, str], dict[int, set[str]]]:
+    """Try flows: how each ends, and by port of the client which rules dropped packets of it."""
+    with legacy or Monitor(lan) as trace:
+        return lan.connect(found, seconds), trace.dropped()
+
+
+def unseen(flow: Flow, model: Result, dropped: dict[int, set[str]]) -> bool:
+    """Whether the rule that is said to stop a flow was not seen to."""
+    rule = decider(model)
+    return bool(rule) and rule not in dropped.get(flow.sport, ())
