@@ -61,6 +61,7 @@ def up(scenario: Scenario, dialect: str, name: str = "", *, detach: bool = False
             files={**service.programs(dialect), **_files(scenario)} | {shell.START: shell.start_file(scenario.name)},
             hostname=name or scenario.name,
             detach=detach,
+            groups="cgroups" in scenario.needs,
         )
     except LabError as error:
         raise StartError(str(error)) from error

@@ -80,7 +80,7 @@ class Keeper:
         self._terminal = config.process.terminal
         self._stdin = -1
         self._error: ContainerError | None = None
-        self._ended: tuple[int, str] | None = None
+        self._ended: dict[str, Any] | None = None
         self._container: Container | None = None
         stdio = self._pipes(open_stdin=open_stdin and not self._terminal)
         try:
@@ -199,17 +199,17 @@ class Keeper:
         for handle in list(self._outputs):
             while self._copy(handle):
                 pass
-        self._ended = code, timestamp(time.time_ns())
+        self._ended = {"exit": code, "at": timestamp(time.time_ns()), "oom": container.out_of_memory}
         with suppress(OSError):
             if self._log is not None:
                 self._log.close()
         self._log = None
         with suppress(OSError), open(self._exit_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - strings
-            json.dump({"code": code, "at": self._ended[1]}, file)
+            json.dump({"code": code, "at": self._ended["at"]}, file)
         for sock in list(self._attached):
             self._detach(sock)
         for client in self._waiting:
-            self._tell(client, {"exit": code, "at": self._ended[1]})
+            self._tell(client, self._ended)
 
     # Who asks
 
@@ -250,7 +250,7 @@ class Keeper:
         verb = message["do"]
         if verb == "wait":
             if self._ended is not None:
-                self._tell(client, {"exit": self._ended[0], "at": self._ended[1]})
+                self._tell(client, self._ended)
             else:
                 self._waiting.append(client)
             return
@@ -266,7 +266,7 @@ class Keeper:
             container.start()
             self._tell(client, {"started": True})
         elif verb == "state":
-            ended = {"code": self._ended[0], "at": self._ended[1]} if self._ended else None
+            ended = {"code": self._ended["exit"], "at": self._ended["at"]} if self._ended else None
             about = {"shim": os.getpid(), "pid": container.pid, "state": container.state, "exit": ended}
             self._tell(client, about)
         elif verb == "kill":
@@ -300,8 +300,7 @@ class Keeper:
 
     def _delete(self, client: socket.socket) -> NoReturn:
         if self._container is not None:
-            self._container.kill(signal.SIGKILL)
-            self._container.wait()
+            self._container.delete(force=True)
         with suppress(OSError):  # before it is told: who hears it may listen there again at once
             os.unlink(self._listener.getsockname())  # noqa: PTH108 - strings
         self._tell(client, {"done": True})

@@ -6,7 +6,7 @@ As containerd's shim does, it is found by its command line, writes down how the 
     {"do": "created"} -> {"pid": 7}, with its network namespace where that is new
     {"do": "start"}   -> {"started": true}
     {"do": "state"}   -> {"shim": 6, "pid": 7, "state": "running", "exit": null}
-    {"do": "wait"}    -> {"exit": 0, "at": "2026-11-30T09:26:25.1Z"}   when it has ended
+    {"do": "wait"}    -> {"exit": 0, "at": "2026-11-30T09:26:25.1Z", "oom": false}   when it has ended
     {"do": "exec", "process": {...}} with 0, 1, 2  -> {"pid": 9}, with a terminal's master; later {"exit": 0}
     {"do": "attach"}  -> {"attached": true} with a stream socket: frames of output come, input goes
     {"do": "kill", "signal": 15}   {"do": "resize", "height": 24, "width": 80}   {"do": "delete"}
@@ -78,6 +78,8 @@ class Shim:
         self._waiting = _connect(address)
         control.send(self._waiting, {"do": "wait"})
         self._exit: tuple[int, str] | None = None
+        self.out_of_memory = False
+        """Whether the kernel killed a process of it for want of memory, once it has ended."""
         self._created = 0
         self.network = -1
         """Once it is created, a descriptor of its network namespace; -1 where it has no new one."""
@@ -91,6 +93,7 @@ class Shim:
         if self._exit is None:
             answer = _expect(self._waiting, "exit")
             self._exit = int(answer["exit"]), str(answer["at"])
+            self.out_of_memory = bool(answer.get("oom"))
         return self._exit
 
     def created(self) -> int:

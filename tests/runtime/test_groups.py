@@ -14,6 +14,7 @@ import pytest
 from doctor.runtime import cgroups, oci
 from doctor.runtime.container import Container
 from doctor.runtime.host import Lab
+from doctor.runtime_commands import bring_up
 from tests.runtime.columns import become
 from tests.runtime.conftest import make_root
 
@@ -109,3 +110,51 @@ def test_a_user_is_told_that_they_need_root() -> None:
         return 3
 
     assert become("plain user", partial(refused)) == 0
+
+
+def _limited(*, limits: bool) -> list[tuple[int, str]]:
+    """Run what `docker run` limits, in a host with groups or without; gives code and output of each."""
+    found = []
+    with bring_up(f"d{os.getpid()}", "28", {}, detach=False, limits=limits) as lab:
+        for words, script in (
+            ("run --name eater -m 16m busybox sh -c", "head -c 100000000 /dev/zero | tail > /dev/null"),
+            ("inspect -f {{.State.OOMKilled}}/{{.HostConfig.Memory}} eater", ""),
+            ("run --rm --pids-limit 4 busybox sh -c", "for n in 1 2 3 4 5 6; do sleep 1 & done; exit 0"),
+            ("run --rm --cpus 0.5 busybox true", ""),
+            ("run --rm --memory 1m busybox true", ""),
+        ):
+            done = lab.run(("docker", *words.split(), *([script] if script else [])))
+            found.append((done.returncode, (done.stdout + done.stderr).decode().partition("\n")[0]))
+    return found
+
+
+def test_docker_run_limits() -> None:
+    """What a container was promised is held: memory, with a note that it was short, processes, processors."""
+    can("pids")
+    can("memory")
+    before = ours()
+    found = _limited(limits=True)
+    assert [code for code, _ in found] == [137, 0, 2, 0, 125]
+    assert found[1][1] == f"true/{16 << 20}"
+    assert found[4][1].endswith("Minimum memory limit allowed is 6MB")
+    assert not set(ours()) - set(before)
+
+
+def test_docker_run_says_what_it_cannot_limit() -> None:
+    """In a host without groups, in the words of the engine, as a plain user too."""
+
+    def said() -> int:
+        found = _limited(limits=False)
+        head = "Your kernel does not support {} capabilities or the cgroup is not mounted."
+        expected = [
+            (0, f"WARNING: {head.format('memory limit')} Limitation discarded."),
+            (0, "false/0"),
+            (0, f"WARNING: {head.format('PIDs limit')} PIDs limit discarded."),
+        ]
+        os.write(2, f"{found}\n".encode())
+        refused = (
+            "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted"
+        )
+        return 0 if found[:3] == expected and found[3][0] == 125 and found[3][1].endswith(refused) else 1
+
+    assert become("plain user", said) == 0

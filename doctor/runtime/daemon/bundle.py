@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from doctor.linux.privileges import NAMES
 from doctor.runtime import oci
+from doctor.runtime.daemon import limits
 from doctor.runtime.daemon import spec as spelling
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ class Shared:
         self.ipc = ipc
 
 
-def config(one: Container, root: str, folder: str, volumes: str, shared: Shared) -> oci.Config:
+def config(
+    one: Container, root: str, folder: str, volumes: str, shared: Shared, controllers: frozenset[str] = frozenset()
+) -> oci.Config:
     """Make the configuration. `root` is where its layers are mounted, `folder` its own in the data root.
 
+    `controllers` are those of control groups that it can be limited by; none: it is in no group of its own.
     Raises ValueError for a user that its image does not know.
     """
     spec = one.spec
@@ -45,6 +49,8 @@ def config(one: Container, root: str, folder: str, volumes: str, shared: Shared)
         masked_paths=() if spec.privileged else oci.MASKED_PATHS,
         readonly_paths=() if spec.privileged else oci.READONLY_PATHS,
         sysctl=spec.sysctls,
+        cgroups_path=limits.group(one.id, controllers),
+        resources=limits.resources(spec.limits),
     )
     return oci.Config(
         first,
@@ -74,7 +80,7 @@ def process(
     env += [one for one in spec.env if "=" in one]
     if "HOME" not in names:
         env.append(f"HOME={home}")
-    limits = tuple(oci.Rlimit(f"RLIMIT_{name.upper()}", *_limits(pair)) for name, pair in spec.ulimits.items())
+    rlimits = tuple(oci.Rlimit(f"RLIMIT_{name.upper()}", *_limits(pair)) for name, pair in spec.ulimits.items())
     return oci.Process(
         argv,
         cwd=spec.workdir or "/",
@@ -82,7 +88,7 @@ def process(
         user=who,
         terminal=terminal,
         capabilities=oci.capabilities(_capabilities(spec)),
-        rlimits=limits,
+        rlimits=rlimits,
         no_new_privileges=spec.no_new_privileges,
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from doctor.runtime.daemon import limits
 from doctor.runtime.daemon import spec as spelling
 from doctor.runtime.daemon.engine import BUILT_IN
 from doctor.runtime.daemon.fault import Fault, bad, broken, conflict, not_found
@@ -38,9 +39,12 @@ class Commands:
         """POST /containers/create."""
         try:
             asked = spelling.parse(request.json(), request.query.get("name", ""))
+            held, said = limits.kept(asked.limits, self.engine.controllers)
         except spelling.SpecError as error:
             raise bad(str(error)) from error
-        to.json({"Id": self.engine.create(asked).id, "Warnings": []}, 201)
+        for text in said:
+            self.engine.daemon_log.warning(text)
+        to.json({"Id": self.engine.create(replace(asked, limits=held)).id, "Warnings": said}, 201)
 
     def start(self, _: Request, to: Connection, name: str) -> None:
         """POST /containers/ID/start."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from doctor.runtime.daemon import limits
 from doctor.runtime.daemon import spec as spelling
 from doctor.runtime.daemon.events import Events
 from doctor.runtime.daemon.fault import Fault, bad, broken, conflict, not_found
@@ -57,6 +58,8 @@ class Engine:
         self.state = State(self.root, self.views)
         self.events = Events(self._about)
         self.network = NetworkController(self.world)
+        self.controllers = limits.usable()
+        """Those of control groups that containers are limited by here."""
         self.identity = self._own_id()
 
     @property

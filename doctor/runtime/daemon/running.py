@@ -121,7 +121,9 @@ class Running:
         try:
             held = self._mounted(one)
             self.write_names(one)
-            config = bundle.config(one, held.merged, str(folder), f"{engine.root}/volumes", self._shared(one))
+            config = bundle.config(
+                one, held.merged, str(folder), f"{engine.root}/volumes", self._shared(one), engine.controllers
+            )
             place = f"{TASKS}/{one.id}"
             self.shims[one.id] = shim.create(
                 config,
@@ -333,11 +335,12 @@ class Running:
             code, at = running.exit()
         except ContainerError:  # the shim has gone, and nobody saw the end of what it held
             code, at = _KILLED, stamp()
+        short = running.out_of_memory
         self.clean(one)
         one = engine.world.containers[identity]
         lasted = max(0.0, seconds(at) - seconds(one.started))
         one = replace(
-            one, state="exited", pid=0, shim=0, exit_code=code, finished=at, sandbox="", sandbox_id="",
+            one, state="exited", pid=0, shim=0, exit_code=code, finished=at, sandbox="", sandbox_id="", oom_killed=short,
             health="unhealthy" if one.health else "",
         )  # fmt: skip
         again = self._again(one, lasted)

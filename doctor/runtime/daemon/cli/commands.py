@@ -119,6 +119,8 @@ def _make(client: Client, flags: dict[str, Any], rest: list[str], *, attached: b
             sys.stderr.write(f"Unable to find image '{named}' locally\n")
             client.ask("POST", "/images/create", fromImage=rest[0])
         raise
+    for text in made.get("Warnings") or ():
+        sys.stderr.write(f"WARNING: {text}\n")
     return str(made["Id"])
 
 
