@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
+from doctor.checks._ways import names_of, ports_of
 from doctor.checks.bridges import attached
 from doctor.checks.published_ports import leading
 from doctor.facts.config import Options
@@ -29,7 +33,15 @@ from doctor.model import (
     Step,
     Yield,
 )
+from doctor.packets.build import SITE
+from doctor.packets.promises import PROMISES
+from doctor.packets.site import HOST
+from doctor.packets.walk import follow
 from doctor.registry import check
+
+if TYPE_CHECKING:
+    from doctor.packets.promises import Promises, Walked
+    from doctor.packets.site import Site
 
 _WRITTEN = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
 
@@ -53,6 +65,8 @@ def forwarding_off(
     daemon: Daemon,
     firewall: Firewall | None,
     lifecycle: Lifecycle,
+    promises: PROMISES | None,
+    site: SITE | None,
 ) -> Iterator[Yield]:
     """Forwarding is off, for the host or for an interface that containers need.
 
@@ -83,14 +97,15 @@ def forwarding_off(
     used = {network.id: attached(network, containers) for network in outward}
     users = list({one.id: one for several in used.values() for one in several}.values())
     if sysctls.value("ipv4/ip_forward") == "0":
-        yield _host_wide(sysctls, users, options, daemon, firewall, lifecycle)
+        yield _host_wide(sysctls, options, daemon, firewall, lifecycle, _lost(users, promises, site, ""))
     else:
         bridges = [network.bridge for network in outward if used[network.id]]
         uplinks = [name for name in routes.uplinks if name in links.by_name and name not in bridges]
         for name in [*bridges, *uplinks]:
             held = sysctls.values.get(f"ipv4/conf/{name}/forwarding")
             if held is not None and held.value == "0":
-                yield _one_interface(name, held.cited, sysctls, users, uplink=name in uplinks)
+                lost = _lost(users, promises, site, name)
+                yield _one_interface(name, held.cited, sysctls, lost, uplink=name in uplinks)
     with_v6 = [network for network in outward if network.ipv6 and used[network.id]]
     held6 = sysctls.values.get("ipv6/conf/all/forwarding")
     if with_v6 and held6 is not None and held6.value == "0":
@@ -110,9 +125,43 @@ def forwarding_off(
         )
 
 
-def _hits(users: list[Container]) -> tuple[Effect, ...]:
-    ports = leading(users, 4, outside=True)
-    names = tuple(one.name for one in users)
+class _Lost(NamedTuple):
+    """Who uses networks that lead outside, what of it would not work, and what still would."""
+
+    users: list[Container]
+    hits: tuple[Effect, ...]
+    works: tuple[Effect, ...]
+
+
+def _lost(users: list[Container], promises: Promises | None, site: Site | None, name: str) -> _Lost:
+    """Say what ends where forwarding is off, on one interface or (empty) all, as it was walked; without walks, who may."""
+    published, named = leading(users, 4, outside=True), tuple(one.name for one in users)
+    if promises is None or site is None or not promises.all or promises.unwalked:
+        return _Lost(users, _hits(named, published), ())
+    code = "FORWARDING_OFF_IFACE" if name else "FORWARDING_OFF_GLOBAL"
+    ended = [one for one in promises.broken("egress", "published") if one.version == 4 and one.code == code]  # noqa: PLR2004 - IPv4
+    if name:
+        ended = [one for one in ended if one.decided is not None and f"/{name}/" in one.decided.place]
+    works = []
+    ports = [one for one in ended if one.kind == "published"]
+    if ports and all(_from_here(site, one) for one in ports):
+        works.append(Effect("these ports from this host"))
+    beside = [one for one in promises.of("neighbours") if one.version == 4]  # noqa: PLR2004 - IPv4
+    if beside and all(one.kept for one in beside):
+        works.append(Effect("containers of one network among themselves"))
+    out = set(names_of(one for one in ended if one.kind == "egress"))
+    # In the order in which the engine lists them.
+    held = sorted(ports_of(ports), key=lambda port: named.index(port.rpartition(" -> ")[2]))
+    hits = _hits(tuple(name for name in named if name in out), tuple(held))
+    return _Lost(users, hits if ended or not users else (), tuple(works))
+
+
+def _from_here(site: Site, one: Walked) -> bool:
+    """Whether this host itself reaches a published port."""
+    return bool(follow(site, replace(one.flow, source=HOST, src=None)).works)
+
+
+def _hits(names: tuple[str, ...], ports: tuple[str, ...]) -> tuple[Effect, ...]:
     hits = []
     if ports:
         many = f"{len(ports)} published ports" if len(ports) > 1 else "1 published port"
@@ -121,18 +170,18 @@ def _hits(users: list[Container]) -> tuple[Effect, ...]:
         hits.append(Effect(f"{len(names)} containers would reach nothing outside", names))
     elif names:
         hits.append(Effect(f"{names[0]} would reach nothing outside"))
-    else:
+    elif not ports:
         hits.append(Effect("a container started now would reach nothing outside"))
     return tuple(hits)
 
 
 def _host_wide(
     sysctls: Sysctls,
-    users: list[Container],
     options: Options,
     daemon: Daemon,
     firewall: Firewall | None,
     lifecycle: Lifecycle,
+    lost: _Lost,
 ) -> Finding:
     evidence = [sysctls.values["ipv4/ip_forward"].cited]
     setting = sysctls.setting(*_WRITTEN)
@@ -165,13 +214,10 @@ def _host_wide(
             undo=(Command(("sysctl", "-w", "net.ipv4.ip_forward=0")),),
             notes=notes,
         ),
-        severity=Severity.ERROR if users else Severity.WARNING,
-        hits=_hits(users),
-        works=(
-            *((Effect("these ports from this host"),) if leading(users, 4, outside=True) else ()),
-            *((Effect("containers of one network among themselves"),) if len(users) > 1 else ()),
-        ),
-        excluded=_excluded(users, firewall),
+        severity=Severity.ERROR if lost.users else Severity.WARNING,
+        hits=lost.hits,
+        works=lost.works,
+        excluded=_excluded(lost.users, firewall),
         since=since,
     )
 
@@ -207,7 +253,7 @@ def _excluded(users: list[Container], firewall: Firewall | None) -> tuple[Exclud
     return tuple(found)
 
 
-def _one_interface(name: str, cited: Citation, sysctls: Sysctls, users: list[Container], *, uplink: bool) -> Finding:
+def _one_interface(name: str, cited: Citation, sysctls: Sysctls, lost: _Lost, *, uplink: bool) -> Finding:
     key = f"net.ipv4.conf.{name}.forwarding"
     setting = sysctls.setting(key, f"net.ipv4.conf.{name.replace('.', '/')}.forwarding")
     for_good: tuple[Step, ...] = ()
@@ -228,8 +274,8 @@ def _one_interface(name: str, cited: Citation, sysctls: Sysctls, users: list[Con
             for_good=for_good,
             undo=(Command(("sysctl", "-w", f"{key}=0")),),
         ),
-        severity=Severity.ERROR if users else Severity.WARNING,
-        hits=_hits(users),
-        works=(Effect("containers of one network among themselves"),) if len(users) > 1 else (),
+        severity=Severity.ERROR if lost.hits and lost.users else Severity.WARNING,
+        hits=lost.hits,
+        works=lost.works,
         excluded=(Excluded("NET035", "net.ipv4.ip_forward is 1"),),
     )
