@@ -388,6 +388,8 @@ class Trace(Struct, frozen=True):
     """How much of the host's rules is modelled, where it is not all of them."""
     tried: Tried | None = None
     """What `--probe` met; it beats the model."""
+    full_size: str = ""
+    """What becomes of packets of full size, where a link on the way does not take them; empty where all fit."""
 
 
 class ReachEnd(Struct, frozen=True):

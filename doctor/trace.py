@@ -26,6 +26,8 @@ from doctor.snapshot import EvidenceMissing, tree_entries
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Container
+    from doctor.packets.full_size import Large
+    from doctor.packets.walk import Walk
     from doctor.registry import Registry
     from doctor.snapshot import Snapshot
 
@@ -61,7 +63,7 @@ def trace(
         question = asked(source, target, site, containers, processes)
     except NotKnown as error:
         raise UsageError(f"trace: {error}") from error
-    result = follow(site, question.flow)
+    result = follow(site, question.flow, large=True)
     code = INCOMPLETE if result.works is None else CLEAN if result.works else FOUND
     made = told(site, facts, question, result)
     if knock is None:
@@ -102,6 +104,10 @@ def told(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
     cited = end.step.cited if end.step is not None and not works else None
     meant = not works and _meant(end, question, facts)
     why, remedy = ("", None) if works else _why(end, question, meant=meant)
+    large = _large(walk) if result.works is not None else ()
+    lost = next((one for one in large if not one.told), None)
+    if lost is not None and not works:
+        why, remedy = _hole(lost), _smaller(lost, question.flow.version)
     inner = walk.proxied.steps if walk.proxied is not None else ()
     return Trace(
         schema=SCHEMA,
@@ -118,10 +124,56 @@ def told(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
         why=why,
         depends_on=result.question.text if result.question else "",
         notes=question.notes,
+        full_size="; ".join(_size(one) for one in large),
         steps=tuple(_shown((*walk.steps, *inner))),
         reply_steps=tuple(_shown(walk.reply_steps)),
         remedy=remedy,
         coverage=_coverage(site),
+    )
+
+
+def _large(walk: Walk) -> tuple[Large, ...]:
+    """Give where packets of full size do not fit, on the connection of a docker-proxy too."""
+    return (*walk.large, *(walk.proxied.large if walk.proxied is not None else ()))
+
+
+def _size(one: Large) -> str:
+    """Say what becomes of packets of full size."""
+    text = one.end.step.text if one.end.step is not None else ""
+    whose = "answers" if one.back else "packets"
+    told = "the sender is told, and sends smaller ones" if one.told else "nobody is told"
+    if one.single:
+        told = "one by one they are lost, and nobody is told; what TCP sends in one piece passes (NET015)"
+    if one.stopped is not None:
+        told = f"the error that says so ends{_place(one.stopped)}"
+    return f"{whose} of full size: {text}; {told}"
+
+
+def _place(end: End) -> str:
+    if end.step is None:
+        return ""
+    where = f" at {end.step.cited.place} ({end.step.text})" if end.step.cited is not None else f": {end.step.text}"
+    return where + f" of {end.step.space}" if end.step.space != HOST else where
+
+
+def _hole(one: Large) -> str:
+    what = "answers" if one.back else "packets"
+    return (
+        f"it connects, and small {what} arrive; larger ones than {one.takes} bytes are lost, and their sender is not told"
+        " to send smaller ones: what is large hangs"
+    )
+
+
+def _smaller(one: Large, version: int) -> Remedy:
+    """Let both ends announce smaller segments."""
+    program = "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004 - IPv4
+    rule = ("FORWARD", "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
+    notes = (f"or let ICMP pass{_place(one.stopped)}",) if one.stopped is not None else ()
+    return Remedy(
+        "let both ends announce no more than the way takes",
+        (Command((program, "-t", "mangle", "-A", *rule)),),
+        undo=(Command((program, "-t", "mangle", "-D", *rule)),),
+        notes=notes,
     )
 
 
@@ -210,6 +262,7 @@ _WHY = {
     "BR_PORT_ISOLATED": "both ports of the bridge are isolated",
     "SRC_NO_ROUTE": "its namespace has no route there",
     "ROUTE_NONE": "the host has no route there: see ip route",
+    "MTU_DF": "a link on the way takes no packets of full size, and their sender is not told",
     "NO_UPLINK": "the host has no route to the outside, so it could not answer: see ip route",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -31,7 +32,16 @@ from doctor.model import (
     Unknown,
     Yield,
 )
+from doctor.packets.build import SITE
+from doctor.packets.promises import PROMISES
+from doctor.packets.site import HOST
+from doctor.packets.walk import follow
 from doctor.registry import check
+
+if TYPE_CHECKING:
+    from doctor.packets.full_size import Large
+    from doctor.packets.promises import Promises, Walked
+    from doctor.packets.site import Site
 
 
 @check("NET014", Severity.ERROR)
@@ -265,13 +275,15 @@ def packets_too_large(
     options: Options,
     config: ConfigFile,
     clamps: Clamps | None,
+    promises: PROMISES | None,
+    site: SITE | None,
 ) -> Iterator[Yield]:
     """Containers send larger packets than a link on their way takes.
 
     ## What it is
     Every link has a largest packet (MTU). Docker gives its networks 1500, whatever the uplink
     has; in clouds and VPNs that is 1450 or less. Between a container's two link ends, a
-    larger packet vanishes without a word.
+    larger packet vanishes without a word. On the way out the host tells its sender, by ICMP.
     ## What you see
     Small answers come, large ones hang: TLS handshakes, apt, git, docker push. The host
     itself is well, so is curl of a small page.
@@ -284,8 +296,9 @@ def packets_too_large(
     ## Looks like
     NET034 (nothing gets through at all), a slow server
     ## Limits
-    What lies beyond this host is not measured. The clamp helps TCP, not QUIC or other UDP;
-    where the firewall has one for any link, uplinks are not judged.
+    An error where the ICMP of this host does not get back to a container, as it was walked, and
+    where the two ends of a link differ; else a warning, which no clamp of a firewall leaves.
+    What lies beyond this host is not measured. The clamp helps TCP, not QUIC or other UDP.
     ## References
     ip-link(8), RFC 2923, https://github.com/moby/moby/issues/22028
     """
@@ -296,7 +309,7 @@ def packets_too_large(
     uplinks = [(name, _mtu(name, routes, links)) for name in routes.uplinks if name in links.by_name]
     own = {network.bridge for network in networks.all}
     smallest = min(((mtu, name) for name, mtu in uplinks if name not in own and mtu), default=None)
-    if smallest is None or (clamps is not None and clamps.all):
+    if smallest is None:
         return
     mtu, uplink = smallest
     wide = [
@@ -307,8 +320,53 @@ def packets_too_large(
         and (link := links.by_name.get(network.bridge)) is not None
         and link.mtu > mtu
     ]
-    if wide:
-        yield _too_wide(wide, links.by_name[uplink], mtu, containers, options, config)
+    holes = _black_holes(promises, site, {network.id for network, _ in wide}, links.by_name[uplink])
+    if wide and (holes or clamps is None or not clamps.all):
+        found = _too_wide(wide, links.by_name[uplink], mtu, containers, options, config)
+        yield _black_hole(found, holes) if holes else found
+
+
+def _black_holes(
+    promises: Promises | None, site: Site | None, networks: set[str], uplink: Link
+) -> list[tuple[Walked, Large]]:
+    """Walk packets of full size to the outside: give those that do not fit into the uplink, and whose sender is not told."""
+    found = []
+    for one in promises.of("egress") if promises is not None and site is not None and networks else ():
+        if site is None or one.network.id not in networks or not one.result.works:
+            continue
+        hole = next((held for held in follow(site, one.flow, large=True).walk.large if not held.told), None)
+        step = hole.end.step if hole is not None and hole.end.space == HOST else None
+        if hole is not None and step is not None and step.cited == uplink.cited:
+            found.append((one, hole))
+    return found
+
+
+_CLAMP = ("FORWARD", "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
+
+
+def _black_hole(found: Finding, holes: list[tuple[Walked, Large]]) -> Finding:
+    """Say that the host's own error does not get back."""
+    stopped = next((one.stopped for _, one in holes if one.stopped is not None), None)
+    step = stopped.step if stopped is not None else None
+    cited = step.cited if step is not None else None
+    where = f": {cited.place} ({cited.excerpt}) stops it" if cited is not None else ""
+    names = tuple(dict.fromkeys(member.name for one, _ in holes for member in one.members))
+    return replace(
+        found,
+        title=f"{found.title}, and are not told",
+        message=f"{found.message}; the ICMP that tells them to send less does not get back{where}",
+        evidence=(*found.evidence, *((cited,) if cited is not None else ())),
+        # What comes back by the uplink announces too much as well: the rule is for both ways.
+        remedy=replace(
+            found.remedy,
+            summary="let both ends announce no more than the way takes",
+            steps=(Command(("iptables", "-t", "mangle", "-A", *_CLAMP)),),
+            undo=(Command(("iptables", "-t", "mangle", "-D", *_CLAMP)),),
+            notes=(*found.remedy.notes, *((f"or let ICMP pass, at {cited.place}",) if cited is not None else ())),
+        ),
+        severity=Severity.ERROR,
+        hits=(Effect("what is large would hang on its way outside, and nothing says why:", names),),
+    )
 
 
 def _mtu(name: str, routes: Routes, links: Links) -> int:

@@ -27,6 +27,7 @@ from doctor.packets.packet import Packet, Tuple
 from doctor.packets.program import (
     Base,
     Chain,
+    Clamp,
     Hook,
     Jump,
     Map,
@@ -120,6 +121,9 @@ class Where(conditions.Where, Protocol):
     def inward(self, packet: Packet) -> int | None:
         """Give the address that a redirect leads to."""
 
+    def segment(self, packet: Packet) -> int:
+        """Give the largest segment for which both ways of a connection have room."""
+
 
 class Machine:
     """Runs one packet after the other through a namespace's chains; `hits` are the rules that matched, in order."""
@@ -206,6 +210,12 @@ class _Hook(Struct):
     def act(self, action: Action, rule: Rule, chain: Chain, depth: int) -> Ended | str | None:
         """Carry out a target: None goes on with what follows."""
         match action:
+            case Clamp(_, size):
+                packet = self.packet
+                most = size or self.machine.where.segment(packet)
+                packet.mss = min(packet.mss or most, most)
+                self.note(rule, chain, f"segments of {packet.mss} at most")
+                return None
             case Verdict(word):
                 if word == "continue":
                     return None

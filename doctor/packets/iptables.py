@@ -31,6 +31,7 @@ from doctor.packets.program import (
     SECURITY,
     Base,
     Chain,
+    Clamp,
     Jump,
     Nat,
     Notrack,
@@ -89,7 +90,7 @@ _REJECT = {
 }
 
 _PASSES = frozenset(
-    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "TCPMSS", "TOS", "DSCP", "CHECKSUM", "CLASSIFY", "SECMARK"}
+    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "TOS", "DSCP", "CHECKSUM", "CLASSIFY", "SECMARK"}
     | {"CONNSECMARK", "RATEEST", "IDLETIMER", "LED", "TCPOPTSTRIP", "ECN", "SET", "ACCOUNT", "HMARK", "TEE"}
 )
 """Targets after which the next rule is asked: they change nothing that decides about a packet here."""
@@ -296,6 +297,9 @@ class _Compiler:
             return (Unmodelled(f"CT {' '.join(unknown)}"),) if unknown else (Verdict("continue"),)
         if name in {"TTL", "HL"}:
             return (_ttl(options),)
+        if name == "TCPMSS":
+            size = options.get("--set-mss", "0")
+            return (Clamp("continue", int(size) if size.isdecimal() else 0),)
         if name in _PASSES:
             return (Verdict("continue"),)
         if name.isupper() and name in _UNMODELLED:

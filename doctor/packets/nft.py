@@ -460,6 +460,9 @@ class _Compiler:
                 return [then.Zone(value["value"])]
             if key == "meta" and what.get("key") in {"nftrace", "priority", "pkttype"}:
                 return []
+            if key == "tcp option" and what.get("name") == "maxseg":
+                size = value["value"]
+                return [then.Clamp("continue", size if isinstance(size, int) else 0)]
             if key in {"payload", "tcp option", "exthdr"} and what.get("field") in {
                 "size",
                 "dscp",

@@ -49,7 +49,8 @@ class Packet(Struct):
     `src` and `dst` are numbers, `protocol` is the number of RFC 790 (6: TCP). `state` is what `ct state` says: `invalid`
     before conntrack has seen it. `original` are the ends of the connection's first packet as it was, None before
     conntrack; `reply` says that it goes against that direction. `status` holds `dnat` and `snat`. `physin` and `physout`
-    are the ports of a bridge.
+    are the ports of a bridge. `size` is its length with all headers, where that is asked for (0: it fits everywhere);
+    `mss` what a rule let a SYN announce at most, 0 for no such rule.
     """
 
     version: Version
@@ -72,6 +73,8 @@ class Packet(Struct):
     physin: str = ""
     physout: str = ""
     icmp: int = 8
+    size: int = 0
+    mss: int = 0
 
     @property
     def ends(self) -> Tuple:

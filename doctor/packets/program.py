@@ -29,6 +29,12 @@ class Verdict(Struct, frozen=True):
     word: Literal["accept", "drop", "return", "continue"]
 
 
+class Clamp(Verdict, frozen=True):
+    """Go on, and let a SYN announce no larger segments than `size`; 0: than both its ways take (TCPMSS, maxseg)."""
+
+    size: int = 0
+
+
 class Reject(Struct, frozen=True):
     """The packet ends, and its sender is told: `reset`, `port`, `host`, `net`, `admin`, `proto`."""
 

@@ -138,6 +138,18 @@ class Space(Struct, frozen=True):
         held = self.addresses(packet.iif, packet.version)
         return held[0] if held else None
 
+    def takes(self, packet: Packet, *, back: bool = False) -> int:
+        """Give the largest packet that the way of a packet takes, or the way `back` to its source: a route's, or a link's."""
+        target = packet.src if back else packet.dst
+        route = self.find(packet, src=0, dst=target).route
+        link = self.links.get(route.dev) if route is not None else None
+        return (route.mtu if route is not None else 0) or (link.mtu if link is not None else 0)
+
+    def segment(self, packet: Packet) -> int:
+        """Give the largest segment for which both ways of a connection have room: tcpmss_mangle_packet()."""
+        ways = [one for one in (self.takes(packet), self.takes(packet, back=True)) if one]
+        return max(0, min(ways, default=0) - headers(packet.version))
+
     def loops(self, address: int, version: Version) -> bool:
         """Whether an address is a loopback address."""
         first, last = _LOOPBACK[version]
@@ -164,6 +176,11 @@ def addresses(link: Link, version: Version) -> list[int]:
             with contextlib.suppress(ValueError):
                 found.append(number(address))
     return found
+
+
+def headers(version: Version) -> int:
+    """Give the length of an IP and a TCP header without options."""
+    return 40 if version == 4 else 60  # noqa: PLR2004 - IPv4
 
 
 class Spaces(Mapping[str, Space]):

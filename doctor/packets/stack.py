@@ -27,6 +27,9 @@ OUTSIDE = "outside"
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 
+_TAG = 4
+"""What a link takes over its MTU: room for a VLAN tag."""
+
 _BEFORE, _LAST = -(1 << 31), (1 << 31) - 1
 
 Outcome = Literal["delivered", "refused", "dropped", "rejected", "no-route", "unreachable", "leaves", "unknown"]
@@ -97,6 +100,7 @@ class Stack:
         self.replied: set[str] = set()
         self.hops = 0
         self.landed: tuple[str, Tuple] | None = None
+        self.tight: list[End] = []
 
     # Steps and ends
 
@@ -485,8 +489,31 @@ class Stack:
             return self.end("unreachable", "TTL_EXPIRED", self.step(space, "route", "its TTL is used up"), space.id)
         packet.ttl -= 1
         packet.oif = route.dev
+        large = self.too_large(space, packet, route)
+        if large:
+            return large
         stop = self.called(space, "forward", packet, _BEFORE, _LAST) or self.postrouting(space, packet)
         return stop or self.transmit(space, packet, route)
+
+    def too_large(self, space: Space, packet: Packet, route: Route) -> End | None:
+        """End a packet that does not fit into the next link: ip_forward() tells its sender, whose packets say DF."""
+        link = space.links.get(route.dev)
+        takes = route.mtu or (link.mtu if link is not None else 0)
+        if not packet.size or not takes or packet.size <= takes:
+            return None
+        text = f"{route.dev} takes packets of {takes} bytes, not of {packet.size}"
+        return End(
+            "rejected", "MTU_DF", self.step(space, "link", text, link.cited if link else None, "drop"), space.id, "size"
+        )
+
+    def squeeze(self, space: Space, packet: Packet, link: Link) -> None:
+        """Note a link of a bridge or veth that takes less: is_skb_forwardable() drops a single packet, and tells nobody.
+
+        What TCP sends in one large piece, to be cut by the last link (GSO), passes; so most transfers do (measured).
+        """
+        if packet.size and packet.size > link.mtu + _TAG:
+            text = f"{link.name} takes packets of {link.mtu} bytes, not of {packet.size}"
+            self.tight.append(End("delivered", "MTU_DF", self.step(space, "link", text, link.cited), space.id))
 
     def input(self, space: Space, packet: Packet) -> End:
         """Deliver to a process of the namespace, if one listens."""
@@ -580,6 +607,7 @@ class Stack:
         if not end.up:
             step = self.step(other, "veth", f"{end.name} is down", end.cited, "drop")
             return self.end("unreachable", "VETH_DOWN", step, other.id)
+        self.squeeze(other, packet, end)
         bridge = other.links.get(end.master) if end.master else None
         if bridge is None:
             return self.arrives(space, other, end, packet, hop, fixed)
@@ -672,8 +700,10 @@ class Stack:
     def into(self, space: Space, out: Link, target: Port, packet: Packet) -> End:
         """Go out by a port of a bridge, into the namespace behind it."""
         other = self.site.spaces[target[0]]
+        self.squeeze(space, packet, out)
         if other.id == space.id:
             return self.beyond(space, out, packet)
+        self.squeeze(other, packet, self.at(target))
         return self.receive(other, target[1], packet)
 
     def bridge_out(self, space: Space, bridge: Link, packet: Packet, hop: int, fixed: str) -> End:

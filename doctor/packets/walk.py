@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from doctor.model import Citation
 from doctor.packets.evaluate import Question, Unknowns
+from doctor.packets.full_size import Large, full_size
 from doctor.packets.packet import ACK, RST, SYN, Packet, Tuple, Version, number
 from doctor.packets.site import HOST, Site, Space
 from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, End, Flow, Stack, Step, spelled
@@ -54,6 +55,8 @@ class Walk(Struct, frozen=True):
     landed: tuple[str, Tuple] | None = None
     proxied: Walk | None = None
     asked: tuple[tuple[bool, Question], ...] = ()
+    large: tuple[Large, ...] = ()
+    """Where packets of full size do not fit, if that was asked for."""
     later: End | None = None
     """Where packets of the connection end, once it stands, if they do not arrive as its first one did."""
 
@@ -88,12 +91,13 @@ class Result(Struct, frozen=True):
         return None if self.works is None else self.walk.sees
 
 
-def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = None) -> Result:
+def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = None, *, large: bool = False) -> Result:
     """Walk a flow with every answer to what cannot be known, and say what all walks have in common.
 
+    With `large` packets of full size are walked as well, once a TCP connection stands.
     `calls` takes every base chain of the host that the first walk meets, with the packet as it came there.
     """
-    walker = _Walker(site, flow, Unknowns())
+    walker = _Walker(site, flow, Unknowns(), large=large)
     walker.calls = calls
     first = walker.walk()
     if (end := first.decider).outcome == "unknown":  # it went where nothing was read: no answer makes that sure
@@ -104,7 +108,7 @@ def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = Non
     seen = 1
     while waiting:
         answers = waiting.pop(0)
-        other = _Walker(site, flow, Unknowns(answers)).walk()
+        other = _Walker(site, flow, Unknowns(answers), large=large).walk()
         seen += 1
         if (other.works, other.sees) != (first.works, first.sees) or seen > MOST:
             return Result(None, first, other.asked[len(answers) - 1][1])
@@ -118,9 +122,11 @@ def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = Non
 class _Walker(Stack):
     """Walks one flow once; `depth` counts the docker-proxies on the way."""
 
-    def __init__(self, site: Site, flow: Flow, unknowns: Unknowns, depth: int = 0) -> None:
+    def __init__(self, site: Site, flow: Flow, unknowns: Unknowns, depth: int = 0, *, large: bool = False) -> None:
         super().__init__(site, flow, unknowns)
         self.depth = depth
+        self.large = large
+        self.synack: Packet = Packet(flow.version, flow.protocol, 0, 0, 0, 0)
 
     def walk(self) -> Walk:
         """Walk there, and back where something is answered."""
@@ -145,10 +151,16 @@ class _Walker(Stack):
         later = self.later()
         if later is not None:
             return self.done(end, reply, "reset" if later.outcome == "rejected" else "connected", steps, later=later)
+        found = (
+            full_size(self, self.leave, end, packet.mss, self.synack.mss) if self.large and flow.protocol == TCP else ()
+        )
+        lost = next((one for one in found if not one.told), None)
+        if lost is not None:
+            return self.done(end, reply, "connected", steps, later=lost.end, large=found)
         inner = self.proxy(end, packet)
         if inner is not None and not inner.works:
             return self.done(end, reply, "reset" if inner.sees != "timeout" else "connected", steps, inner)
-        return self.done(end, reply, "connected", steps, inner)
+        return self.done(end, reply, "connected", steps, inner, large=found)
 
     def later(self) -> End | None:
         """Walk a packet of the connection that now stands: rules may tell it from the first one. None where it arrives."""
@@ -184,10 +196,11 @@ class _Walker(Stack):
         steps: tuple[Step, ...],
         inner: Walk | None = None,
         later: End | None = None,
+        large: tuple[Large, ...] = (),
     ) -> Walk:
         """Put the walk together."""
         asked = tuple(self.unknowns.asked) if not self.depth else ()
-        return Walk(end, reply, sees, steps, tuple(self.steps), self.landed, inner, asked, later)
+        return Walk(end, reply, sees, steps, tuple(self.steps), self.landed, inner, asked, large, later)
 
     def told_of(self, packet: Packet, end: End) -> Sees:
         """Say what the sender learns of a packet that ended: an error has to find its way back like any packet."""
@@ -243,6 +256,7 @@ class _Walker(Stack):
         reply = Packet(packet.version, packet.protocol, packet.dst, packet.dport, packet.src, packet.sport)
         reply.flags = (RST | ACK if end.outcome == "refused" else SYN | ACK) if packet.protocol == TCP else 0
         reply.icmp = 129 if packet.protocol == ICMP6 else 0
+        self.synack = reply
         if end.outcome != "leaves":
             return self.emit(self.site.spaces[end.space], reply)
         host = self.site.spaces[end.space]
@@ -267,4 +281,4 @@ class _Walker(Stack):
             )
         except ValueError:
             return None
-        return _Walker(self.site, flow, self.unknowns, self.depth + 1).walk()
+        return _Walker(self.site, flow, self.unknowns, self.depth + 1, large=self.large).walk()

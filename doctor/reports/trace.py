@@ -70,6 +70,8 @@ class _Text:
         back = trace.reply_steps if whole else _telling(trace.reply_steps)
         for number, step in enumerate(back):
             yield from self.step(step, "       " if number else " reply ")
+        if trace.full_size:
+            yield from self.part("size", trace.full_size)
         if trace.tried is not None:
             yield from self.tried(trace, trace.tried)
         if trace.depends_on:
@@ -90,7 +92,9 @@ class _Text:
         else:
             said = SEES.get(trace.client_sees or "", trace.verdict)
             if trace.client_sees == "connected" and not trace.works:
-                said += ", and then hear nothing more"
+                said += (
+                    ", and then hang with what is large" if trace.code == "MTU_DF" else ", and then hear nothing more"
+                )
             last = trace.steps[-1] if trace.steps else None
             if trace.reply_verdict not in _ARRIVED:
                 said += ": the answer does not come back"

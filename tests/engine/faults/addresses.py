@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from tests.enginehost import IMAGE, OUTSIDE_IP
 if TYPE_CHECKING:
     from tests.enginehost import EngineHost
 
+_UPLOAD = 300_000
 NAMESERVER = "10.66.0.53"
 
 
@@ -151,6 +155,50 @@ def large(host: EngineHost) -> object:
     return [host.run(*ping, size, "10.7.0.3", check=False).returncode for size in ("100", "1472")]
 
 
+def uploads(host: EngineHost) -> object:
+    """Whether a container of each network gets a few hundred kilobytes out, to a server that only reads."""
+    found = {}
+    for name in ("cron", "db"):
+        with host.open_socket("outside") as server, host.open_socket(name) as client:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((OUTSIDE_IP, OUTSIDE_PORT))
+            server.listen(1)
+            server.settimeout(3)
+            client.settimeout(3)
+            client.connect((OUTSIDE_IP, OUTSIDE_PORT))
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(3)
+                found[name] = _read(client, accepted)
+    return found
+
+
+def _read(client: socket.socket, accepted: socket.socket) -> bool:
+    """Send, and count what arrives."""
+
+    def send() -> None:
+        with contextlib.suppress(OSError):  # ended while it waits
+            client.sendall(bytes(_UPLOAD))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    count = 0
+    try:
+        while count < _UPLOAD and (more := accepted.recv(1 << 16)):
+            count += len(more)
+    except TimeoutError:
+        pass
+    finally:
+        client.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    return count == _UPLOAD
+
+
+def _unheard(host: EngineHost) -> None:
+    """A narrow uplink, and a hardening guide that lets no ICMP out."""
+    host.sh("ip link set eth0 mtu 1400; iptables -A OUTPUT -p icmp -j DROP")
+
+
 def announced(host: EngineHost) -> object:
     """Whether a TCP connection to outside announces no more than the uplink takes."""
     mtu = int(host.read("/sys/class/net/eth0/mtu"))
@@ -275,6 +323,7 @@ FAULTS = (
     Fault("NET014", "gone", _no_default, flows),
     Fault("NET014", "nobody", lambda h: _inside(h, "db", "ip route replace default via 10.7.0.200"), flows),
     Fault("NET015", "uplink", lambda h: h.sh("ip link set eth0 mtu 1400"), announced, level="warning"),
+    Fault("NET015", "error-does-not-come-back", _unheard, uploads),
     Fault("NET015", "ends", lambda h: h.sh(f"ip link set {_veth(h, 'db')} mtu 1200"), large),
     Fault("NET017", "refused", lambda h: _refused(h, {"icc": False, "iptables": False}), answers, ("DMN016",)),
     Fault("NET054", "vpn", _vpn, flows),
