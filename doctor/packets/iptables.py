@@ -295,11 +295,8 @@ class _Compiler:
                 return (Zone(int(zone)),)
             unknown = [option for option in options if option.startswith("--zone")]
             return (Unmodelled(f"CT {' '.join(unknown)}"),) if unknown else (Verdict("continue"),)
-        if name in {"TTL", "HL"}:
-            return (_ttl(options),)
-        if name == "TCPMSS":
-            size = options.get("--set-mss", "0")
-            return (Clamp("continue", int(size) if size.isdecimal() else 0),)
+        if name in _CHANGES:
+            return (_CHANGES[name](options),)
         if name in _PASSES:
             return (Verdict("continue"),)
         if name.isupper() and name in _UNMODELLED:
@@ -337,6 +334,16 @@ def _ttl(options: dict[str, str]) -> Action:
         if options.get(option, "").isdecimal():
             return SetNumber("ttl", 0, int(options[option]))
     return Unmodelled(" ".join(("TTL", *(f"{key} {value}".strip() for key, value in options.items()))))
+
+
+def _clamp(options: dict[str, str]) -> Action:
+    """Compile TCPMSS: to a figure, or to what the path takes."""
+    size = options.get("--set-mss", "0")
+    return Clamp("continue", int(size) if size.isdecimal() else 0)
+
+
+_CHANGES = {"TTL": _ttl, "HL": _ttl, "TCPMSS": _clamp}
+"""Targets that change a packet in a way that decides about it later."""
 
 
 def _nat(name: str, options: dict[str, str]) -> Action:
