@@ -7,7 +7,6 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-
 from doctor.runtime.daemon.generation import generation
 from doctor.runtime_commands import bring_up
 from tests.enginehost import SUITES, build_root
