@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test engine golden docs bench new-check changelog clean dev
+.PHONY: help run check test engine golden record docs bench new-check changelog clean dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ engine: ## the tests on real engines (root), every row on each of them; SUITE=28
 
 golden: dev ## write tests/golden/ anew; look at the diff
 	@$(PYTEST) -q tests/golden --update-golden
+
+record: dev ## as root: record anew what this kernel does with Docker's hosts, tests/kernel/recorded/; look at what differs
+	@$(PYTHON) -m tests.kernel.record
 
 docs: dev ## write the generated part of docs/ anew
 	@$(PYTHON) -m tools.docs

@@ -69,19 +69,26 @@ class Flow(NamedTuple):
 class Lan:
     """The three namespaces, each held by a process that sleeps."""
 
+    spaces: tuple[str, ...] = SPACES
+    setup: tuple[tuple[str, str], ...] = _SETUP
+    devices: tuple[str, ...] = ("all", "c0", "s0", "lo")
+    """Devices of the host whose settings are read."""
+    ports: tuple[int, ...] = tuple(PORTS)
+
     def __init__(self) -> None:
         """Make them; services listen on all ports everywhere."""
         self.holders = {
-            name: subprocess.Popen(["unshare", "-n", "sleep", "3600"], stdin=subprocess.DEVNULL) for name in SPACES
+            name: subprocess.Popen(["unshare", "-n", "sleep", "3600"], stdin=subprocess.DEVNULL) for name in self.spaces
         }
         self.pids = {name: holder.pid for name, holder in self.holders.items()}
         mine = os.readlink("/proc/self/ns/net")  # noqa: PTH115 - a link that leads nowhere
         while any(os.readlink(f"/proc/{pid}/ns/net") == mine for pid in self.pids.values()):  # noqa: PTH115
             time.sleep(0.005)
-        for name, script in _SETUP:
+        for name, script in self.setup:
             self.run(name, script.format(**self.pids))
-        self.listeners = [self._listen(name, port) for name in SPACES for port in PORTS]
-        self.echoes = {one.fileno(): one for one in (self._echo(name, port) for name in SPACES for port in PORTS)}
+        self.listeners = [self._listen(name, port) for name in self.spaces for port in self.ports]
+        echoes = [self._echo(name, port) for name in self.spaces for port in self.ports]
+        self.echoes = {one.fileno(): one for one in echoes}
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -172,17 +179,18 @@ class Lan:
 
     def site(self) -> Site:
         """Read all of it as it is now, and build the model's site."""
-        records: dict[str, Record] = {}
+        return site_of(self.records())
+
+    def records(self) -> dict[str, tuple[Kind, str]]:
+        """Read all of it as it is now: kind and text of each record, as a snapshot has them."""
+        records: dict[str, tuple[Kind, str]] = {}
 
         def put(name: str, text: str, kind: Kind = "netns") -> None:
-            records[name] = Record(name, kind, name, data=text.encode())
+            records[name] = kind, text
 
-        ids = {name: name if name == "host" else str(100 + number) for number, name in enumerate(SPACES)}
-        put(
-            "netns/index",
-            "".join(f"{ids[name]}\tn\t0.0\t{'host' if name == 'host' else 1}\n" for name in SPACES),
-            "tree",
-        )
+        ids = {name: self.space(name) for name in self.spaces}
+        index = (f"{ids[name]}\tn\t0.0\t{'host' if name == 'host' else 1}\n" for name in self.spaces)
+        put("netns/index", "".join(index), "tree")
         for name, key in ids.items():
             put(f"netns/{key}/links", self.run(name, "ip -j -d addr"))
             six = self.run(name, "ip -j -6 route show table all").replace('{"', '{"family":"inet6","')
@@ -192,38 +200,38 @@ class Lan:
             put(f"netns/{key}/neighbours", self.run(name, "ip -j neigh"))
             put(
                 f"netns/{key}/listeners",
-                "".join(f"{one} 0 64 *:{port} *:*\n" for port in PORTS for one in ("tcp LISTEN", "udp UNCONN")),
+                "".join(f"{one} 0 64 *:{port} *:*\n" for port in self.ports for one in ("tcp LISTEN", "udp UNCONN")),
             )
         for backend in ("nft", "legacy"):
-            put(
-                f"net/iptables-{backend}",
-                self.run("host", f"iptables-{backend}-save -c 2>/dev/null || true"),
-                "command",
-            )
-            put(
-                f"net/ip6tables-{backend}",
-                self.run("host", f"ip6tables-{backend}-save -c 2>/dev/null || true"),
-                "command",
-            )
+            for program in ("iptables", "ip6tables"):
+                text = self.run("host", f"{program}-{backend}-save -c 2>/dev/null || true")
+                put(f"net/{program}-{backend}", text, "command")
         put("net/nft", self.run("host", "nft -j list ruleset"), "command")
-        names = ("all", "c0", "s0", "lo")
         values = ("forwarding", "rp_filter", "route_localnet", "accept_local")
         script = "; ".join(
             f"printf '{name}/{value}\\tf\\t0.0\\t%s\\n' $(cat /proc/sys/net/ipv4/conf/{name}/{value})"
-            for name in names
+            for name in self.devices
             for value in values
         )
         put("net/sysctl/ipv4", self.run("host", script), "tree")
         put("net/sysctl/ipv6", "all/forwarding\tf\t0.0\t1\n", "tree")
+        bridged = self.run("host", "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0")
+        put("net/sysctl/bridge", f"bridge-nf-call-iptables\tf\t0.0\t{bridged}", "tree")
         put("files/proc/sys/net/ipv4/ip_forward", self.run("host", "cat /proc/sys/net/ipv4/ip_forward"), "file")
-        meta = Meta("test", "lan", "6", "x86_64", 0.0, 0, 0, "root")
-        made: Site = Facts(load(plugins=False), Snapshot(meta, records)).get(SITE)
-        return made
+        return records
 
-    @staticmethod
-    def space(name: str) -> str:
+    @classmethod
+    def space(cls, name: str) -> str:
         """Give the id of a namespace in the model."""
-        return name if name == "host" else str(100 + SPACES.index(name))
+        return name if name == "host" else str(100 + cls.spaces.index(name))
+
+
+def site_of(records: dict[str, tuple[Kind, str]]) -> Site:
+    """Build the model's site of what was read."""
+    held = {name: Record(name, kind, name, data=text.encode()) for name, (kind, text) in records.items()}
+    meta = Meta("test", "lan", "6", "x86_64", 0.0, 0, 0, "root")
+    made: Site = Facts(load(plugins=False), Snapshot(meta, held)).get(SITE)
+    return made
 
 
 def _answer(echo: socket.socket) -> None:

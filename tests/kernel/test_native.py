@@ -96,7 +96,7 @@ def tried(
     kernel: dict[Flow, str] = {}
     if not flows:
         return kernel, {}
-    with Monitor(lan) as monitor:
+    with Monitor(lan, listed=False) as monitor:
         for at in range(0, len(flows), pace):
             held = {flow._replace(sport=flow.sport + shift): flow for flow in flows[at : at + pace]}
             kernel |= {held[flow]: said for flow, said in lan.connect(held, seconds).items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from doctor.linux.namespaces import inside
-from tests.kernel.lan import PORTS, Flow
+from tests.kernel.lan import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,13 +49,14 @@ _COMMENT = re.compile(r'comment "([^"]+)"')
 class Monitor:
     """`nft monitor trace` while it is entered: by client port, the rules that dropped a packet of it.
 
-    Rules with a comment are named by that. The others are found in what nft lists: two of one text are both named.
+    Rules are found in what nft lists: two of one text are both named. Those with a comment are named by that, too.
     """
 
-    def __init__(self, lan: Lan, host: str = "host") -> None:
-        """Take where."""
+    def __init__(self, lan: Lan, host: str = "host", *, listed: bool = True) -> None:
+        """Take where, and whether the rules are to be listed: 40,000 of them take a second."""
         self.lan = lan
         self.host = host
+        self.listed = listed
         self.file = Path(tempfile.mkstemp(prefix="trace")[1])
 
     def __enter__(self) -> Self:
@@ -66,7 +67,7 @@ class Monitor:
         while (
             not self.file.stat().st_size and time.monotonic() < until
         ):  # it reads all rules before it tells of packets
-            self.lan.connect([Flow(self.host, "127.0.0.1", PORTS[0], "udp", LAST - 1)], 0.05)
+            self.lan.connect([Flow(self.host, "127.0.0.1", self.lan.ports[0], "udp", LAST - 1)], 0.05)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,9 +93,9 @@ class Monitor:
                     ports[line.split(" ", 3)[2]] = client[0]
             elif (said := _DROPPED.match(line)) is not None:
                 comment = _COMMENT.search(said[5] or "")
-                if places is None and comment is None:
+                if places is None and self.listed:
                     places = self.places()
-                drops.append((said[1], {comment[1]} if comment else _named(said, places or {})))
+                drops.append((said[1], _named(said, places or {}) | ({comment[1]} if comment else set())))
         for name, rules in drops:
             if name in ports:
                 found.setdefault(ports[name], set()).update(rules)
