@@ -153,8 +153,8 @@ def reach(
     from doctor.reports.reach import as_json, as_text
     from doctor.snapshot import EvidenceMissing
 
-    if style not in {"text", "json"}:
-        raise UsageError(f"reach: --format {style}: text or json")
+    if style not in {"text", "json", "html"}:
+        raise UsageError(f"reach: --format {style}: text, json or html")
     snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline)).snapshot
     registry = options.registry()
     try:
@@ -162,6 +162,11 @@ def reach(
     except EvidenceMissing as missing:
         sys.stderr.write(f"doctor: reach: {missing}\n")
         return INCOMPLETE
+    if style == "html":
+        from doctor.reports.reach_page import render
+
+        render(found, sys.stdout)
+        return code
     sys.stdout.write(as_json(found) if style == "json" else as_text(found, options.width(), verbose=verbose))
     return code
 

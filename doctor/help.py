@@ -65,7 +65,7 @@ Usage: doctor reach [FROM] [--to X]       who reaches whom, and what denies it
 FROM              a container, host, or outside: its row     default: all rows
                   --to X                  a container or outside: its column
 Evidence          --bundle FILE           default: this host, read only
-Output            --format text|json      -v  every exception
+Output            --format text|json|html -v  every exception
 Limits            --deadline 10s          whole run
 Without Docker    --example NAME          list: doctor check --example list
 Nothing is sent: it is what the kernel would do. One cell in full:

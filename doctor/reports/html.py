@@ -39,7 +39,7 @@ _OPEN, _CLOSE = '<script type="application/json" id="doctor-report">', "</script
 
 def render(report: Report, out: TextIO, style: Style | None = None) -> None:
     """Write the page; of the style it uses only the name of the bundle."""
-    css, script = _part("report.css"), _part("report.js")
+    css, script = part("report.css"), part("report.js")
     clock = _html.Clock(report.host.collected_at, report.host.utc_offset)
     findings = _html.sort_findings(report)
     unknown = list(_html.unknown_tables(report))
@@ -53,7 +53,7 @@ def render(report: Report, out: TextIO, style: Style | None = None) -> None:
     }
     source = f"; bundle {style.source}" if style and style.source else ""
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -75,7 +75,7 @@ def render(report: Report, out: TextIO, style: Style | None = None) -> None:
             clock=clock,
             css=css,
             script=script,
-            policy=f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
+            policy=f"default-src 'none'; style-src {digest(css)}; script-src {digest(script)}; "
             "base-uri 'none'; form-action 'none'",
             data=_data(report),
         )
@@ -139,11 +139,13 @@ def _whole(value: Any) -> Any:
     return [_whole(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Give a file of the templates."""
     return (_TEMPLATES / name).read_text("ascii")
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
+    """Give the hash by which the policy of a page lets a style or script in."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
@@ -153,7 +155,8 @@ def _shown(value: object) -> object:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Give what pages are made with."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(

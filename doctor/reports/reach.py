@@ -48,10 +48,10 @@ def schema() -> dict[str, Any]:
 
 def as_text(found: Reach, width: int = 80, *, verbose: bool = False) -> str:
     """Give the table as a person reads it, what its letters stand for, and whether the promises are kept."""
-    return "\n".join(_Text(found, width, verbose=verbose).lines()) + "\n"
+    return "\n".join(Grid(found, width, verbose=verbose).lines()) + "\n"
 
 
-class _Line(Struct):
+class Line(Struct):
     """A row or column: its label, the network that it belongs to, the ends that it stands for, how many there are."""
 
     label: str
@@ -59,10 +59,11 @@ class _Line(Struct):
     names: tuple[str, ...]
 
 
-class _Text:
-    """Prints a matrix into lines of a width."""
+class Grid:
+    """A matrix as rows, columns and cells, printed into lines of a width."""
 
     def __init__(self, found: Reach, width: int, *, verbose: bool) -> None:
+        """Sort the flows into cells."""
         self.found = found
         self.width = width
         self.verbose = verbose
@@ -108,26 +109,26 @@ class _Text:
 
     # The table
 
-    def rows(self) -> list[_Line]:
+    def rows(self) -> list[Line]:
         """Give what has a row."""
         return [
             *self.grouped(self.sources),
-            *(_Line(name, "", (name,)) for name in (_HOST, _OUTSIDE) if name in self.sources),
+            *(Line(name, "", (name,)) for name in (_HOST, _OUTSIDE) if name in self.sources),
         ]
 
-    def grouped(self, held: set[str]) -> list[_Line]:
+    def grouped(self, held: set[str]) -> list[Line]:
         """Give a line for each container, or for each network where there are too many, of those that are asked for."""
         ends = [end for end in self.found.ends if end.name in held]
         if len(ends) == 1 or self.single:
-            return [_Line(end.name, end.networks[0] if end.networks else "", (end.name,)) for end in ends]
+            return [Line(end.name, end.networks[0] if end.networks else "", (end.name,)) for end in ends]
         found = []
         for network in self.networks:
             names = tuple(end.name for end in ends if (end.networks[0] if end.networks else "") == network)
             if names:
-                found.append(_Line(network, network, names))
+                found.append(Line(network, network, names))
         return found
 
-    def cell(self, row: _Line, column: _Line) -> str:
+    def cell(self, row: Line, column: Line) -> str:
         """Give what stands where two lines meet: what most of the pairs have."""
         if row.names == column.names and len(row.names) == 1:
             return "."
@@ -135,9 +136,9 @@ class _Text:
         found.pop("", None)
         return found.most_common(1)[0][0] if found else ""
 
-    def columns(self) -> list[_Line]:
+    def columns(self) -> list[Line]:
         """Give what has a column, the outside too."""
-        outside = [_Line(_OUTSIDE, "", (_OUTSIDE,))] if _OUTSIDE in self.targets else []
+        outside = [Line(_OUTSIDE, "", (_OUTSIDE,))] if _OUTSIDE in self.targets else []
         return [*self.grouped(self.targets), *outside]
 
     def answer(self, source: str, target: str) -> str:
@@ -164,9 +165,9 @@ class _Text:
             text = "; ".join(f"{name} {text}" for name, text in ports.items() if text != "-")
             yield from self.part("outside reaches", text or "no port")
 
-    def sentences(self, rows: Sequence[_Line], columns: Sequence[_Line], *, outside: bool) -> Iterator[str]:
+    def sentences(self, rows: Sequence[Line], columns: Sequence[Line], *, outside: bool) -> Iterator[str]:
         """Print each row as a list of what it reaches."""
-        lines = [*columns, *([_Line(_OUTSIDE, "", (_OUTSIDE,))] if outside else [])]
+        lines = [*columns, *([Line(_OUTSIDE, "", (_OUTSIDE,))] if outside else [])]
         for row in rows:
             found: dict[str, list[str]] = {}
             for column in lines:
@@ -321,13 +322,13 @@ class _Text:
 
     def reason(self, one: ReachReason) -> Iterator[str]:
         """Say what a letter stands for: whether it is meant, why, by which rules, and how to see it."""
-        places = _places(one.places) if one.places else ""
+        rules = places(one.places) if one.places else ""
         if one.kind == "depends":
             text = f"depends on {one.question}"
         else:
             text = ("BROKEN: " if one.kind == "broken" else "") + one.why
-            if places:
-                text += f": {places}"
+            if rules:
+                text += f": {rules}"
             elif one.cited is not None and one.kind != "design":
                 text += f": {one.cited.place} {one.cited.excerpt}"
         words = textwrap.wrap(safe(text), self.width - 5, break_long_words=False, break_on_hyphens=False)
@@ -363,7 +364,7 @@ class _Drawing:
     """Draws the table; a short one has numbers for names above, and `+` for yes."""
 
     def __init__(
-        self, text: _Text, rows: Sequence[_Line], columns: Sequence[_Line], ports: dict[str, str], *, short: bool
+        self, text: Grid, rows: Sequence[Line], columns: Sequence[Line], ports: dict[str, str], *, short: bool
     ) -> None:
         self.text = text
         self.rows = rows
@@ -387,14 +388,14 @@ class _Drawing:
         before = ""
         for row, label in zip(self.rows, labels, strict=True):
             cells = [self.cell(row, column) for column in self.columns]
-            tail = [f"{self.cell(row, _Line(_OUTSIDE, '', (_OUTSIDE,))):<7}"] * self.outside
+            tail = [f"{self.cell(row, Line(_OUTSIDE, '', (_OUTSIDE,))):<7}"] * self.outside
             tail += [self.ports.get(row.label, "")] * bool(self.ports)
             same = self.text.single and row.network and row.network == before
             before = row.network
             shown = " " * (self.first + 1) + label[self.first + 1 :] if same else label
             yield self.line(f"{shown:<{left}}", cells, widths, tail)
 
-    def cell(self, row: _Line, column: _Line) -> str:
+    def cell(self, row: Line, column: Line) -> str:
         """Give what stands in a cell."""
         found = self.text.cell(row, column)
         return {"yes": "+", "part": "p"}.get(found, found) if self.short else found
@@ -410,7 +411,7 @@ class _Drawing:
             joined = space.join(made)
         return " | ".join([left + joined, *tail] if made else [left.rstrip().ljust(len(left) - 1), *tail]).rstrip()
 
-    def label(self, row: _Line) -> str:
+    def label(self, row: Line) -> str:
         """Give what stands at the left of a row."""
         name = middle(safe(row.label), self.room)
         number = f"{self.numbers[row.label]:>2} " if self.short and row.label in self.numbers else ""
@@ -421,10 +422,10 @@ class _Drawing:
         return f" {number}{name}  ({len(row.names)})"
 
 
-def _places(places: Iterable[str]) -> str:
+def places(places: Iterable[str]) -> str:
     """Join places of rules: those of one chain share its name.
 
-    >>> _places(["raw PREROUTING 1", "raw PREROUTING 2", "raw PREROUTING 3", "raw PREROUTING 5"])
+    >>> places(["raw PREROUTING 1", "raw PREROUTING 2", "raw PREROUTING 3", "raw PREROUTING 5"])
     'raw PREROUTING 1-3, 5'
     """
     chains: dict[str, list[int]] = {}
