@@ -112,7 +112,10 @@ def test_reach() -> None:
     jsonschema.validate(found, reach_schema())
     assert {one["source"] for one in found["flows"]} == {"web1"}
     assert found["broken"] == 1
-    for args, words in ((("nobody",), "nobody: no container"), (("--format", "html"), "text or json")):
+    page = doctor("reach", "--example", "forwarding-off", "--format", "html")
+    assert (page.returncode, page.stderr) == (1, "")
+    assert "<svg" in page.stdout
+    for args, words in ((("nobody",), "nobody: no container"), (("--format", "short"), "text, json or html")):
         done = doctor("reach", *args, "--example", "forwarding-off")
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr

@@ -313,8 +313,8 @@ class TestPage:
 
     def test_our_own_words_are_ascii(self) -> None:
         """Our own words are ascii."""
-        for name in ("report.html.j2", "report.css", "report.js"):
-            assert html._part(name).isascii()
+        for name in ("report.html.j2", "report.css", "report.js", "reach.html.j2", "reach.css"):
+            assert html.part(name).isascii()
 
     def test_titles(self, pages: dict[str, str]) -> None:
         """Titles."""
