@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from doctor.checks._flushed import open_networks, still_answering
 from doctor.checks.bridges import attached
-from doctor.checks.published_ports import leading
 from doctor.facts.native_rules import RECORD, NativeRules, NativeTable
 from doctor.model import Citation, Command, Edit, Effect, Excluded, Finding, Remedy, Unknown, Yield
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from doctor.facts.lifecycle import Lifecycle
     from doctor.facts.networks import Networks
     from doctor.model import Since
+    from doctor.packets.promises import Promises
 
 NAMED = 3
 """Chains that are named; of more their number is told."""
@@ -33,6 +34,7 @@ def native_tables(
     boot: BootRules,
     lifecycle: Lifecycle,
     since: Since | None,
+    promises: Promises | None,
 ) -> Iterator[Yield]:
     """Find what was flushed of the engine's own tables."""
     if native is None or native.unknown:
@@ -53,8 +55,8 @@ def native_tables(
         message="dockerd runs with firewall-backend=nftables, yet " + "; ".join(_there(one) for one in lacking),
         evidence=tuple(evidence),
         remedy=_cure(lacking, boot, lifecycle),
-        hits=tuple(_hits(lacking, networks, containers)),
-        works=_works(lacking, options, containers),
+        hits=tuple(_hits(lacking, networks, containers, promises)),
+        works=still_answering(options, containers, promises) if _touches(lacking, "nat-prerouting") else (),
         excluded=(Excluded("NET017", "the engine's rules are not switched off"),),
         since=since,
     )
@@ -104,7 +106,9 @@ def _touches(lacking: tuple[NativeTable, ...], begin: str) -> bool:
     return any(name.startswith(begin) for one in lacking if one.family == "ip" for name in (*one.gone, *one.emptied))
 
 
-def _hits(lacking: tuple[NativeTable, ...], networks: Networks, containers: Containers) -> Iterator[Effect]:
+def _hits(
+    lacking: tuple[NativeTable, ...], networks: Networks, containers: Containers, promises: Promises | None
+) -> Iterator[Effect]:
     outward = [one for network in networks.all if not network.internal for one in attached(network, containers)]
     names = tuple(dict.fromkeys(one.name for one in outward))
     if names and _touches(lacking, "nat-postrouting"):
@@ -112,17 +116,5 @@ def _hits(lacking: tuple[NativeTable, ...], networks: Networks, containers: Cont
             yield Effect(f"{names[0]} would reach nothing outside (its address is not masked)")
         else:
             yield Effect(f"{len(names)} containers would reach nothing outside (their address is not masked)", names)
-    used = [(network, users) for network in networks.all if (users := attached(network, containers))]
-    if len(used) > 1 and _touches(lacking, "filter-FORWARD"):
-        (first, ours), (second, theirs) = used[0], used[1]
-        yield Effect(
-            f"networks are open to each other: {ours[0].name} ({first.name}) would reach"
-            f" {theirs[0].name} ({second.name})"
-        )
-
-
-def _works(lacking: tuple[NativeTable, ...], options: Options, containers: Containers) -> tuple[Effect, ...]:
-    ports = leading(containers.running)
-    if not ports or not options.on("userland-proxy") or not _touches(lacking, "nat-prerouting"):
-        return ()
-    return (Effect("published ports still answer, through docker-proxy; every client seems to be the bridge:", ports),)
+    if _touches(lacking, "filter-FORWARD"):
+        yield from open_networks(networks, containers, promises)

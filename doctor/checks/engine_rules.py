@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.checks._flushed import open_networks, still_answering
 from doctor.checks._native_rules import native_tables
 from doctor.checks._own_rules import effects
 from doctor.checks.bridges import attached
@@ -34,7 +35,7 @@ from doctor.model import (
     Unknown,
     Yield,
 )
-from doctor.packets.promises import PROMISES
+from doctor.packets.promises import PROMISES, Promises
 from doctor.packets.restored import RESTORED, Healed
 from doctor.registry import check
 
@@ -60,6 +61,7 @@ def engine_chains_missing(
     lifecycle: Lifecycle,
     rules: EngineRules | None,
     native: NativeRules | None,
+    promises: PROMISES | None,
 ) -> Iterator[Yield]:
     """Docker's firewall rules were flushed: its chains are gone, or stand empty.
 
@@ -92,7 +94,7 @@ def engine_chains_missing(
         return
     if rules is not None and rules.off == NATIVE:
         since = _since(daemon, containers, log)
-        yield from native_tables(native, networks, containers, options, boot, lifecycle, since)
+        yield from native_tables(native, networks, containers, options, boot, lifecycle, since, promises)
         return
     if rules is None and options.value("firewall-backend") == "nftables":
         yield Unknown("firewall", "what the engine writes to nftables is not known")
@@ -135,8 +137,8 @@ def engine_chains_missing(
         + (f", and table {' and '.join(emptied)} holds no rule of it" if emptied else ""),
         evidence=tuple(evidence),
         remedy=_with(remedy, for_good, _policy(daemon, tables, flushed)),
-        hits=_hits(tables, networks, containers, set(flushed), {table for table, _ in missing}),
-        works=_works(options, containers, flushed),
+        hits=_hits(tables, networks, containers, set(flushed), {table for table, _ in missing}, promises),
+        works=still_answering(options, containers, promises) if "nat" in flushed else (),
         excluded=(
             Excluded("NET017", "iptables is not switched off"),
             *((Excluded("NET031", "no legacy tables"),) if not _legacy(firewall) else ()),
@@ -226,7 +228,12 @@ def _legacy(firewall: Firewall) -> bool:
 
 
 def _hits(
-    tables: Tables, networks: Networks, containers: Containers, flushed: set[str], touched: set[str]
+    tables: Tables,
+    networks: Networks,
+    containers: Containers,
+    flushed: set[str],
+    touched: set[str],
+    promises: Promises | None,
 ) -> tuple[Effect, ...]:
     hits: list[Effect] = []
     outward = [one for network in networks.all if not network.internal for one in attached(network, containers)]
@@ -244,29 +251,14 @@ def _hits(
         hits.append(
             Effect("starting a container with a published port fails: iptables: No chain/target/match by that name.")
         )
-    busy = [(network, attached(network, containers)) for network in networks.all]
-    used = [(network, users) for network, users in busy if users]
-    if "filter" in flushed and not drops and len(used) > 1:
-        (first, ours), (second, theirs) = used[0], used[1]
-        hits.append(
-            Effect(
-                f"networks are open to each other: {ours[0].name} ({first.name}) would reach"
-                f" {theirs[0].name} ({second.name})"
-            )
-        )
+    if "filter" in flushed and not drops:
+        hits += open_networks(networks, containers, promises)
     return tuple(hits)
 
 
 def _masquerades(tables: Tables) -> bool:
     post = tables.chain("nat", "POSTROUTING")
     return post is not None and any(rule.target == "MASQUERADE" for rule in post.rules)
-
-
-def _works(options: Options, containers: Containers, flushed: list[str]) -> tuple[Effect, ...]:
-    ports = leading(containers.running)
-    if not ports or "nat" not in flushed or not options.on("userland-proxy"):
-        return ()
-    return (Effect("published ports still answer, through docker-proxy; every client seems to be the bridge:", ports),)
 
 
 def _since(daemon: Daemon, containers: Containers, log: DaemonLog) -> Since | None:

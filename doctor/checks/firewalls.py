@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from doctor.checks._cuts import hand_back, idle, let_in, program_of, told_by
+from doctor.checks._flushed import not_flushed
 from doctor.facts.bootrules import BootRules
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.stale_rules import StaleRules
-from doctor.model import Excluded, Finding, Severity, Yield
+from doctor.model import Finding, Severity, Yield
 from doctor.packets.build import SITE
 from doctor.packets.promises import PROMISES
 from doctor.registry import check
@@ -82,7 +83,7 @@ def firewall_manager_stops_containers(
             severity=None if cut.whole else Severity.WARNING,
             hits=cut.hits,
             works=cut.works,
-            excluded=(Excluded("NET021", "Docker's own rules stand"),) if promises.written else (),
+            excluded=not_flushed(rules),
         )
 
 
@@ -153,5 +154,5 @@ def vendor_chain_stops_containers(
             severity=None if cut.whole else Severity.WARNING,
             hits=cut.hits,
             works=cut.works,
-            excluded=(Excluded("NET021", "Docker's own rules stand"),) if promises.written else (),
+            excluded=not_flushed(rules),
         )

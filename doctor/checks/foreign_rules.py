@@ -14,6 +14,7 @@ from doctor.checks._cuts import (
     told_by,
     without,
 )
+from doctor.checks._flushed import not_flushed
 from doctor.checks._ways import Ways, names_of, ports_of
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
@@ -85,7 +86,7 @@ def other_rule_stops_containers(
             severity=None if cut.whole else Severity.WARNING,
             hits=cut.hits,
             works=cut.works,
-            excluded=(Excluded("NET021", "Docker's own rules stand"),) if promises.written else (),
+            excluded=not_flushed(rules),
         )
     for cited, walks in _skipped(promises).items():
         yield _skips(Cut(cited, tuple(walks), promises, Ways(site, cited, tuple(walks))), rules)
@@ -179,7 +180,7 @@ def other_table_stops_containers(
             severity=None if cut.whole else Severity.WARNING,
             hits=cut.hits,
             works=cut.works,
-            excluded=(Excluded("NET021", "Docker's own rules stand"),) if promises.written else (),
+            excluded=not_flushed(rules),
         )
 
 
