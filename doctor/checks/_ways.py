@@ -40,6 +40,10 @@ class _Pair(Struct, frozen=True):
     going: bool
 
 
+_TITLE = 60
+"""Characters of a title that say what a rule does; the rest stands in the message and in what it hits."""
+
+
 class Ways:
     """What a rule stops of some promises: texts for a title, a sentence and the effects, all of them walked."""
 
@@ -108,7 +112,8 @@ class Ways:
         """What the rule does, in a few words."""
         found = [self._out_title(), *self._between_titles(), self._in_title()]
         said = list(dict.fromkeys(one for one in found if one))
-        return " and ".join(said[:2])
+        both = " and ".join(said[:2])
+        return both if len(both) <= _TITLE else f"{said[0]}, and more"
 
     def _out_title(self) -> str:
         out = self._of("egress")
