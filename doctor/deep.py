@@ -19,12 +19,11 @@ from doctor.exits import UsageError
 from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containers import Containers
 from doctor.facts.store import Images, LayerDb, Overlay
+from doctor.hiders import seen
 from doctor.layers import containerd, podman
-from doctor.layers.folders import Folders
 from doctor.layers.manifests import Unusable
-from doctor.layers.model import Checked, Damage, Line, Work, dump, load
+from doctor.layers.model import Checked, Line, Work, dump, load
 from doctor.layers.pool import Pace, Progress, verify
-from doctor.layers.union import meets
 from doctor.snapshot import EvidenceMissing, Record, Snapshot
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
 RATE = 500e6
 """Bytes a second that one process is taken to verify, for the estimate: half of what a warm cache gives."""
-_LOOKED = 50
-"""Damages of one layer of which it is found out who sees them."""
 _FIELDS = 3
 
 
@@ -56,7 +53,7 @@ def read(snapshot: Snapshot, facts: Facts, deep: Deep, redactor: Redactor | None
     began = time.monotonic()
     lines = run(works, deep)
     for store, of in lines.items():
-        told = _seen(of, facts) if store == "overlay2" else of
+        told = seen(of, store, facts)
         data = dump(told)
         redactions = 0
         if redactor is not None:
@@ -277,49 +274,6 @@ def _ranges(path: str, root: int) -> Owners:
         found.append((inside, start, count))
         inside += count
     return tuple(found) or ((0, root, 65536),)
-
-
-def _seen(lines: list[Line], facts: Facts) -> list[Line]:
-    """Find out, of each damage, which layers above it show something else in its place."""
-    damages: dict[str, list[Damage]] = {}
-    for line in lines:
-        if isinstance(line, Damage) and line.path.startswith("/") and line.kind not in {"record", "recorded size"}:
-            damages.setdefault(line.layer, []).append(line)
-    hidden = {id(one): _hiders(one, layer, facts) for layer, of in damages.items() for one in of[:_LOOKED]}
-    return [
-        msgspec.structs.replace(one, hidden_by=hidden[id(one)])
-        if isinstance(one, Damage) and id(one) in hidden
-        else one
-        for one in lines
-    ]
-
-
-def _hiders(one: Damage, layer: str, facts: Facts) -> tuple[str, ...]:
-    overlay: Overlay = facts.get(Overlay)
-    layers: LayerDb = facts.get(LayerDb)
-    images: Images = facts.get(Images)
-    path = one.path.lstrip("/")
-    above = {}
-    for image in images.all:
-        if layer in image.chains:
-            for chain in image.chains[image.chains.index(layer) + 1 :]:
-                held = layers.chains.get(chain)
-                above[chain] = (held.cache_id or "") if held else ""
-    on = {layer, *above}
-    for mount in layers.mounts.values():
-        if mount.parent in on:
-            above[mount.container] = mount.mount_id or ""
-    found = []
-    for identity, cache in above.items():
-        if not cache:
-            continue
-        try:
-            with Folders(f"{overlay.root}/{cache}/diff") as folders:
-                if meets(folders, path) != "nothing":
-                    found.append(identity)
-        except OSError:
-            continue
-    return tuple(found)
 
 
 # What containerd and podman have

@@ -164,7 +164,7 @@ def from_archive(value: Verification, facts: Facts, path: str) -> Verification:
     """Cure from an archive where it holds the damaged layer, which its diffID proves. Raises UsageError."""
     from msgspec.structs import replace
 
-    from doctor.facts.layer_repairs import put_back
+    from doctor.facts.layer_repairs import meanwhile, put_back
     from doctor.layers.good import find, names
 
     damaged = {one.layer: one for one in value.layers if one.state == "damaged"}
@@ -174,10 +174,9 @@ def from_archive(value: Verification, facts: Facts, path: str) -> Verification:
         raise UsageError(f"--from {path}: {os.strerror(error.errno or 0).lower()}") from error
     except ValueError as error:
         raise UsageError(f"--from {path}: {error}") from error
-    impacts: Impacts = facts.get(Impacts)
     findings = []
     for finding in value.findings:
-        checked = damaged.get(f"sha256:{finding.subject}")
+        checked = damaged.get(f"sha256:{finding.subject}") or damaged.get(finding.subject)
         place = places.get(checked.digest) if checked else None
         lost = [
             one
@@ -188,15 +187,32 @@ def from_archive(value: Verification, facts: Facts, path: str) -> Verification:
             findings.append(finding)
             continue
         inner = names(path, place, (one.path for one in lost))
-        remedy = put_back(impacts.of(checked.layer, []), checked, inner, path, place)
+        summary = f"put back what is right, from {path}, which holds this layer by its digest"
+        engine, running = _running(facts, checked)
+        remedy = meanwhile(engine, running, summary, put_back(checked.root, inner, path, place))
         findings.append(replace(finding, remedy=remedy))
     return replace(value, findings=tuple(findings))
 
 
-_PUT_BACK = {
+def _running(facts: Facts, checked: Checked) -> tuple[str, dict[str, str]]:
+    """Give the engine of a layer, and the containers on it that run: of podman's nobody knows which do."""
+    if checked.store == "podman":
+        names = [one.removeprefix("container ") for one in checked.owners if one.startswith("container ")]
+        return "podman", {one: one for one in names}
+    if checked.store == "containerd":
+        held: ContainerdStore = facts.get(ContainerdStore)
+        standing = [one for own in held.store.snapshots if own.key == checked.layer for one in held.containers_on(own)]
+    else:
+        impacts: Impacts = facts.get(Impacts)
+        standing = list(impacts.of(checked.layer, []).every_container)
+    return "docker", {one.name: one.engine_name for one in standing if one.running}
+
+
+_PUT_BACK: dict[str, tuple[str, ...]] = {
     "LAY012": ("content", "size", "missing", "type", "device"),
     "LAY015": ("mode", "owner", "xattr", "capability", "link target"),
 }
+_PUT_BACK["LAY028"] = _PUT_BACK["LAY012"] + _PUT_BACK["LAY015"]
 
 
 def code(value: Verification, report: Report | None) -> int:

@@ -21,7 +21,8 @@ apt_install() {
     export DEBIAN_FRONTEND=noninteractive
     [ -n "${updated:-}" ] || apt-get -qq -o Acquire::Retries=3 update >&2 || return 1
     updated=yes
-    apt-get -qq -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >/dev/null
+    # With a RUNLEVEL of rescue nothing that is installed is started (docker-registry has a service).
+    RUNLEVEL=1 apt-get -qq -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >/dev/null
 }
 
 python_is_good() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -76,7 +77,7 @@ esac
 if [ "$mode" = test ]; then
     missing=
     for pair in mmdebstrap:mmdebstrap ip:iproute2 iptables:iptables nft:nftables unshare:util-linux nsenter:util-linux \
-        mount:mount newuidmap:uidmap busybox:busybox-static chromium:chromium podman:podman; do
+        mount:mount newuidmap:uidmap busybox:busybox-static chromium:chromium podman:podman docker-registry:docker-registry; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     if [ -n "$missing" ]; then

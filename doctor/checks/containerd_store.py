@@ -11,6 +11,7 @@ from doctor.facts.clock import Clock
 from doctor.facts.containerd import ContainerdStore, hits, shown
 from doctor.facts.layer_content import LayerContent
 from doctor.facts.repairs import together
+from doctor.layers.model import Checked
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
 from doctor.registry import check
 
@@ -244,7 +245,7 @@ def _unpacked(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
                 layers.setdefault(one.damage.layer, []).append(one)
         snapshots = {one.key: one for one in held.store.snapshots}
         found = [
-            _files(held, snapshots.get(layer), layer, of, deep.checked[layer].root if layer in deep.checked else "")
+            _files(held, snapshots.get(layer), of, deep.checked.get(layer) or Checked(name, layer, "damaged"))
             for layer, of in layers.items()
         ]
         yield from together(found, "unpacked layers are not what was pulled", name)
@@ -254,7 +255,8 @@ def _unpacked(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
                 yield Unknown(checked.layer.removeprefix("sha256:")[:12], f"a layer could not be read whole: {why}")
 
 
-def _files(held: ContainerdStore, snapshot: Snapshot | None, layer: str, found: list[Found], root: str) -> Finding:
+def _files(held: ContainerdStore, snapshot: Snapshot | None, found: list[Found], checked: Checked) -> Finding:
+    layer, root = checked.layer, checked.root
     found.sort(key=lambda one: not one.damage.grave)
     paths = list(dict.fromkeys(one.damage.path for one in found))
     short = layer.removeprefix("sha256:")[:12]
@@ -263,13 +265,8 @@ def _files(held: ContainerdStore, snapshot: Snapshot | None, layer: str, found: 
     title = f"{paths[0]} of layer {short}" if len(paths) == 1 else f"{len(paths)} files of layer {short}"
     title += " is not what was pulled" if len(paths) == 1 else " are not what was pulled"
     if snapshot is None:
-        images: tuple[Image, ...] = ()
-        remedy = Remedy(
-            "remove what stands on it, then get it anew",
-            (Note("podman rm and podman rmi of all that stands on it, then podman pull or load"),),
-            risk="destructive",
-        )
-        concerned: tuple[Effect, ...] = (Effect(f"whatever podman has on {short}"),)
+        remedy = _anew_in_podman(checked)
+        concerned: tuple[Effect, ...] = (Effect("in podman", checked.owners),) if checked.owners else ()
     else:
         images, containers = held.images_on(layer), held.containers_on(snapshot)
         blob = next(
@@ -278,7 +275,7 @@ def _files(held: ContainerdStore, snapshot: Snapshot | None, layer: str, found: 
         tar = f"tar -xpf {held.store.blob(blob)} -C {root} --xattrs-include='*' NAME"
         put_back = f"or, with those containers stopped, put files back from the layer's blob, which is whole: {tar}"
         remedy = _anew(held, snapshot, (put_back,) if blob else ())
-        concerned = hits(images, containers)
+        concerned = _seeing(held, layer, images, containers, [frozenset(one.damage.hidden_by) for one in found])
     return Finding(
         subject=layer,
         title=title,
@@ -288,6 +285,50 @@ def _files(held: ContainerdStore, snapshot: Snapshot | None, layer: str, found: 
         hits=concerned or (Effect("nothing that has a name"),),
         likely="; ".join(dict.fromkeys(LIKELY[one.damage.cause] for one in found if one.damage.cause)),
     )
+
+
+def _seeing(
+    held: ContainerdStore,
+    layer: str,
+    images: tuple[Image, ...],
+    containers: tuple[Container, ...],
+    hiders: list[frozenset[str]],
+) -> tuple[Effect, ...]:
+    """Say who sees at least one of the files, and from whom snapshots above hide all of them."""
+    of_images = {one.name: _on_top(one.chains, layer) for one in images}
+    parents = {one.key: one.parent for one in held.store.snapshots}
+    seeing = tuple(one for one in images if any(not hides & of_images[one.name] for hides in hiders))
+    visible = tuple(one for one in containers if any(not hides & _way(one.id, layer, parents) for hides in hiders))
+    hidden = shown(tuple(one for one in images if one not in seeing))
+    hidden += tuple(one.name for one in containers if one not in visible)
+    return hits(seeing, visible) + ((Effect("hidden by a layer above from", hidden),) if hidden else ())
+
+
+def _on_top(chains: tuple[str, ...], layer: str) -> frozenset[str]:
+    return frozenset(chains[chains.index(layer) + 1 :])
+
+
+def _way(container: str, layer: str, parents: dict[str, str]) -> frozenset[str]:
+    """Give the snapshots between a container's own and a layer."""
+    found: set[str] = set()
+    key = container
+    while key in parents and key != layer and key not in found:
+        found.add(key)
+        key = parents[key]
+    return frozenset(found)
+
+
+def _anew_in_podman(checked: Checked) -> Remedy:
+    """Make the cure of podman's, which has names of its own."""
+    containers = tuple(one.removeprefix("container ") for one in checked.owners if one.startswith("container "))
+    images = tuple(one.removeprefix("image ") for one in checked.owners if one.startswith("image "))
+    steps: list[Step] = [Note("podman rm and podman rmi of all that stands on it")] if not checked.owners else []
+    if containers:
+        steps += (Note("copy out first what is worth it: podman cp"), Command(("podman", "rm", "-f", *containers)))
+    if images:
+        steps.append(Command(("podman", "rmi", *images)))
+    steps.append(Note(f"podman pull, or podman load -i FILE: {', '.join(images) or 'what stood on it'}"))
+    return Remedy("remove what stands on it, then get it anew", tuple(steps), risk="destructive")
 
 
 def _snapshot(held: ContainerdStore, one: Snapshot, state: str) -> Finding:

@@ -38,7 +38,7 @@ def anew(impact: Impact) -> Remedy:
         force = ("-f",) if any(one.running for one in containers) else ()
         steps.append(Command(("docker", "rm", *force, *(one.engine_name for one in containers))))
     if images:
-        steps.append(Command(("docker", "rmi", *(word for image in images for word in image.words))))
+        steps.append(Command(("docker", "rmi", *(word for image in images for word in image.removed_by))))
     rest = [name for image in images if not image.digests for name in image.shown]
     for image in images:
         steps += _pulled(image)
@@ -105,26 +105,31 @@ def _command(one: Damage, path: str) -> tuple[str, ...] | None:
 def stopped(impact: Impact, summary: str, commands: list[Command], notes: tuple[str, ...] = ()) -> Remedy:
     """Make a cure of commands in the layer itself, with the containers that stand on it stopped meanwhile."""
     running = tuple(one for one in impact.every_container if one.running)
-    names = tuple(one.engine_name for one in running)
-    around: tuple[Step, ...] = (Command(("docker", "stop", *names)),) if names else ()
-    after: tuple[Step, ...] = (Command(("docker", "start", *names)),) if names else ()
+    return meanwhile("docker", {one.name: one.engine_name for one in running}, summary, commands, notes)
+
+
+def meanwhile(
+    engine: str, running: dict[str, str], summary: str, commands: list[Command], notes: tuple[str, ...] = ()
+) -> Remedy:
+    """Make a cure of commands while containers are stopped: what a person calls each, and what the engine does."""
+    around: tuple[Step, ...] = (Command((engine, "stop", *running.values())),) if running else ()
+    after: tuple[Step, ...] = (Command((engine, "start", *running.values())),) if running else ()
     return Remedy(
         summary if not running else f"{summary}, while nothing runs on it",
         (*around, *commands, *after),
         risk="disruptive" if running else "safe",
-        stops=tuple(one.name for one in running),
+        stops=tuple(running),
         notes=notes,
     )
 
 
-def put_back(impact: Impact, checked: Checked, names: tuple[str, ...], archive: str, place: Place) -> Remedy:
-    """Make the cure that takes files out of an archive that was proved to hold the layer (`--from`).
+def put_back(root: str, names: tuple[str, ...], archive: str, place: Place) -> list[Command]:
+    """Give the commands that take files out of an archive that was proved to hold the layer (`--from`).
 
-    `names` is what the files are called in the layer's own archive, `place` where that is.
+    `names` is what the files are called in the layer's own archive, `place` where that is, `root` the layer's directory.
     """
     out = shlex.join(("tar", "-xOf", archive, place.member))
     options = "--numeric-owner --same-owner -p --xattrs --xattrs-include='*'"
-    into = f"tar -x{place.how}f - -C {shlex.quote(checked.root)} {options} -- {shlex.join(names)}"
-    gone = ("rm", "-rf", "--", *(f"{checked.root}/{name.removeprefix('./')}" for name in names))
-    commands = [Command(gone), Command(("sh", "-c", f"{out} | {into}"))]
-    return stopped(impact, f"put back what is right, from {archive}, which holds this layer by its digest", commands)
+    into = f"tar -x{place.how}f - -C {shlex.quote(root)} {options} -- {shlex.join(names)}"
+    gone = ("rm", "-rf", "--", *(f"{root}/{name.removeprefix('./')}" for name in names))
+    return [Command(gone), Command(("sh", "-c", f"{out} | {into}"))]

@@ -64,7 +64,7 @@ def lost(identity: str, owners: Owners, *, known: bool = True) -> Remedy:
         steps.append(Note(f"copy out what they wrote while they still are there (docker cp): {_list(standing)}"))
         steps.append(Command(("docker", "rm", "-f", *(one.engine_name for one in standing))))
     if images:
-        steps.append(Command(("docker", "rmi", *(word for image in images for word in image.words))))
+        steps.append(Command(("docker", "rmi", *(word for image in images for word in image.removed_by))))
     steps += again(images)
     if not any(isinstance(step, Note) for step in steps):
         steps.insert(0, Note("see that the registry still has them"))

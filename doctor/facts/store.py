@@ -333,8 +333,15 @@ class Image(Struct, frozen=True):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that `docker rmi` has to be told."""
+        """All that it is called, with the digests that it was pulled by; its short id when it has neither."""
         return (*self.names, *self.digests) or (self.id[7:19],)
+
+    @property
+    def removed_by(self) -> tuple[str, ...]:
+        """All that `docker rmi` has to be told: with the last name of a repository go its digests, and rmi of those fails."""
+        named = {name.rpartition(":")[0] for name in self.names}
+        rest = tuple(digest for digest in self.digests if digest.partition("@")[0] not in named)
+        return (*self.names, *rest) or (self.id[7:19],)
 
 
 class Images(Struct, frozen=True):

@@ -130,6 +130,8 @@ class Checked(Struct, frozen=True, omit_defaults=True, tag="checked"):
     unread: int = 0
     why: str = ""
     root: str = ""
+    owners: tuple[str, ...] = ()
+    """Who stands on it, in words (`image shop/base:12`), where no other evidence tells: podman's."""
 
 
 class Run(Struct, frozen=True, omit_defaults=True, tag="run"):

@@ -91,6 +91,16 @@ class Store(Struct):
             layer = self.layers[layer].parent
         return found
 
+    def owners(self, layer: str) -> list[str]:
+        """Give who stands on a layer: `image NAME`, `container NAME`, by a short id without a name."""
+        every = [("image", one.names, one.id, one.layer) for one in self.images]
+        every += [("container", one.names, one.id, one.layer) for one in self.containers]
+        return [
+            f"{word} {(names or [identity[:12]])[0]}"
+            for word, names, identity, top in every
+            if layer in self.chain(top)
+        ]
+
 
 def _list(path: str, kind: type) -> list[object]:
     try:
@@ -137,7 +147,7 @@ def plan(store: Store) -> list[Work]:
                 tuple(f"{store.root}/overlay/{below}/diff" for below in store.chain(layer.parent)),
                 uids=_map(layer.uidmap),
                 gids=_map(layer.gidmap),
-                extra={"store": store.root},
+                extra={"store": store.root, "owners": "\n".join(store.owners(layer.id))},
             )
         )
     for image in store.images:
@@ -151,16 +161,19 @@ def verify(work: Work, teller: Teller) -> Checked:
     """Verify one layer as overlay2's are, and how it stands on others; or the documents of one image. Raises OSError."""
     if "image" in work.extra:
         return _documents(work, teller)
+    owners = tuple(one for one in work.extra.get("owners", "").split("\n") if one)
     damages = _standing(work, teller)
     try:
         checked = overlay2.verify(work, teller)
     except FileNotFoundError as error:
         if not damages:
             raise
-        return Checked("podman", work.id, "damaged", work.digest, damages=damages, why=str(error), root=work.root)
+        return Checked(
+            "podman", work.id, "damaged", work.digest, damages=damages, why=str(error), root=work.root, owners=owners
+        )
     if damages:
         checked = msgspec.structs.replace(checked, state="damaged", damages=checked.damages + damages)
-    return checked
+    return msgspec.structs.replace(checked, owners=owners)
 
 
 def _text(path: str) -> str | None:

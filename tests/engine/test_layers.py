@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.enginehost import EngineHost
+from tests.enginehost import OUTSIDE_IP, EngineHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BASE, TOP = "shop/base:12", "shop/jobs:7"
 _MAKE = r"""
@@ -32,7 +36,9 @@ chown 5:6 r/etc/b; : >r/etc/empty; mkfifo r/etc/fifo; touch "r/etc/odd
 name" "r/etc/caf$(printf '\351')"
 python3 -c "
 import os
-os.setxattr('r/usr/bin/ping', 'security.capability', bytes.fromhex('0100000200200000000000000000000000000000'))"
+os.setxattr('r/usr/bin/ping', 'security.capability', bytes.fromhex('0100000200200000000000000000000000000000'))
+os.setxattr('r/etc/c', 'user.tag', b'value')"
+mknod r/etc/device c 5 7
 tar --sort=name --xattrs --xattrs-include='*' -C r -cf base.tar .
 docker import base.tar shop/base:12
 docker run --name make shop/base:12 /bin/sh -c '
@@ -97,6 +103,24 @@ TABLE = (
         "/usr/lib/deep",
         "ls /usr/lib/deep",
         layer=TOP,
+    ),
+    Damage(
+        "xattr",
+        "python3 -c \"import os; os.removexattr('$B/etc/c', 'user.tag')\"",
+        "LAY015",
+        "xattr",
+        "/etc/c",
+        "cat /etc/c",
+        source=True,
+    ),
+    Damage(
+        "device",
+        "rm $B/etc/device; mknod $B/etc/device c 5 8",
+        "LAY012",
+        "device",
+        "/etc/device",
+        "stat -c %t:%T /etc/device",
+        source=True,
     ),
     Damage("size", "printf 7 >$R/size", "LAY013", "recorded size", "", "true"),
     Damage("record", "truncate -s 100 $R/tar-split.json.gz", "LAY011", "record", "", "true"),
@@ -210,6 +234,68 @@ def test_pull_and_load_over_it_heal_nothing(host: EngineHost) -> None:
     assert "integrity" in saved.stderr, saved.stderr
     host.sh(f"B={where['B']}; cp -p /root/c $B/etc/c")
     assert verify(host)[0] == 0
+
+
+REGISTRY = f"{OUTSIDE_IP}:5000"
+
+
+@pytest.fixture
+def registry(host: EngineHost, tmp_path: Path) -> Iterator[None]:
+    """A registry in the network outside, without TLS; dockerd is told, and reads it while it runs."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("no docker-registry")
+    config = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+        "http": {"addr": REGISTRY},
+    }
+    (tmp_path / "config.yml").write_text(json.dumps(config))
+    argv = ["nsenter", f"--net=/proc/{host.supervisor}/ns/net", "docker-registry", "serve", tmp_path / "config.yml"]
+    before = host.read("/etc/docker/daemon.json") if host.exists("/etc/docker/daemon.json") else ""
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            host.write("/etc/docker/daemon.json", json.dumps({"insecure-registries": [REGISTRY]}))
+            host.sh(f"kill -HUP {host.dockerd_pid()}")
+            for _ in range(100):
+                if host.connect("host", OUTSIDE_IP, 5000) == "connected":
+                    break
+                time.sleep(0.1)
+            yield
+        finally:
+            running.kill()
+            host.write("/etc/docker/daemon.json", before or "{}\n")
+            host.sh(f"kill -HUP {host.dockerd_pid()}")
+
+
+def test_a_pull_by_digest_heals(host: EngineHost, registry: None) -> None:  # noqa: ARG001 - it serves
+    """An image that a registry has: the cure removes what stands on it, and pulls the very same by its digest."""
+    name = f"{REGISTRY}/shop/pulled:1"
+    host.sh(f"cd /root; mkdir -p p; cp -a r/bin p/; echo right >p/file; tar -C p -c . | docker import - {name}")
+    digest = host.docker("push", "-q", name)
+    host.docker("rmi", name)
+    host.docker("pull", name)
+    host.docker("run", "-d", "--name", "standing", name, "/bin/sleep", "1000")
+    try:
+        row = next(
+            one
+            for one in json.loads(host.doctor("layers", "list", "--format", "json").stdout)["layers"]
+            if name in one["images"]
+        )
+        host.sh(f"printf wrong >/var/lib/docker/overlay2/{row['directory']}/diff/file; sleep 0.2")
+        code, found = verify(host, name)
+        assert code == 1
+        (finding,) = found["findings"]
+        pulls = [step["argv"] for step in finding["remedy"]["steps"] if step.get("argv", [])[:2] == ["docker", "pull"]]
+        assert len(pulls) == 1, finding["remedy"]
+        assert "@sha256:" in pulls[0][2], digest
+        assert finding["remedy"]["stops"] == ["standing"]
+        carry_out(host, finding["remedy"])
+        assert verify(host, name)[0] == 0
+        assert host.docker("run", "--rm", "--pull", "never", name, "/bin/cat", "/file") == "right"
+    finally:
+        host.run("docker", "rm", "-f", "standing", check=False)
+        host.run("docker", "rmi", "-f", name, check=False)
+        host.run("docker", "image", "prune", "-f", check=False)
 
 
 def test_what_changes_while_it_is_read_is_in_use(host: EngineHost) -> None:

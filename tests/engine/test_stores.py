@@ -120,6 +120,38 @@ def test_a_file_of_a_snapshot_is_named_to_the_bit_and_healed(containerd: EngineH
     host.docker("run", "-d", "--name", "web", IMAGE, "idle")
 
 
+def test_who_sees_a_file_is_told_and_it_comes_from_an_archive(containerd: EngineHost) -> None:
+    """An image on top has deleted it: that one does not see it; what runs on it is stopped while the file is put back."""
+    host, file = containerd, "/www/cgi-bin/peer"
+    host.docker("run", "--name", "made", IMAGE, "rm", file)
+    host.docker("commit", "made", "shop/top:1")
+    host.docker("run", "-d", "--name", "upper", "shop/top:1", "idle")
+    try:
+        (place,) = host.sh(f"grep -lr REMOTE_ADDR {SNAPSHOTS}/*/fs/www").split()
+        right = host.read(place)
+        host.write(place, right.replace("REMOTE", "remove"))
+        time.sleep(3)  # what was written a moment ago is in use
+        done = host.doctor("layers", "verify", "--deep", "--from", "/root/image.tar", "--format", "json")
+        (found,) = json.loads(done.stdout)["findings"]
+        assert found["code"] == "LAY028"
+        said = {hit["text"]: hit["names"] for hit in found["hits"]}
+        assert said == {
+            "images that need it": [IMAGE],
+            "containers that need it": ["web"],
+            "hidden by a layer above from": ["shop/top:1", "made", "upper"],
+        }
+        assert set(found["remedy"]["stops"]) == {"web", "upper"}
+        for argv in commands(found):
+            host.run(*argv)
+        time.sleep(3)
+        assert host.doctor("layers", "verify", "--deep").returncode == 0
+        assert host.read(place) == right
+        assert host.docker("exec", "web", "cat", file) == right.rstrip("\n")
+    finally:
+        host.docker("rm", "-f", "made", "upper")
+        host.docker("rmi", "-f", "shop/top:1")
+
+
 @pytest.mark.proves("LAY031")
 def test_an_archive_is_proved_before_it_is_loaded(engine: EngineHost) -> None:
     """What docker save of each engine writes is whole; cut or changed it is told, and docker load refuses the cut one."""

@@ -24,6 +24,8 @@ def made() -> Iterator[Path]:
     (folder / "image.tar").write_bytes(new_save([varied(chance, at) for at in range(3)]).packed())
     argv = ["podman", "--root", folder / "root", "--runroot", folder / "run", "--storage-driver", "overlay"]
     subprocess.run([*argv, "load", "-i", folder / "image.tar"], check=True, capture_output=True)
+    listed = subprocess.run([*argv, "images", "-q"], check=True, capture_output=True, text=True)
+    subprocess.run([*argv, "tag", listed.stdout.strip(), "shop/base:12"], check=True, capture_output=True)
     yield folder / "root"
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:  # noqa: PTH123 - podman binds its own root
         points = [line.split(" ")[4] for line in mounts if str(folder) in line]

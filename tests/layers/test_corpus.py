@@ -156,7 +156,7 @@ def _of_record(root: Path, layers: list[str], chance: random.Random) -> Case:
         _flipped(path, chance) if chance.random() < 0.5 else os.truncate(path, 40)
     else:
         path.write_text("")
-    return Case(what, "LAY028", {layer}, {str(path)}, {"record", "missing"})
+    return Case(what, "LAY028", {layer}, {str(path)}, {"record", "missing"}, (IMAGE,))
 
 
 @pytest.mark.root
@@ -173,7 +173,7 @@ def test_damages_of_podmans_store(of_podman: Path, tmp_path: Path) -> None:
         layers = podmanstore.layers(root)
         if chance.randrange(10) > 1:
             found, paths, kinds = _files(chance, number, [(one, root / "overlay" / one / "diff") for one in layers])
-            case = Case(f"{number}: {paths}", "LAY028", found, paths, kinds)
+            case = Case(f"{number}: {paths}", "LAY028", found, paths, kinds, (IMAGE,))
         else:
             case = _of_record(root, layers, chance)
         counted.add(case, partial(_in_podman, root))

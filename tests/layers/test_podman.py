@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
+from doctor.layering import from_archive, judged
 from doctor.layers import podman, tally
+from doctor.layers.model import Run, dump
+from doctor.model import Command
+from doctor.registry import load
+from doctor.snapshot import Record
+from tests.cases import casefile
 from tests.layers.chance import chance_of
 from tests.layers.damages import FILE_DAMAGES
 from tests.layers.podmanstore import copied, layers, made
@@ -123,3 +131,28 @@ def test_lists_that_cannot_be_read_are_named(healthy: Path, tmp_path: Path) -> N
         podman.read_store(str(root))
     os.truncate(root / "overlay-layers" / "layers.json", 0)
     assert podman.read_store(str(root)).layers == {}
+
+
+def test_files_come_back_from_an_archive_that_holds_the_layer(healthy: Path, tmp_path: Path) -> None:
+    """`--from`: proved by the digest, put back by the commands as printed, and whole again; the image is named."""
+    root = copied(healthy, tmp_path)
+    layer = layers(root)[1]
+    file = root / "overlay" / layer / "diff/usr/bin/tool1"
+    right = file.read_bytes()
+    file.write_bytes(right[:100])
+    file.chmod(0o4711)
+    told = Told()
+    checked = [podman.verify(work, told) for work in podman.plan(podman.read_store(str(root)))]
+    lines = dump([Run("podman", len(checked), 0), *checked, *told.damages])
+    base = casefile.base("healthy-28")
+    records = {**base.records, "layers/podman": Record("layers/podman", "command", "", data=lines)}
+    value, _, facts = judged(replace(base, records=records), load(plugins=False), (), deep=True, began=0.0)
+    value = from_archive(value, facts, str(healthy.parent / "image.tar"))
+    (found,) = [one for one in value.findings if one.code == "LAY028"]
+    assert [hit.names for hit in found.hits] == [("image localhost/shop/base:12",)]
+    for step in found.remedy.steps:
+        assert isinstance(step, Command)
+        subprocess.run(step.argv, check=True, capture_output=True)
+    assert file.read_bytes() == right
+    told, states = verified(root)
+    assert (told.damages, states) == ([], {"whole"})
