@@ -253,7 +253,7 @@ def _stop(held: list[Promise], cure: Remedy | None) -> Diagnosis:
     trace = held[0].trace
     last = next((step for step in reversed(trace.steps) if step.text), None)
     decided = trace.decided_by or Citation("", 0, last.text if last else trace.code, last.space if last else "walk")
-    flows = tuple(f"{one.trace.source} -> {words_of(one)} {SEES.get(one.trace.client_sees or '', '')}" for one in held)
+    flows = tuple(f"{one.trace.source} -> {words_of(one)} {_sees(one)}" for one in held)
     return Diagnosis(
         code=trace.code,
         severity=Severity.ERROR,

@@ -330,7 +330,15 @@ def _not_here(container: Container, port: Port, links: Links, *, failed: bool) -
     )
 
 
-@check("NET058", Severity.ERROR)
+@check(
+    "NET058",
+    Severity.ERROR,
+    says=(
+        "Failed to connect to ... port ...: Connection refused",
+        "Connection reset by peer",
+        "Empty reply from server",
+    ),
+)
 def nobody_listens(containers: Containers, sockets: Sockets, inner: InnerRules, clock: Clock) -> Iterator[Yield]:
     """Nobody in the container listens where its published port leads.
 
