@@ -19,9 +19,9 @@ from doctor.facts.rules import Firewall
 from doctor.model import Command, Looked, Promise, Remedy
 from doctor.packets.asked import Asked, NotKnown, host_address, space_of
 from doctor.packets.build import SITE
+from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 from doctor.packets.packet import number, spell
 from doctor.packets.site import HOST, Site
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 from doctor.packets.walk import STRANGERS, follow
 from doctor.reports.words import clock
 from doctor.snapshot import EvidenceMissing
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from doctor.examine import Facts
     from doctor.facts.containers import Container, Endpoint, Port
     from doctor.model import HostInfo, Trace
+    from doctor.packets.flow import End
     from doctor.packets.packet import Version
-    from doctor.packets.stack import End
     from doctor.packets.walk import Result
 
 MOST = 256

@@ -14,9 +14,9 @@ from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
 from doctor.facts.sockets import Sockets
 from doctor.packets.build import SITE
+from doctor.packets.flow import OUTSIDE
 from doctor.packets.matrix import Known, Wanted, matrix
 from doctor.packets.site import HOST
-from doctor.packets.stack import OUTSIDE
 from doctor.snapshot import EvidenceMissing
 
 if TYPE_CHECKING:

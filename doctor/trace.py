@@ -18,9 +18,9 @@ from doctor.linux.spawn import Completed
 from doctor.model import Citation, Command, Note, Remedy, Trace, TraceStep, Tried
 from doctor.packets.asked import Asked, NotKnown, asked
 from doctor.packets.build import SITE
+from doctor.packets.flow import OUTSIDE, TCP, UDP, End, Step
 from doctor.packets.packet import spell
 from doctor.packets.site import HOST, Site
-from doctor.packets.stack import OUTSIDE, TCP, UDP, End, Step
 from doctor.packets.walk import Result, follow
 from doctor.snapshot import EvidenceMissing, tree_entries
 

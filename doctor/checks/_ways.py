@@ -12,8 +12,8 @@ from msgspec import Struct, structs
 
 from doctor.checks.published_ports import spelled
 from doctor.model import Effect
+from doctor.packets.flow import UDP
 from doctor.packets.packet import number
-from doctor.packets.stack import UDP
 from doctor.packets.walk import follow
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from doctor.facts.containers import Container
     from doctor.model import Citation
+    from doctor.packets.flow import Flow
     from doctor.packets.promises import Walked
     from doctor.packets.site import Site
-    from doctor.packets.stack import Flow
 
 _ANOTHER = 40001
 """A port that no promise is walked to."""

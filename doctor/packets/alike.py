@@ -27,11 +27,11 @@ from doctor.packets.ends import (
     matches,
     row_of,
 )
+from doctor.packets.flow import OUTSIDE, TCP, UDP
 from doctor.packets.legs import number_of, tells, version_of
 from doctor.packets.packet import spell
 from doctor.packets.program import Map, Nat
 from doctor.packets.site import HOST, addresses
-from doctor.packets.stack import OUTSIDE, TCP, UDP
 from doctor.packets.walk import CLIENT_PORT
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from doctor.facts.containers import Container
+from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 from doctor.packets.packet import number
 from doctor.packets.site import HOST
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Containers, Endpoint

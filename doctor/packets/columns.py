@@ -15,12 +15,12 @@ from msgspec import Struct, field
 
 from doctor.packets.alike import listening
 from doctor.packets.evaluate import Hit
+from doctor.packets.flow import ICMP, ICMP6, TCP, Flow, Step, code_of
 from doctor.packets.flows import Ends, Flows, Side, What, add, bits
 from doctor.packets.masks import Crowd, Masks
 from doctor.packets.packet import Packet, Tuple, Version
 from doctor.packets.program import Base
 from doctor.packets.site import HOST
-from doctor.packets.stack import ICMP, ICMP6, TCP, Flow, Step, code_of
 from doctor.packets.walk import CLIENT_PORT, follow
 
 if TYPE_CHECKING:

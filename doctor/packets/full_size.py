@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, End
 from doctor.packets.packet import ACK, Packet
 from doctor.packets.site import headers
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, End, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doctor.packets.stack import Step
+    from doctor.packets.flow import Step
+    from doctor.packets.stack import Stack
 
 ETHERNET = 1500
 """What those outside are taken to send: the MTU of Ethernet."""

@@ -17,9 +17,9 @@ from doctor.facts.rules import Chain, Firewall, Rule, Tables
 from doctor.facts.stale_rules import StaleRule, StaleRules
 from doctor.packets.asked import NotKnown, host_address
 from doctor.packets.build import SITE, host_program
+from doctor.packets.flow import OUTSIDE, TCP, Flow
 from doctor.packets.packet import Version, number
 from doctor.packets.site import HOST, Site, Spaces
-from doctor.packets.stack import OUTSIDE, TCP, Flow
 from doctor.packets.walk import CLIENT_PORT, STRANGERS, follow
 from doctor.registry import fact
 from doctor.snapshot import Snapshot

@@ -15,11 +15,11 @@ from doctor.facts.processes import Processes
 from doctor.facts.routes import Packet as Asked
 from doctor.facts.sockets import ANY, Sockets
 from doctor.model import Citation, Reach, ReachEnd, ReachFlow, ReachPort, ReachReason
+from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, spelled
 from doctor.packets.flows import bits
 from doctor.packets.packet import Version, number, spell
 from doctor.packets.pairs import Goal, Judgement, Pairs
 from doctor.packets.site import HOST, Site
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, spelled
 from doctor.packets.walk import STRANGERS
 
 if TYPE_CHECKING:

@@ -14,18 +14,18 @@ from msgspec import Struct, field, structs
 from doctor.model import Citation
 from doctor.packets.alike import Class, Classes, End
 from doctor.packets.columns import Columns
+from doctor.packets.flow import OUTSIDE, TCP, Flow
 from doctor.packets.flows import bits
 from doctor.packets.legs import Legs, Owners
 from doctor.packets.packet import Version, number
 from doctor.packets.site import HOST
-from doctor.packets.stack import OUTSIDE, TCP, Flow
 from doctor.packets.walk import Result, Walk, follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from doctor.packets.flow import End as Ended
     from doctor.packets.site import Site
-    from doctor.packets.stack import End as Ended
 
 State = Literal["yes", "refused", "no", "depends"]
 """`refused`: it arrives where it should, and nobody listens there."""

@@ -23,10 +23,10 @@ from doctor.facts.processes import Processes
 from doctor.packets.build import SITE
 from doctor.packets.conditions import Address, Condition, Number
 from doctor.packets.conditions import Any as AnyOf
+from doctor.packets.flow import OUTSIDE, TCP, UDP, Flow
 from doctor.packets.packet import Version, number
 from doctor.packets.program import Map, Program, Rule
 from doctor.packets.site import HOST, Site
-from doctor.packets.stack import OUTSIDE, TCP, UDP, Flow
 from doctor.packets.walk import CLIENT_PORT, Result, follow
 from doctor.registry import fact
 

@@ -16,10 +16,10 @@ from doctor.facts.engine_rules import EngineRules, FamilyRules
 from doctor.facts.rules import Chain, Firewall, Rule, Tables
 from doctor.model import Citation
 from doctor.packets.build import SITE, host_program
+from doctor.packets.flow import OUTSIDE
 from doctor.packets.packet import number
 from doctor.packets.promises import PROMISES, Promises, Walked
 from doctor.packets.site import HOST, Site, Spaces
-from doctor.packets.stack import OUTSIDE
 from doctor.packets.walk import follow
 from doctor.registry import fact
 from doctor.snapshot import Snapshot

@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from doctor.model import Citation
 from doctor.packets.evaluate import Question, Unknowns
+from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, End, Flow, Step, spelled
 from doctor.packets.full_size import Large, full_size
 from doctor.packets.packet import ACK, RST, SYN, Packet, Tuple, Version, number
 from doctor.packets.site import HOST, Site, Space
-from doctor.packets.stack import ICMP, ICMP6, OUTSIDE, TCP, UDP, End, Flow, Stack, Step, spelled
+from doctor.packets.stack import Stack
 
 if TYPE_CHECKING:
     from doctor.packets.program import Base

@@ -18,7 +18,7 @@ from doctor.examine import Facts
 from doctor.facts.containers import Containers
 from doctor.packets.asked import asked
 from doctor.packets.build import SITE
-from doctor.packets.stack import Flow
+from doctor.packets.flow import Flow
 from doctor.packets.walk import Result, follow
 from doctor.registry import load
 from tests.engine.cells import Cells

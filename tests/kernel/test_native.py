@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
+from doctor.packets.flow import TCP, UDP
+from doctor.packets.flow import Flow as Asked
 from doctor.packets.packet import number
 from doctor.packets.site import HOST, Site, Spaces
-from doctor.packets.stack import TCP, UDP
-from doctor.packets.stack import Flow as Asked
 from doctor.packets.walk import Result, follow
 from tests.kernel.lan import Flow, Lan, shown
 from tests.kernel.native import EACH, Load, load, programs

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doctor.packets.flow import TCP, UDP
+from doctor.packets.flow import Flow as Asked
 from doctor.packets.packet import number
-from doctor.packets.stack import TCP, UDP
-from doctor.packets.stack import Flow as Asked
 from doctor.packets.walk import Result, follow
 from tests.kernel.lan import PORTS, Flow, Lan, shown
 from tests.kernel.traces import FIRST, LAST, TRACED, Legacy, Monitor

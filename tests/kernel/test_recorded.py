@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from doctor.packets.flow import TCP, UDP
+from doctor.packets.flow import Flow as Asked
 from doctor.packets.packet import number
-from doctor.packets.stack import TCP, UDP
-from doctor.packets.stack import Flow as Asked
 from doctor.packets.walk import follow
 from tests.kernel.lan import Flow, site_of
 from tests.kernel.record import RECORDED, recorded

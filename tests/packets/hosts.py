@@ -20,12 +20,12 @@ from doctor.facts.sockets import Listener, Sockets
 from doctor.facts.sysctls import Value
 from doctor.model import Citation
 from doctor.packets import iptables
+from doctor.packets.flow import ICMP, OUTSIDE
 from doctor.packets.matrix import Known
 from doctor.packets.packet import number, spell
 from doctor.packets.pairs import Goal
 from doctor.packets.program import Program
 from doctor.packets.site import HOST, Port, Site, Space, Spaces
-from doctor.packets.stack import ICMP, OUTSIDE
 from doctor.snapshot import Record
 
 if TYPE_CHECKING:

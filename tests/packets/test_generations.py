@@ -20,10 +20,10 @@ from doctor.engine.rules.compare import whole
 from doctor.facts.rules import Tables, parse_save
 from doctor.facts.sysctls import Value
 from doctor.packets import iptables, nft
+from doctor.packets.flow import OUTSIDE, TCP, Flow
 from doctor.packets.packet import number
 from doctor.packets.program import Program, joined
 from doctor.packets.site import HOST, Spaces
-from doctor.packets.stack import OUTSIDE, TCP, Flow
 from doctor.packets.walk import follow
 from doctor.snapshot import Record
 from tests.linux.spaces import space

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from doctor.packets.flow import OUTSIDE, Flow
 from doctor.packets.pairs import Goal, Judgement, Pairs, judgement
 from doctor.packets.site import HOST
-from doctor.packets.stack import OUTSIDE, Flow
 from doctor.packets.walk import follow
 from tests.packets.hosts import UPLINK, Box, Host, Made, address, bridge, made
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from doctor.examine import Facts
 from doctor.packets.build import SITE
+from doctor.packets.flow import Flow
 from doctor.packets.promises import PROMISES, Promises
-from doctor.packets.stack import Flow
 from doctor.packets.walk import follow
 from doctor.registry import load
 from tests.cases import casefile
