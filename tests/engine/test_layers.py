@@ -298,6 +298,40 @@ def test_a_pull_by_digest_heals(host: EngineHost, registry: None) -> None:  # no
         host.run("docker", "image", "prune", "-f", check=False)
 
 
+_BUILD = r"""
+set -e
+mkdir -p /root/context; cd /root/context; head -c 5000 /dev/urandom >copied
+cat >Dockerfile <<'END'
+FROM busybox:lab
+COPY copied /srv/copied
+RUN rm /www/cgi-bin/peer && ln -s /srv/copied /srv/link && chmod 4755 /srv/copied
+END
+DOCKER_BUILDKIT=1 docker build -q -t shop/built:1 .
+"""
+
+
+def test_what_buildkit_made_is_verified(host: EngineHost) -> None:
+    """Its layers have directories of their own kind of name. The client of 20.10 can ask for it, later ones need buildx."""
+    if not host.version.startswith("20.10"):
+        pytest.skip("no buildx here")
+    host.sh(_BUILD, timeout=120)
+    try:
+        rows = json.loads(host.doctor("layers", "list", "--format", "json").stdout)["layers"]
+        mine = [one for one in rows if "shop/built:1" in one["images"]]
+        assert len(mine) == 3
+        assert any(len(one["directory"]) == 25 for one in mine), mine
+        assert verify(host, "shop/built:1")[0] == 0
+        where = next(
+            one["directory"] for one in mine if host.exists(f"/var/lib/docker/overlay2/{one['directory']}/diff/srv")
+        )
+        host.sh(f"chmod 755 /var/lib/docker/overlay2/{where}/diff/srv/copied; sleep 0.2")
+        code, found = verify(host, "shop/built:1")
+        assert code == 1
+        assert {one["path"] for one in found["damages"]} == {"/srv/copied"}
+    finally:
+        host.docker("rmi", "shop/built:1")
+
+
 def test_what_changes_while_it_is_read_is_in_use(host: EngineHost) -> None:
     """Images that come and go meanwhile are no damage, whatever the moment."""
     churn = "for i in 1 2 3 4 5 6; do docker import /root/base.tar churn:$i >/dev/null; docker rmi churn:$i >/dev/null; done"

@@ -187,11 +187,31 @@ def test_images_of_the_other_store_are_told() -> None:
         assert IMAGE in host.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
 
 
+def _remapped_layers_are_verified(host: EngineHost) -> None:
+    """Owners on disk are shifted, which is right; one that is not is told as it is on disk, and set right."""
+    host.docker("load", "-i", "/root/image.tar")
+    host.docker("run", "--name", "job", IMAGE, "true")
+    assert host.doctor("layers", "verify", "--deep").returncode == 0
+    (file,) = host.sh("ls /var/lib/docker/100000.100000/overlay2/*/diff/bin/busybox").split()
+    assert host.sh(f"stat -c %u:%g {file}").strip() == "100000:100000"
+    host.sh(f"chown 0:0 {file}; sleep 0.2")
+    done = host.doctor("layers", "verify", "--deep", "--format", "json")
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["code"] != "LAY030"]
+    assert (found["code"], done.returncode) == ("LAY015", 1)
+    for argv in commands(found):
+        host.run(*argv)
+    assert host.doctor("layers", "verify", "--deep").returncode == 0
+    assert host.sh(f"stat -c %u:%g {file}").strip() == "100000:100000"
+    host.docker("rm", "job")
+    host.docker("rmi", IMAGE)
+
+
 @pytest.mark.proves("LAY030")
 def test_images_of_the_other_root_are_told(fresh_engine: EngineHost) -> None:
     """Users are remapped, and dockerd begins with an empty root."""
     host = fresh_engine
     clean(host, "LAY030")
+    host.docker("save", "-o", "/root/image.tar", IMAGE)
     host.sh("echo dockremap:100000:65536 >>/etc/subuid; echo dockremap:100000:65536 >>/etc/subgid")
     host.sh("echo dockremap:x:999:999::/:/bin/false >>/etc/passwd; echo dockremap:x:999: >>/etc/group")
     host.write("/etc/docker/daemon.json", json.dumps({"userns-remap": "dockremap"}))
@@ -199,6 +219,7 @@ def test_images_of_the_other_root_are_told(fresh_engine: EngineHost) -> None:
     assert IMAGE not in host.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
     (found,) = findings(host, "LAY030")
     assert found["subject"] == "/var/lib/docker"
+    _remapped_layers_are_verified(host)
     host.write("/etc/docker/daemon.json", "{}\n")
     host.restart_dockerd()
     clean(host, "LAY030")

@@ -108,6 +108,19 @@ def _overlays(host: EngineHost, name: str) -> object:
     return host.sh(f"grep -c upperdir=[^,]*{mount_of(host, name)[1]}/diff /proc/self/mountinfo || true")
 
 
+def _tight_disk(host: EngineHost) -> None:
+    """A disk of which a small image is a tenth."""
+    own_disk(host, "600M")
+
+
+def _built_twice(host: EngineHost) -> None:
+    """The same name twice: the first image has lost it."""
+    for number in range(2):
+        host.sh(
+            f"cd /root; head -c 70000000 /dev/urandom >large{number}; tar -c large{number} | docker import - shop/large:1"
+        )
+
+
 def _hold_deleted(host: EngineHost) -> None:
     """A container has deleted a file of three gigabytes, and has it open: blocks are taken for it and not written."""
     host.docker("run", "-d", "--name", "hog", IMAGE, "sh", "-c", "exec 3<>/large; rm /large; exec idle")
@@ -127,6 +140,14 @@ FAULTS = (
         lambda h: _overlays(h, "batch"),
         level="warning",
         setup=make_other,
+    ),
+    Fault(
+        "IMG001",
+        "built-twice",
+        _built_twice,
+        lambda h: h.sh("docker images -q -f dangling=true | wc -l"),
+        level="info",
+        setup=_tight_disk,
     ),
     Fault(
         "STO010",

@@ -169,12 +169,12 @@ def _left_over(host: EngineHost) -> None:
     )
 
 
-def own_disk(host: EngineHost) -> None:
+def own_disk(host: EngineHost, size: str = "4G") -> None:
     """Give Docker's data a file system of its own, with few inodes; it is a sparse file."""
     running = host.running()
     host.stop_dockerd()
     host.sh(
-        "truncate -s 4G /root/disk; mkfs.ext4 -q -m 0 -N 3000 /root/disk; mount -o loop /root/disk /mnt;"
+        f"truncate -s {size} /root/disk; mkfs.ext4 -q -m 0 -N 3000 /root/disk; mount -o loop /root/disk /mnt;"
         f" cp -a {ROOT}/. /mnt; umount /mnt; mount -o loop /root/disk {ROOT}"
     )
     host.start_dockerd()
