@@ -23,7 +23,7 @@ from doctor.model import (
 from doctor.registry import check
 
 if TYPE_CHECKING:
-    from doctor.layers.model import Checked
+    from doctor.layers.model import Checked, Damage
 
 STORE = "overlay2"
 CONTENT = ("content", "size", "missing", "type", "device")
@@ -250,12 +250,18 @@ def file_of_layer_damaged(overlay: Overlay, content: LayerContent, impacts: Impa
                 damages,
                 impacts,
                 title.format(layer),
-                by_hand="docker save IMAGE >/dev/null",
+                by_hand=_saved(damages[0].damage),
                 remedy=anew(impacts.of(checked.layer, [])),
             )
         )
     yield from together(found, "layers have files that are not what was pulled", STORE)
     yield from _unknown(held)
+
+
+def _saved(one: Damage) -> str:
+    """Say what docker itself says of the first file that it cannot put into an archive."""
+    said = f'  ->  file integrity checksum failed for "{one.path.lstrip("/")}"' if one.kind == "content" else ""
+    return f"docker save IMAGE >/dev/null{said}"
 
 
 @check("LAY013", Severity.INFO)

@@ -137,7 +137,7 @@ class _Text:
         yield from self._part("likely", iter(self._wrap(words.safe(self._likely(one, damages)))))
         yield from self._part("cure", self._cure(one.remedy))
         if one.by_hand:
-            yield f" by hand  {words.safe(one.by_hand)}"
+            yield from words.by_hand(one.by_hand)
         asked = " ".join(self.style.asked)
         deep = "--deep " if damages else ""
         yield from self._part("then", iter([f"doctor layers verify {deep}{asked}".rstrip()]))

@@ -201,7 +201,7 @@ class _Text:
         yield from self._part("likely", iter(self._wrap(words.safe(cause.likely))))
         yield from self._part("cure", self._cure(cause))
         if cause.by_hand:
-            yield f" by hand  {words.safe(cause.by_hand)}"
+            yield from words.by_hand(cause.by_hand)
         yield from self._part("then", iter([words.safe(then) or words.again(cause.code, cause.evidence)]))
 
     def _part(self, name: str, lines: Iterator[str]) -> Iterator[str]:

@@ -12,12 +12,24 @@ from doctor.amounts import plural
 from doctor.model import Citation, Command, Edit, EditKey, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from doctor.model import HostInfo, Moment, Remedy, Since, Step
 
 NAMES = 5
 """Names in a list before "and N more"."""
+
+
+def by_hand(text: str) -> Iterator[str]:
+    """Give the lines of what a person can do: what that says, behind an arrow, has a line of its own.
+
+    >>> list(by_hand("docker save x  ->  it failed"))
+    [' by hand  docker save x', '        ->  it failed']
+    """
+    command, arrow, said = text.partition("  ->  ")
+    yield f" by hand  {safe(command)}"
+    if arrow:
+        yield f"        ->  {safe(said)}"
 
 
 def safe(text: str) -> str:
