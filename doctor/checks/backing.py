@@ -253,7 +253,8 @@ def data_root_read_only_or_failing(
     ## Looks like
     STO005 (no room is left), HST006 (what else the kernel complained of)
     ## Limits
-    Errors of a disk that cannot be told to be the data root's are a warning.
+    Errors of a disk that cannot be told to be the data root's are a warning; of a loop device
+    that it is not on nothing is said.
     ## References
     ext4(5) (errors=), xfs_repair(8), dmesg(1)
     """
@@ -291,6 +292,8 @@ def _failing(source: str, backing: Backing, log: KernelLog | None, clock: Clock)
         if not device:
             continue
         mine = bool(own) and (own == device or (own.startswith(device) and own[len(device) :].lstrip("p").isdecimal()))
+        if device.startswith("loop") and not mine:
+            continue  # a file of another disk, and perhaps detached long ago: its number says nothing of Docker's data
         yield Finding(
             subject=device,
             title=f"{device} fails" + (f", which {backing.root} is on" if mine else ""),
