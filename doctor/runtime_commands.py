@@ -91,7 +91,7 @@ def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool, li
     """Bring up a host with a daemon. Raises LabError."""
     from doctor.runtime.daemon import cli
     from doctor.runtime.daemon.serve import Start
-    from doctor.runtime.daemon.service import programs, service
+    from doctor.runtime.daemon.service import doctor, programs, service
     from doctor.runtime.host import Lab
 
     return Lab.up(
@@ -102,13 +102,6 @@ def bring_up(name: str, dialect: str, files: dict[str, str], *, detach: bool, li
         detach=detach,
         groups=limits,
     )
-
-
-def doctor(arguments: list[str]) -> int:
-    """Be the command `doctor` in a host of ours: this very installation, which is bound there."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    argv = (sys.executable, "-m", "doctor", *arguments)
-    os.execve(sys.executable, argv, env)  # noqa: S606 - a new interpreter, as on any host
 
 
 def _about(lab: Lab, dialect: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,7 +50,7 @@ def up(scenario: Scenario, dialect: str, name: str = "", *, detach: bool = False
         networks=population.networks(scenario),
         containers=running,
     )
-    builtins: dict[str, Callable[[list[str]], int]] = {"docker": docker, "doctor": _doctor, _OUTSIDE: _outside}
+    builtins: dict[str, Callable[[list[str]], int]] = {"docker": docker, "doctor": service.doctor, _OUTSIDE: _outside}
     builtins |= words.within(scenario)
     try:
         lab = Lab.up(
@@ -81,11 +80,6 @@ def _files(scenario: Scenario) -> dict[str, str]:
     if scenario.daemon:
         held["/etc/docker/daemon.json"] = json.dumps(scenario.daemon, indent=2) + "\n"
     return held
-
-
-def _doctor(arguments: list[str]) -> int:
-    """Be the command `doctor` in a lab: this very installation, which is bound there."""
-    os.execv(sys.executable, (sys.executable, "-m", "doctor", *arguments))  # noqa: S606 - a new interpreter, as on any host
 
 
 def _at_once(scenario: Scenario, one: ContainerSpec) -> bool:

@@ -108,8 +108,7 @@ def prove(scenario: Scenario, ground: Ground) -> None:
     noted = healthy(stage)
     broken = break_it(stage)
     remedy = named(stage, broken, noted)
-    heal(stage, remedy)
-    healed(stage, noted)
+    healed(stage, noted, heal(stage, remedy))
 
 
 def healthy(stage: Stage) -> set[str]:
@@ -158,8 +157,12 @@ def named(stage: Stage, report: Report, noted: set[str]) -> Remedy:
     return next(one.remedy for one in new if one.code == cure)
 
 
-def heal(stage: Stage, remedy: Remedy) -> None:
-    """Do the cure as it is printed, and what its notes ask of a person; start again what it says stays down."""
+def heal(stage: Stage, remedy: Remedy) -> list[str]:
+    """Do the cure as it is printed, and what its notes ask of a person; start again what it says stays down.
+
+    Gives what was said on the way: commands may end with 0 and have something to say, as the first of a pipe.
+    """
+    said: list[str] = []
     if stage.ground.answers():
         stage.learn()
     before = stage.pids()
@@ -174,17 +177,19 @@ def heal(stage: Stage, remedy: Remedy) -> None:
         _attempt("what a person does could not be done", stage, stage.scenario.person)
     else:
         for step in remedy.steps:
-            carry_out(stage.ground, step)
+            said += carry_out(stage.ground, step)
         _stopped_whom_it_names(stage, before, remedy)
     for name in stage.scenario.container:
         if name in remedy.stays_down:
             done = stage.ground.run(("docker", "start", name))
             if done.code:
                 raise Failed("what the cure stopped does not start again", ("start", f"{name}: {shorten(done.err)}"))
+    return said
 
 
-def carry_out(ground: Ground, step: Step) -> None:
-    """Do one step as printed: a line for the shell, or an edit. Raises Failed when it cannot be done."""
+def carry_out(ground: Ground, step: Step) -> list[str]:
+    """Do one step as printed: a line for the shell, or an edit; gives what is said on stderr. Raises Failed if it cannot be."""
+    heard: list[str] = []
     match step:
         case Command():
             for line in step_lines(step):
@@ -192,6 +197,7 @@ def carry_out(ground: Ground, step: Step) -> None:
                 if done.code:
                     said = shorten(done.err or done.out)
                     raise Failed("the printed cure did not heal", ("cure", f"{line}     exit {done.code}: {said}"))
+                heard += [shorten(done.err)] if done.err else []
             if "service" in step.argv or "systemctl" in step.argv:
                 _await(ground)
         case Edit():
@@ -210,6 +216,7 @@ def carry_out(ground: Ground, step: Step) -> None:
             else:
                 data[key] = json.loads(step.value)
             ground.write(step.path, json.dumps(data, indent=2) + "\n")
+    return heard
 
 
 def _await(ground: Ground) -> None:
@@ -238,8 +245,11 @@ def _stopped_whom_it_names(stage: Stage, before: dict[str, int], remedy: Remedy)
     raise Failed("the cure does not stop whom it names", ("said", said), ("did", did))
 
 
-def healed(stage: Stage, noted: set[str]) -> None:
-    """Prove that everything is measured as it was before, and that doctor finds nothing that it did not find before."""
+def healed(stage: Stage, noted: set[str], said: list[str]) -> None:
+    """Prove that everything is measured as it was before, and that doctor finds nothing that it did not find before.
+
+    `said` is what the cure printed on stderr, to be shown where it did not heal.
+    """
     wanted = [one.healthy for one in stage.scenario.probe]
     end = time.monotonic() + PATIENCE
     while True:
@@ -247,7 +257,7 @@ def healed(stage: Stage, noted: set[str]) -> None:
         if stage.fates() == wanted or time.monotonic() > end:
             break
         time.sleep(0.2)
-    _expect_fates(stage, wanted, "the printed cure did not heal")
+    _expect_fates(stage, wanted, "the printed cure did not heal", *(("cure", text) for text in said))
     report = stage.check()
     codes = {*stage.scenario.expect.codes}
     left = [
@@ -266,7 +276,7 @@ def _attempt(what: str, stage: Stage, steps: tuple[Fault, ...]) -> None:
         raise Failed(what, ("said", str(error))) from error
 
 
-def _expect_fates(stage: Stage, wanted: list[str], what: str) -> None:
+def _expect_fates(stage: Stage, wanted: list[str], what: str, *more: tuple[str, str]) -> None:
     try:
         found = stage.fates(wanted)
     except GroundError as error:
@@ -277,7 +287,7 @@ def _expect_fates(stage: Stage, wanted: list[str], what: str) -> None:
         if fate != wish
     ]
     if wrong:
-        raise Failed(what, *wrong)
+        raise Failed(what, *wrong, *more)
 
 
 def about(scenario: Scenario, number: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -56,3 +58,10 @@ def programs(dialect: str, version: str = "") -> Mapping[str, str]:
         files["/etc/sysctl.d/99-forward.conf"] = "net.ipv4.ip_forward = 1\n"
     files["/usr/sbin/dockerd"] = dockerd + 'echo "dockerd: service docker start" >&2\nexit 1\n'
     return files
+
+
+def doctor(arguments: list[str]) -> int:
+    """Be the command `doctor` in a host of ours: this very installation, which is bound there."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    argv = (sys.executable, "-m", "doctor", *arguments)
+    os.execve(sys.executable, argv, env)  # noqa: S606 - a new interpreter, as on any host
