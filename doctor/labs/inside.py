@@ -153,6 +153,12 @@ def examined(options: tuple[str, ...] = ()) -> bytes:
     registry, checks = selection([], [], ())
     host = LabHost()
     snapshot, _ = collect(host, deadline=9.5, places=find(host, here()), probe="--probe" in options)
+    if "--deep" in options:
+        from doctor import deep
+        from doctor.examine import Facts
+        from doctor.options import deep as asked
+
+        snapshot = deep.read(snapshot, Facts(registry, snapshot), asked(), None)
     return msgspec.msgpack.encode(assess(snapshot, registry, checks, (), began))
 
 

@@ -111,7 +111,7 @@ class LinkAdd(Fault, frozen=True, kw_only=True):
 
 
 class LinkDelete(Fault, frozen=True, kw_only=True):
-    """`ip link del`; taking it back makes a bridge of the same name, address and ports, or restarts the container."""
+    """`ip link del` of a bridge; taking it back makes one of the same name, addresses and ports."""
 
     link: str
 
@@ -120,10 +120,11 @@ class LinkDelete(Fault, frozen=True, kw_only=True):
         link = at.names.fill(self.link)
         address = at.sh(f"ip -o -4 addr show {link} | awk '{{print $4}}'").strip()
         ports = at.sh(f"ls /sys/class/net/{link}/brif 2>/dev/null || true").split()
+        own = at.sh(f"cat /sys/class/net/{link}/address").strip()
         at.sh(f"ip link del {link}")
-        lines = [f"ip link add {link} type bridge", f"ip link set {link} up"]
+        lines = [f"ip link add {link} address {own} type bridge"]
         lines += [f"ip address add {address} dev {link}"] if address else []
-        lines += [f"ip link set {port} master {link}" for port in ports]
+        lines += [*(f"ip link set {port} master {link}" for port in ports), f"ip link set {link} up"]
         return [lambda: sh(at.ground, "\n".join(lines))]
 
 
