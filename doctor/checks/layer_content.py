@@ -23,6 +23,8 @@ from doctor.model import (
 from doctor.registry import check
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doctor.layers.model import Checked, Damage
 
 STORE = "overlay2"
@@ -128,10 +130,21 @@ def _many(found: list[Found], one: str, many: str) -> str:
     return one if count == 1 else f"{count} {many}"
 
 
-def _nothing(overlay: Overlay, layers: LayerContent) -> str:
-    if overlay.unused:
-        return overlay.unused
-    return "" if _content(layers) else _NOT_ASKED
+def _judged(
+    overlay: Overlay,
+    content: LayerContent,
+    kinds: tuple[str, ...],
+    told: Callable[[Checked, list[Found]], Finding],
+    many: str,
+) -> Iterator[Yield]:
+    """Tell of each layer that has damages of these kinds, of many as one, and of what could not be read."""
+    held = _content(content)
+    if overlay.unused or held is None:
+        yield NotApplicable(overlay.unused or _NOT_ASKED)
+        return
+    found = [told(checked, damages) for checked, damages in _each(held, kinds)]
+    yield from together(found, many, STORE)
+    yield from _unknown(held)
 
 
 @check("LAY011", Severity.ERROR)
@@ -230,13 +243,8 @@ def file_of_layer_damaged(overlay: Overlay, content: LayerContent, impacts: Impa
     ## References
     moby layer/layer_store.go, tar-split tar/asm, OCI image-spec config.md (DiffID)
     """
-    held = _content(content)
-    why = _nothing(overlay, content)
-    if held is None or why:
-        yield NotApplicable(why)
-        return
-    found = []
-    for checked, damages in _each(held, CONTENT):
+
+    def told(checked: Checked, damages: list[Found]) -> Finding:
         layer = checked.layer[7:19]
         grave = damages[0].damage.grave
         title = _many(damages, "a file of layer {} is not what was pulled", "files of layer {} are not what was pulled")
@@ -244,18 +252,16 @@ def file_of_layer_damaged(overlay: Overlay, content: LayerContent, impacts: Impa
             title = _many(
                 damages, "a program of layer {} was changed", "files of layer {} were changed, programs among them"
             )
-        found.append(
-            _finding(
-                checked,
-                damages,
-                impacts,
-                title.format(layer),
-                by_hand=_saved(damages[0].damage),
-                remedy=anew(impacts.of(checked.layer, [])),
-            )
+        return _finding(
+            checked,
+            damages,
+            impacts,
+            title.format(layer),
+            by_hand=_saved(damages[0].damage),
+            remedy=anew(impacts.of(checked.layer, [])),
         )
-    yield from together(found, "layers have files that are not what was pulled", STORE)
-    yield from _unknown(held)
+
+    yield from _judged(overlay, content, CONTENT, told, "layers have files that are not what was pulled")
 
 
 def _saved(one: Damage) -> str:
@@ -283,22 +289,19 @@ def recorded_size_of_layer_differs(overlay: Overlay, content: LayerContent, impa
     ## References
     moby layer/filestore.go (GetSize)
     """
-    held = _content(content)
-    why = _nothing(overlay, content)
-    if held is None or why:
-        yield NotApplicable(why)
-        return
-    for checked, damages in _each(held, ("recorded size",)):
+
+    def told(checked: Checked, damages: list[Found]) -> Finding:
         one = damages[0].damage
         right = one.expected.split(" ")[0].replace(",", "")
-        yield _finding(
+        return _finding(
             checked,
             damages,
             impacts,
             f"the noted size of layer {checked.layer[7:19]} is {one.found}, its files have {one.expected}",
             remedy=Remedy("write the right size; dockerd reads it when it starts", (write(one.path, right),)),
         )
-    yield from _unknown(held)
+
+    yield from _judged(overlay, content, ("recorded size",), told, "layers have another size than is noted")
 
 
 @check("LAY014", Severity.ERROR)
@@ -322,22 +325,17 @@ def file_added_to_layer(overlay: Overlay, content: LayerContent, impacts: Impact
     ## References
     tar-split tar/storage, kernel Documentation/filesystems/overlayfs.rst
     """
-    held = _content(content)
-    why = _nothing(overlay, content)
-    if held is None or why:
-        yield NotApplicable(why)
-        return
-    found = []
-    for checked, damages in _each(held, ("added",)):
+
+    def told(checked: Checked, damages: list[Found]) -> Finding:
         layer = checked.layer[7:19]
         title = _many(damages, "a file was added to layer {}", "files were added to layer {}")
         if damages[0].damage.grave:
             title = _many(
                 damages, "a program was added to layer {}", "files were added to layer {}, programs among them"
             )
-        found.append(_finding(checked, damages, impacts, title.format(layer), by_hand="ls -l PATH"))
-    yield from together(found, "layers have files that were never pulled", STORE)
-    yield from _unknown(held)
+        return _finding(checked, damages, impacts, title.format(layer), by_hand="ls -l PATH")
+
+    yield from _judged(overlay, content, ("added",), told, "layers have files that were never pulled")
 
 
 @check("LAY015", Severity.ERROR)
@@ -364,13 +362,8 @@ def rights_in_layer_differ(overlay: Overlay, content: LayerContent, impacts: Imp
     ## References
     tar(5), capabilities(7), moby pkg/archive (createTarFile)
     """
-    held = _content(content)
-    why = _nothing(overlay, content)
-    if held is None or why:
-        yield NotApplicable(why)
-        return
-    found = []
-    for checked, damages in _each(held, RIGHTS):
+
+    def told(checked: Checked, damages: list[Found]) -> Finding:
         layer = checked.layer[7:19]
         title = _many(
             damages,
@@ -384,18 +377,10 @@ def rights_in_layer_differ(overlay: Overlay, content: LayerContent, impacts: Imp
                 "files of layer {} have other rights, some of which make root",
             )
         only_links = all(one.damage.kind == "link target" and one.damage.found == "another file" for one in damages)
-        found.append(
-            _finding(
-                checked,
-                damages,
-                impacts,
-                title.format(layer),
-                by_hand="stat PATH",
-                severity=Severity.WARNING if only_links else None,
-            )
-        )
-    yield from together(found, "layers have other rights than were pulled", STORE)
-    yield from _unknown(held)
+        severity = Severity.WARNING if only_links else None
+        return _finding(checked, damages, impacts, title.format(layer), by_hand="stat PATH", severity=severity)
+
+    yield from _judged(overlay, content, RIGHTS, told, "layers have other rights than were pulled")
 
 
 @check("LAY016", Severity.ERROR)
@@ -420,14 +405,9 @@ def deleted_files_are_back(overlay: Overlay, content: LayerContent, impacts: Imp
     ## References
     kernel Documentation/filesystems/overlayfs.rst, OCI image-spec layer.md (Whiteouts)
     """
-    held = _content(content)
-    why = _nothing(overlay, content)
-    if held is None or why:
-        yield NotApplicable(why)
-        return
-    found = []
-    for checked, damages in _each(held, HIDDEN):
+
+    def told(checked: Checked, damages: list[Found]) -> Finding:
         title = _many(damages, "a file that layer {} deletes is back", "files that layer {} deletes are back")
-        found.append(_finding(checked, damages, impacts, title.format(checked.layer[7:19]), by_hand="ls -ld PATH"))
-    yield from together(found, "layers show again what they delete", STORE)
-    yield from _unknown(held)
+        return _finding(checked, damages, impacts, title.format(checked.layer[7:19]), by_hand="ls -ld PATH")
+
+    yield from _judged(overlay, content, HIDDEN, told, "layers show again what they delete")

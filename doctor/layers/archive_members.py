@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from doctor.layers import manifests
 from doctor.layers.compressed import CannotUnpack, NoDecompressor, Unpacked
+from doctor.layers.folders import Folders
 from doctor.layers.tarstream import BLOCK, TarDamaged, TarStream
-from doctor.layers.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,7 +258,7 @@ def _members(stream: TarStream, contents: Contents, teller: Teller) -> None:
 def of_folder(path: str, teller: Teller) -> Contents:
     """Read an OCI layout that is a directory. Raises OSError."""
     contents = Contents({})
-    with Tree(path) as tree:
+    with Folders(path) as tree:
         for name, entry in _of_interest(tree):
             if isinstance(entry, OSError):
                 raise entry
@@ -279,7 +279,7 @@ def of_folder(path: str, teller: Teller) -> Contents:
     return contents
 
 
-def _of_interest(tree: Tree) -> Iterator[tuple[str, object]]:
+def _of_interest(tree: Folders) -> Iterator[tuple[str, object]]:
     for name in ("oci-layout", "index.json", "manifest.json"):
         try:
             tree.look(name)

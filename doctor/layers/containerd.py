@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from doctor.layers.compressed import CannotUnpack, NoDecompressor, Unpacked
 from doctor.layers.containerd_model import COMMITTED, Store
+from doctor.layers.folders import Folders, open_file
 from doctor.layers.model import Checked, Damage, State, Work
 from doctor.layers.tarstream import TarDamaged, TarStream
-from doctor.layers.tree import Tree, open_file
 from doctor.layers.unpacked import Comparison
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _snapshot(work: Work, descriptor: int, teller: Teller) -> _Done:
         source = Unpacked(read)
     except NoDecompressor as error:
         return "unknown", "", 0, 0, 0, 0, str(error)
-    with Tree(work.root) as tree:
+    with Folders(work.root) as tree:
         compared = Comparison(work.id, tree, work.uids, work.gids)
         stream = TarStream(source.read)
         at = ""

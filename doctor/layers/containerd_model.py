@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from doctor.layers.model import values
 
 META = "io.containerd.metadata.v1.bolt/meta.db"
 CONTENT = "io.containerd.content.v1.content/blobs/sha256"
@@ -113,7 +110,7 @@ def load(data: bytes) -> tuple[Store, dict[str, int]]:
     head = _Head("")
     blobs, snapshots, images, lost = [], [], [], []
     lines: dict[str, int] = {}
-    for number, one in _values(data):
+    for number, one in values(data, _decoder):
         if isinstance(one, _Head):
             head = one
         elif isinstance(one, Blob):
@@ -132,13 +129,3 @@ def load(data: bytes) -> tuple[Store, dict[str, int]]:
         head.root, tuple(blobs), tuple(snapshots), tuple(images), tuple(lost), head.fault, head.file, head.busy
     )
     return store, lines
-
-
-def _values(data: bytes) -> Iterator[tuple[int, _Head | Blob | Snapshot | Image | Lost]]:
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line:
-            continue
-        try:
-            yield number, _decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue

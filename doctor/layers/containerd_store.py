@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from doctor.layers import bolt, manifests
 from doctor.layers.containerd_model import CONTENT, META, SNAPSHOTTER, Blob, Image, Lost, Snapshot, Store
+from doctor.layers.folders import open_file
 from doctor.layers.manifests import Unusable
-from doctor.layers.tree import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

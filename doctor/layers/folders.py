@@ -5,7 +5,9 @@ What opens is directories and regular files only. A FIFO or a device is looked a
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 PIECE = 1 << 18
+_NO_XATTRS = {errno.ENOTSUP, errno.EPERM, errno.ENOSYS}
+
+
+def open_file(name: str, parent: int) -> int:
+    """Open a regular file below an open directory, without a new access time where that is allowed. Raises OSError."""
+    try:
+        return os.open(name, FILE | os.O_NOATIME, dir_fd=parent)
+    except PermissionError:
+        return os.open(name, FILE, dir_fd=parent)
 
 
 class Folders:
@@ -68,6 +79,46 @@ class Folders:
         """Give the extended attributes of what is there, links themselves; nothing where there are none. Raises OSError."""
         folder, _, name = path.rpartition("/")
         return xattrs_of(f"/proc/self/fd/{self.enter(folder)}/{name}")
+
+    def held_xattrs(self, path: str) -> dict[str, bytes]:
+        """Give them; none as well where the file system knows of none. Raises OSError."""
+        try:
+            return self.xattrs(path)
+        except OSError as error:
+            if error.errno in _NO_XATTRS:
+                return {}
+            raise
+
+    def open(self, path: str) -> int:
+        """Open a regular file to read it. Raises OSError, also for what is no regular file."""
+        folder, _, name = path.rpartition("/")
+        opened = open_file(name, self.enter(folder))
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
+            raise OSError(errno.EINVAL, "no regular file")
+        return opened
+
+    def target(self, path: str) -> str:
+        """Give where a symbolic link leads, as it is written. Raises OSError."""
+        folder, _, name = path.rpartition("/")
+        return os.readlink(name, dir_fd=self.enter(folder))
+
+    def walk(self) -> Iterator[tuple[str, os.DirEntry[str] | OSError]]:
+        """Give every path below the root with its entry, or with what kept a directory from being listed."""
+        todo = [""]
+        while todo:
+            folder = todo.pop()
+            try:
+                with os.scandir(self.enter(folder)) as entries:
+                    listed = list(entries)
+            except OSError as error:
+                yield folder, error
+                continue
+            for entry in listed:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                yield path, entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(path)
 
 
 def xattrs_of(where: str | int) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ lower case. Paths are text as `shown` makes it: bytes that are no UTF-8 stand as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -158,6 +158,8 @@ Line = Run | Checked | Damage | Unread
 MOST = 200
 """Damages, and unread files, that are told one by one of one layer."""
 
+Value = TypeVar("Value")
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)
 
@@ -169,11 +171,16 @@ def dump(lines: Iterable[Line]) -> bytes:
 
 def load(data: bytes) -> Iterator[tuple[int, Line]]:
     """Read what `dump` printed, each with its line number from 1; a line that is none is left out (hostile bundles)."""
+    return values(data, _decoder)
+
+
+def values(data: bytes, decoder: msgspec.json.Decoder[Value]) -> Iterator[tuple[int, Value]]:
+    """Read a value a line, each with its line number from 1; a line that is none is left out."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line:
             continue
         try:
-            yield number, _decoder.decode(line)
+            yield number, decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
 

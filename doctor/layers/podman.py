@@ -22,9 +22,9 @@ import msgspec
 from msgspec import Struct
 
 from doctor.layers import overlay2
+from doctor.layers.folders import open_file
 from doctor.layers.manifests import Unusable, is_digest
 from doctor.layers.model import Checked, Damage, State, Work
-from doctor.layers.tree import open_file
 
 if TYPE_CHECKING:
     from doctor.layers.model import Owners, Teller

@@ -23,12 +23,13 @@ from msgspec.structs import replace
 from doctor.layers import patterns
 from doctor.layers.bytewise import Bytewise
 from doctor.layers.compare import differences
+from doctor.layers.folders import xattrs_of
 from doctor.layers.model import Damage, shown
 
 if TYPE_CHECKING:
+    from doctor.layers.folders import Folders
     from doctor.layers.model import Kind, Owners, Teller
     from doctor.layers.tarstream import Entry, TarStream
-    from doctor.layers.tree import Tree
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -85,7 +86,7 @@ def absolute(path: str) -> str:
 class Comparison:
     """One stream against one tree. Feed it every member (`member`), then ask for what differs (`tell`)."""
 
-    def __init__(self, layer: str, tree: Tree, uids: Owners = (), gids: Owners = ()) -> None:
+    def __init__(self, layer: str, tree: Folders, uids: Owners = (), gids: Owners = ()) -> None:
         """Begin with nothing seen."""
         self.layer, self.tree, self.uids, self.gids = layer, tree, uids, gids
         self.damages: dict[str, list[Damage]] = {}
@@ -209,7 +210,7 @@ class Comparison:
             self._damage(path, "type", _NAMES[wanted], found, mode=mode, changed=about.st_ctime)
             return
         link = self.tree.target(path) if entry.kind == "l" else ""
-        for kind, expected, found in differences(entry, about, self.tree.xattrs(path), link, self.uids, self.gids):
+        for kind, expected, found in differences(entry, about, self.tree.held_xattrs(path), link, self.uids, self.gids):
             self._damage(path, kind, expected, found, about.st_mode, mode=mode, changed=about.st_ctime)
         if entry.kind == "f":
             self._content(path, entry, about, stream, teller)
@@ -255,7 +256,7 @@ class Comparison:
         """Look at what needs the whole stream: opaque directories, and what is there beside it."""
         for path in self.opaque:
             try:
-                held = self.tree.xattrs(path) if path else _own_xattrs(self.tree.root)
+                held = self.tree.held_xattrs(path) if path else xattrs_of(self.tree.root)
             except OSError as error:
                 if self.seen.get(path) != "d" or error.errno != errno.ENOENT:
                     self.unread.setdefault(path, (error.strerror or str(error)).lower())
@@ -300,7 +301,7 @@ class Comparison:
 
     def _copied_up(self, path: str) -> bool:
         """Whether overlayfs made a directory to hold what is in it: where a layer was built, the stream leaves it out."""
-        held = self.tree.xattrs(path)
+        held = self.tree.held_xattrs(path)
         return any(name in held for name in _ORIGIN)
 
     def _moved(self, path: str, damages: list[Damage]) -> bool:
@@ -330,10 +331,6 @@ class Comparison:
         for path, why in self.unread.items():
             teller.unread(absolute(path), why)
         return sum(len(one) for one in self.damages.values()), len(self.unread)
-
-
-def _own_xattrs(descriptor: int) -> dict[str, bytes]:
-    return {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor)}
 
 
 def _exactly(descriptor: int, size: int) -> bytes:
