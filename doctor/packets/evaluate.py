@@ -259,6 +259,8 @@ class _Hook(Struct):
                 change = getattr(packet, source) & mask if source else value
                 setattr(packet, name, (getattr(packet, name) & keep) ^ change)
                 self.note(rule, chain, f"{name} {getattr(packet, name):#x}")
+            case Notrack() | Zone() if packet.original is not None:
+                pass  # it came by the loopback, and its connection with it: nft_notrack_eval() and others leave it alone
             case Notrack():
                 packet.state = "untracked"
                 self.note(rule, chain, "not tracked")

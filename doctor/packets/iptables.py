@@ -255,7 +255,7 @@ class _Compiler:
             if word == "-m":
                 module = words.take()
             elif word in {"--src-type", "--dst-type"}:
-                kinds[word] = (frozenset(words.take().lower().split(",")), negated)
+                kinds[word] = (_types(words.take(), self.version), negated)
             elif word in {"--limit-iface-in", "--limit-iface-out"}:
                 limit = "iif" if word.endswith("in") else "oif"
             elif word == "--comment":
@@ -312,6 +312,15 @@ _UNKNOWABLE = frozenset(
     | {"hl", "cpu", "nfacct", "geoip", "realm", "devgroup", "helper", "pkttype", "cluster", "eui64", "frag", "rt"}
 )
 """Modules that ask for what a packet alone does not tell."""
+
+
+def _types(text: str, version: int) -> frozenset[str]:
+    """Read types of addresses. For IPv6, UNICAST is every address that is no group, the host's own too (match_type6())."""
+    asked = frozenset(text.lower().split(","))
+    if version == 6 and "unicast" in asked:  # noqa: PLR2004 - IPv6
+        routed = asked & {"local", "anycast", "unreachable"}
+        return routed or frozenset({"unicast", "local", "anycast", "unreachable", "blackhole", "prohibit"})
+    return asked
 
 
 def _end(option: str) -> Literal["src", "dst"]:

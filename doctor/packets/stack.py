@@ -171,10 +171,12 @@ class Stack:
             if isinstance(again, End):
                 return again
             route = again
+        # The hook began with one device, and its later chains are told that one still (nf_hook_state).
         stop = self.called(space, "output", packet, NAT_DST, _LAST)
         self.keep(packet, held)
         if stop:
             return stop
+        packet.oif = "lo" if route.type == "local" else route.dev
         stop = self.postrouting(space, packet)
         if stop:
             return stop
@@ -209,7 +211,6 @@ class Stack:
             return structs.replace(self.no_way(space, packet, way), outcome="dropped")
         if found != route:
             self.routed(space, packet, found)
-        packet.oif = "lo" if found.type == "local" else found.dev
         return found
 
     def routed(self, space: Space, packet: Packet, route: Route, more: str = "") -> None:
@@ -240,7 +241,7 @@ class Stack:
         packet.iif, packet.oif = "lo", ""
         held = self.connection(space, packet)
         state, original = packet.state, packet.original
-        packet.state = "invalid" if held is None else state
+        packet.state = state if held is not None or state == "untracked" else "invalid"
         stop = self.called(space, "prerouting", packet, _BEFORE, CONNTRACK - 1) or self.called(
             space, "prerouting", packet, CONNTRACK, _LAST
         )

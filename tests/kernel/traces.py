@@ -122,7 +122,7 @@ def _named(said: re.Match[str], places: dict[tuple[str, str, str], list[str]]) -
     chain = f"{said[3]} {said[4]}"
     if said[6]:
         return {chain}
-    text = _COUNTER.sub("counter", said[5])
+    text = _COUNTER.sub("counter", said[5]).strip()
     return {
         f"{chain} {at}" for at, one in enumerate(places.get((said[2], said[3], said[4]), ()), 1) if one.strip() == text
     }
@@ -157,8 +157,9 @@ class Legacy:
             f"/proc/{self.lan.pids['host']}/ns/net",
             lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12),  # NETLINK_NETFILTER
         )
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
         self.socket.settimeout(1)
+        self.held = set(self.stops())
         whole = struct.pack("!IBx", 0xFFFF, 2)  # copy the packet
         for attributes in (_attribute(1, b"\x01"), _attribute(2, whole), _attribute(4, struct.pack("!I", 1))):
             body = struct.pack("!BBH", 0, 0, 0) + attributes  # group 0
@@ -172,7 +173,6 @@ class Legacy:
 
     def dropped(self) -> dict[int, set[str]]:
         """Read what was said so far: by client port, the rules that drop or reject and were met."""
-        stops = set(self.stops())
         found: dict[int, set[str]] = {}
         self.socket.settimeout(0.3)
         while True:
@@ -184,7 +184,7 @@ class Legacy:
                 table, chain, kind, number = prefix.removeprefix("TRACE: ").strip().split(":")
                 place = f"{table} {chain}" + ("" if kind == "policy" else f" {number}")
                 port = _client(packet)
-                if place in stops and port:
+                if place in self.held and port:
                     found.setdefault(port, set()).add(place)
 
     def stops(self) -> Iterator[str]:
