@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from doctor.runtime.daemon.places import SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _CHUNK = 1 << 16
 _BODYLESS = frozenset({204, 304})
@@ -151,3 +152,16 @@ class Client:
             return answer.json()
         finally:
             answer.socket.close()
+
+
+def each(client: Client, names: list[str], act: Callable[[Client, str], object]) -> int:
+    """Do the same to several, say the name of each that went well, and go on past those that did not."""
+    code = 0
+    for name in names:
+        try:
+            act(client, name)
+            sys.stdout.write(f"{name}\n")
+        except Refused as error:
+            sys.stderr.write(f"Error response from daemon: {error.message}\n")
+            code = 1
+    return code

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any, Literal
 
 Kind = Literal["switch", "text", "list"]
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+
+REFUSED = 125
+"""The exit code of what the daemon, or the command line itself, refuses."""
 
 
 class UsageError(Exception):
@@ -95,3 +100,30 @@ def _switch(name: str, value: str) -> bool:
             f'invalid argument "{value}" for "--{name}" flag: strconv.ParseBool: parsing "{value}": invalid syntax'
         )
     return value.lower() in _TRUE
+
+
+def needs(words: list[str], least: int, name: str, most: int | None = None) -> None:
+    """Refuse fewer words than `least`, or more than `most`. Raises UsageError."""
+    if len(words) < least or (most is not None and len(words) > most):
+        exactly = "exactly" if most == least else "at least"
+        raise UsageError(
+            f"docker {name}: 'docker {name}' requires {exactly} {least} argument{'s' if least > 1 else ''}"
+        )
+
+
+def filters(texts: list[str]) -> dict[str, str]:
+    """Give the query of `--filter NAME=VALUE`. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f'invalid argument "{text}" for "-f, --filter" flag: invalid filter (expected name=value)')
+        found.setdefault(name, []).append(value)
+    return {"filters": json.dumps(found)} if found else {}
+
+
+def moment(text: str) -> str:
+    """Read a time, or a duration before now (`10m`)."""
+    if text[-1:] in "smh" and text[:-1].replace(".", "", 1).isdecimal():
+        return str(time.time() - float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]])
+    return text
