@@ -202,7 +202,7 @@ class Commands:
         self.engine.put(one)
         if one.state == "running":
             remember(one)
-            self.engine.running.write_names(one)
+            self.engine.running.names.write(one)
             self.engine.events.network(network.id, action, network.spec.name, network.spec.driver, one.id)
 
     # Volumes

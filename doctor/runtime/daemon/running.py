@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from doctor.linux import mounting
-from doctor.runtime import mounts, names, shim
+from doctor.runtime import shim
 from doctor.runtime.container import ContainerError
-from doctor.runtime.daemon import bundle
+from doctor.runtime.daemon import bundle, making
 from doctor.runtime.daemon.clock import seconds
 from doctor.runtime.daemon.fault import Fault, bad, broken, conflict, not_found
 from doctor.runtime.daemon.health import Health
 from doctor.runtime.daemon.lasting import remember
 from doctor.runtime.daemon.log import stamp
 from doctor.runtime.daemon.loop import READ
+from doctor.runtime.daemon.namefiles import NameFiles
 from doctor.runtime.daemon.places import TASKS
 from doctor.runtime.model import Endpoint
 from doctor.runtime.network import NetworkError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from doctor.runtime.daemon.engine import Engine
     from doctor.runtime.daemon.loop import Timer
-    from doctor.runtime.daemon.store import Mounted
     from doctor.runtime.model import Container
 
 FIRST_WAIT = 0.1
@@ -58,8 +58,7 @@ class Running:
         """Who waits for the end of a container, with its exit code."""
         self.removed: dict[str, list[Callable[[int], None]]] = {}
         self.health: dict[str, Health] = {}
-        self._texts: dict[tuple[str, str], str] = {}
-        """Name files as they were written last while a container runs."""
+        self.names = NameFiles(engine)
         self._waits: dict[str, float] = {}
         self._timers: dict[str, Timer] = {}
         self.stopping = False
@@ -119,10 +118,10 @@ class Running:
                 raise not_found(f"{early}network {attachment.network} not found")
         folder = engine.state.folder(one.id)
         try:
-            held = self._mounted(one)
-            self.write_names(one)
+            held = making.mounted(engine, one)
+            self.names.write(one)
             config = bundle.config(
-                one, held.merged, str(folder), f"{engine.root}/volumes", self._shared(one), engine.controllers
+                one, held.merged, str(folder), f"{engine.root}/volumes", making.shared(engine, one), engine.controllers
             )
             place = f"{TASKS}/{one.id}"
             self.shims[one.id] = shim.create(
@@ -134,59 +133,10 @@ class Running:
                 init=one.spec.init,
             )
         except (ContainerError, ValueError) as error:
-            raise self._oci(error) from error
+            raise making.in_words(self.engine.release, error) from error
         except OSError as error:
             what = f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": ")
             raise broken(f"failed to create task for container: {what}") from error
-
-    def _mounted(self, one: Container) -> Mounted:
-        """Mount a container's layers, and say it in the engine's words when that fails. Raises Fault, OSError."""
-        store = self.engine.store
-        if not one.mount_id:
-            raise broken(f"RWLayer of container {one.id} is unexpectedly nil")
-        held = store.mounted(one.mount_id)
-        if held.lowers == (f"{store.overlay}/",):
-            raise broken(f"readlink {store.overlay}: invalid argument")
-        os.makedirs(held.merged, 0o710, exist_ok=True)  # noqa: PTH103 - a text
-        if not os.path.ismount(held.merged):
-            try:
-                mounts.mount_overlay(mounts.Overlay(held.lowers, held.upper, held.work), held.merged)
-            except OSError as error:
-                why = (error.strerror or str(error)).lower()
-                raise broken(f"error creating overlay mount to {held.merged}: {why}") from error
-        return held
-
-    def _shared(self, one: Container) -> bundle.Shared:
-        """Give the namespaces that a container has with others. Raises Fault."""
-        mode = one.spec.network_mode
-        network = "host" if mode == "host" else self._of(mode, "net")
-        return bundle.Shared(network, self._of(one.spec.pid_mode, "pid"), self._of(one.spec.ipc_mode, "ipc"))
-
-    def _of(self, mode: str, kind: str) -> str:
-        if mode == "host":
-            return "host"
-        if not mode.startswith("container:"):
-            return ""
-        other = self.engine.container(mode.partition(":")[2])
-        if other.state != "running":
-            what = (
-                "cannot join network of a non running container"
-                if kind == "net"
-                else "cannot join a non running container"
-            )
-            raise conflict(f"{what}: {other.id}")
-        return f"/proc/{other.pid}/ns/{kind}"
-
-    def _oci(self, error: Exception) -> Fault:
-        """Put the runtime's words behind the engine's."""
-        release = self.engine.release
-        head = "" if release < (23, 0) else "failed to create task for container: "
-        tail = ": unknown" if release < (28, 0) else ""
-        init = "error during container init: " if release >= (28, 0) and isinstance(error, ContainerError) else ""
-        said = f"runc create failed: unable to start container process: {init}{error}"
-        fault = bad(f"{head}failed to create shim task: OCI runtime create failed: {said}{tail}")
-        fault.code = getattr(error, "code", 125)  # type: ignore[attr-defined]  # told to who starts it
-        return fault
 
     def _made(self, identity: str) -> None:
         """Wait until the container is there, held before its first instruction, and keep its network namespace."""
@@ -195,7 +145,7 @@ class Running:
         try:
             pid = self.shims[identity].created()
         except ContainerError as error:
-            raise self._oci(error) from error
+            raise making.in_words(self.engine.release, error) from error
         mode = one.spec.network_mode
         sandbox, sandbox_id = "", ""
         if not mode.startswith("container:"):
@@ -203,22 +153,10 @@ class Running:
             name = "default" if mode == "host" else sandbox_id[:12]
             handle = self.shims[identity].network
             own = f"/proc/self/fd/{handle}" if handle >= 0 else "/proc/self/ns/net"
-            sandbox = self._keep_namespace(name, own)
+            sandbox = making.keep_namespace(engine.run, name, own)
         engine.world.containers[identity] = replace(
             one, pid=pid, shim=self.shims[identity].pid, sandbox=sandbox, sandbox_id=sandbox_id
         )
-
-    def _keep_namespace(self, name: str, namespace: str) -> str:
-        """Bind a network namespace to a file, as libnetwork does, so that readers find it. Raises Fault."""
-        path = f"{self.engine.run}/netns/{name}"
-        try:
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120 - a text
-            if not Path(path).exists():
-                os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o444))
-                mounting.bind(namespace, path)
-        except OSError as error:
-            raise broken(f"failed to keep network namespace {path}: {(error.strerror or '').lower()}") from error
-        return path
 
     def _join(self, identity: str) -> None:
         engine = self.engine
@@ -245,7 +183,7 @@ class Running:
     def _begin(self, identity: str) -> None:
         """Let the first instruction come."""
         running = self.shims[identity]
-        self.write_names(self.engine.world.containers[identity])
+        self.names.write(self.engine.world.containers[identity])
         for attach in self.attaching.pop(identity, []):
             attach(running)
         running.begin()
@@ -258,7 +196,7 @@ class Running:
         try:
             running.started()
         except ContainerError as error:
-            raise self._oci(error) from error
+            raise making.in_words(self.engine.release, error) from error
         engine.put(
             replace(
                 one,
@@ -292,34 +230,6 @@ class Running:
         if one.spec.auto_remove:
             self._take_away(one, code)
         return fault
-
-    # Name files
-
-    def write_names(self, one: Container) -> None:
-        """Write hosts, hostname and resolv.conf in place: they are bound into the container. Raises OSError."""
-        if one.spec.network_mode.startswith("container:"):
-            other = self.engine.container(one.spec.network_mode.partition(":")[2])
-            for name in ("hosts", "hostname", "resolv.conf"):
-                _write(self.engine.state.folder(one.id) / name, (self.engine.state.folder(other.id) / name).read_text())
-            return
-        world = self.engine.world
-        texts = {
-            "hosts": names.hosts(world, one),
-            "hostname": names.hostname(one) + "\n",
-            "resolv.conf": names.resolv_conf(world, one, self._resolv()),
-        }
-        folder = self.engine.state.folder(one.id)
-        for name, text in texts.items():
-            if self._texts.get((one.id, name)) != text:
-                _write(folder / name, text)
-                self._texts[one.id, name] = text
-
-    @staticmethod
-    def _resolv() -> str:
-        try:
-            return Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
 
     # End
 
@@ -387,8 +297,7 @@ class Running:
             engine.loop.unwatch(running.fileno())
             running.delete()
         shutil.rmtree(f"{TASKS}/{one.id}", ignore_errors=True)
-        for name in ("hosts", "hostname", "resolv.conf"):  # a person may edit them while it does not run
-            self._texts.pop((one.id, name), None)
+        self.names.forget(one.id)
         with contextlib.suppress(OSError):
             merged = engine.store.mounted(one.mount_id).merged
             _unmount(merged)
@@ -536,15 +445,6 @@ def signal_number(name: str) -> int:
     if not isinstance(found, signal.Signals):
         raise bad(f"Invalid signal: {name}")
     return int(found)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write it in place, without what pathlib and text files cost: a start writes three, twice."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
 
 
 def _unmount(path: str) -> None:
