@@ -26,6 +26,7 @@ class _Data(Struct):
     forward_delay: int = 0
     nf_call_iptables: int = 0
     nf_call_ip6tables: int = 0
+    vlan_filtering: int = 0
 
 
 class _Port(Struct):
@@ -56,6 +57,7 @@ class _Link(Struct):
     master: str = ""
     operstate: str = ""
     address: str = ""
+    qdisc: str = ""
     linkinfo: _Info = field(default_factory=_Info)
     addr_info: list[_Address] = field(default_factory=list)
 
@@ -65,7 +67,8 @@ class Link(Struct, frozen=True):
 
     `port_state` is the state of a port of a bridge (`forwarding`, `listening`, ...); `learns` the seconds that a bridge
     with STP keeps a new port from forwarding, 0 without STP. `hairpin` and `isolated` are flags of a port; `filters` are
-    the IP versions for which this bridge alone calls iptables (the sysctls do it for all bridges).
+    the IP versions for which this bridge alone calls iptables (the sysctls do it for all bridges). `doubt` says what may
+    stop packets there and is not read: netem of tc, VLANs of a bridge; empty for most.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Link(Struct, frozen=True):
     hairpin: bool = False
     isolated: bool = False
     filters: tuple[int, ...] = ()
+    doubt: str = ""
 
     @property
     def bare(self) -> set[str]:
@@ -212,6 +216,13 @@ def _rows(record: Record, kind: type[_Row]) -> Iterator[tuple[int, _Row]]:
             continue
 
 
+def _doubt(one: _Link) -> str:
+    """Say what may stop packets at a link, and is not read: tc-netem(8) loses some, a bridge with VLANs keeps them apart."""
+    if one.qdisc == "netem":
+        return f"how many packets tc loses on {one.ifname} (netem)"
+    return f"which VLANs {one.ifname} lets through" if one.linkinfo.info_data.vlan_filtering else ""
+
+
 def _links(record: Record, whose: str) -> tuple[Link, ...]:
     found = []
     for number, one in _rows(record, _Link):
@@ -246,6 +257,7 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
                 hairpin=port.hairpin,
                 isolated=port.isolated,
                 filters=(4,) * bool(data.nf_call_iptables) + (6,) * bool(data.nf_call_ip6tables),
+                doubt=_doubt(one),
             )
         )
     return tuple(found)

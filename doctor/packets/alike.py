@@ -310,8 +310,15 @@ class Classes:
         names = tuple(sorted(name for name in self.wild if _named(end.name, name)))
         names += (end.name,) if end.name in self.names else ()
         return (
-            (link.name, link.kind, link.up, held, tuple(one.partition("/")[2] for one in link.addresses)),
-            (end.master, end.up, end.port_state, end.hairpin, end.isolated, names),
+            (
+                link.name,
+                link.kind,
+                link.up,
+                link.doubt != "",
+                held,
+                tuple(one.partition("/")[2] for one in link.addresses),
+            ),
+            (end.master, end.up, end.port_state, end.hairpin, end.isolated, end.doubt, names),
         )
 
 

@@ -134,6 +134,7 @@ class Legs:
             return None
         alike = (
             (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(space.links)),
+            (links[0].doubt != "", port.doubt != ""),
             (routes, self.bridge(bridge), version),
         )
         return Leg(address, bridge.name, port.name, *network, alike)
@@ -150,7 +151,7 @@ class Legs:
         held = self.bridges.get(bridge.name)
         if held is None:
             settings = tuple(self.settings.get(bridge.name, ()))
-            held = self.bridges[bridge.name] = (bridge.up, bridge.kind, bridge.filters, settings)
+            held = self.bridges[bridge.name] = (bridge.up, bridge.kind, bridge.filters, bridge.doubt, settings)
         return held
 
     def routes(

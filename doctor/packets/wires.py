@@ -31,6 +31,9 @@ def transmit(stack: Stack, space: Space, packet: Packet, route: Route) -> End:
     if not link.up:
         step = stack.step(space, "link", f"{link.name} is down", link.cited, "drop")
         return stack.end("unreachable", "SRC_LINK_DOWN" if space.id != HOST else "BRIDGE_DOWN", step, space.id)
+    lost = doubted(stack, space, link)
+    if lost:
+        return lost
     fixed = _mac(space, link, hop, packet.version, ("PERMANENT", "NOARP"))
     if not fixed and stack.site.owner(hop, packet.version) is None:  # nobody would answer, and nobody is asked yet
         fixed = _mac(space, link, hop, packet.version, ("REACHABLE", "STALE", "DELAY", "PROBE"))
@@ -40,6 +43,14 @@ def transmit(stack: Stack, space: Space, packet: Packet, route: Route) -> End:
     if peer is not None:
         return veth(stack, space, peer, packet, hop, fixed)
     return beyond(stack, space, link, packet)
+
+
+def doubted(stack: Stack, space: Space, link: Link) -> End | None:
+    """Ask whether a link lets a packet through, where it may not and what decides is not read."""
+    if not link.doubt or stack.unknowns.ask(Question(link.doubt, link.cited)):
+        return None
+    code = "BR_VLAN_MISMATCH" if link.kind == "bridge" else "TC_DROP"
+    return stack.end("dropped", code, stack.step(space, "link", link.doubt, link.cited, "drop"), space.id)
 
 
 def beyond(stack: Stack, space: Space, link: Link, packet: Packet) -> End:
@@ -106,7 +117,7 @@ def bridged(stack: Stack, space: Space, bridge: Link, port: Link, packet: Packet
     if port.port_state not in {"forwarding", ""}:
         text = f"port {port.name} is {port.port_state}"
         return stack.end("unreachable", "BR_PORT_STATE", stack.step(space, "bridge", text, port.cited, "drop"))
-    target = neighbour(stack, space, bridge, port, hop, version, fixed)
+    target = doubted(stack, space, bridge) or neighbour(stack, space, bridge, port, hop, version, fixed)
     if isinstance(target, End):
         return target
     if target is None:
@@ -169,6 +180,9 @@ def across(stack: Stack, space: Space, bridge: Link, port: Link, packet: Packet,
 
 def into(stack: Stack, space: Space, out: Link, target: Port, packet: Packet) -> End:
     """Go out by a port of a bridge, into the namespace behind it."""
+    lost = doubted(stack, space, out)
+    if lost:
+        return lost
     other = stack.site.spaces[target[0]]
     squeeze(stack, space, packet, out)
     if other.id == space.id:

@@ -208,3 +208,26 @@ def test_where_nothing_was_read_nothing_is_sure() -> None:
     for target in ("web:80", "api:80", "db:80"):
         found = follow("host", target, replace(HEALTHY, records=lost))
         assert found.works is not False
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [("eth0", "how many packets tc loses on eth0 (netem)"), ("docker0", "which VLANs docker0 lets through")],
+)
+def test_what_may_stop_packets_at_a_link_is_asked(name: str, question: str) -> None:
+    """Netem of tc, and VLANs of a bridge: the answer depends on the link that is named; that of others does not."""
+    rows = []
+    record = HEALTHY.records["netns/host/links"]
+    for line in record.text.splitlines():
+        row = json.loads(line.rstrip(",")) if line.startswith("{") else {}
+        if row.get("ifname") == name == "eth0":
+            row["qdisc"] = "netem"
+        elif row.get("ifname") == name:
+            row["linkinfo"]["info_data"]["vlan_filtering"] = 1
+        rows.append(json.dumps(row) if row else line)
+    held = replace(record, data="\n".join(rows).encode())
+    doubted = replace(HEALTHY, records=HEALTHY.records | {record.name: held})
+    found = follow("web", "198.51.100.77:80", doubted)
+    assert found.works is None
+    assert question in str(found)
+    assert follow("db", "api:80", doubted).works
