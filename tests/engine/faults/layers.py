@@ -131,7 +131,17 @@ def _hold_deleted(host: EngineHost) -> None:
 
 
 FAULTS = (
-    Fault("LAY005", "full", lambda h: _commit(h, DEEP), _commits, level="warning", setup=_nearly_full, heal=_flatten),
+    # What takes room, and how many layers it takes, does not differ between engines: each is made on one of them.
+    Fault(
+        "LAY005",
+        "full",
+        lambda h: _commit(h, DEEP),
+        _commits,
+        level="warning",
+        engines=("trixie",),
+        setup=_nearly_full,
+        heal=_flatten,
+    ),
     Fault("LAY026", "twice", lambda h: _mounted(h, "cron", "/mnt/look"), lambda h: _overlays(h, "cron")),
     Fault(
         "LAY026",
@@ -147,6 +157,7 @@ FAULTS = (
         _built_twice,
         lambda h: h.sh("docker images -q -f dangling=true | wc -l"),
         level="info",
+        engines=("bookworm",),
         setup=_tight_disk,
     ),
     Fault(
@@ -156,6 +167,7 @@ FAULTS = (
         lambda h: h.sh(f"df --output=avail -BG {ROOT} | tail -1"),
         ("STO005",),
         level="warning",
+        engines=("sid",),
         setup=own_disk,
     ),
     Fault("LAY017", "left", _half_removed, lambda h: h.sh(f"ls {LAYERDB} | grep -c removing || true"), level="info"),
