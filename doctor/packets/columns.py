@@ -9,7 +9,7 @@ what nobody knows) is left to a walk of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from doctor.packets.legs import Leg, Legs
     from doctor.packets.pairs import Goal
     from doctor.packets.site import Site
-
-Relation = Literal["bridged", "routed"]
 
 _DEVICES = ("iif", "oif", "physin", "physout")
 
