@@ -337,6 +337,8 @@ class _Compiler:
                 return [], "protocol", -1
             case "meta", {"key": "nfproto"} | {"key": "protocol"}:
                 return [], "version", -1
+            case "payload", {"protocol": "ether", "field": "type"}:
+                return [], "version", -1
             case "payload", {"protocol": ("tcp" | "udp" | "th") as protocol, "field": ("sport" | "dport") as name}:
                 return ([_protocol(protocol)] if protocol != "th" else []), name, -1
             case "payload", {"protocol": "ip", "field": "protocol"}:
@@ -388,7 +390,7 @@ class _Compiler:
             case "protocol":
                 return (PROTOCOLS,)
             case "version":
-                return ({"ipv4": 4, "ipv6": 6, "ip": 4, "ip6": 6},)
+                return ({"ipv4": 4, "ipv6": 6, "ip": 4, "ip6": 6, "arp": 0},)
             case "icmp":
                 six = isinstance(left, dict) and left.get("payload", {}).get("protocol") == "icmpv6"
                 return (_ICMP6 if six else _ICMP,)
