@@ -72,6 +72,11 @@ def test_every_command_that_people_use(suite: str) -> None:
         members = json.loads(out("network inspect app"))[0]["Containers"]
         assert [one["Name"] for one in members.values()] == ["web"]
         assert "busybox:latest" in out("images --format {{.Repository}}:{{.Tag}}").split()
+        out("tag busybox:lab shop/base:3")
+        assert "shop/base:3" in out("images --format {{.Repository}}:{{.Tag}}").split()
+        assert docker("tag busybox Not:ok").returncode == 1
+        assert out("rmi shop/base:3") == "Untagged: shop/base:3"
+        assert "shop/base:3" not in out("images --format {{.Repository}}:{{.Tag}}")
         assert "httpd" in out("top web")
         assert out("stop -t 5 web") == "web"
         assert out("inspect -f {{.State.ExitCode}} web") == "0"

@@ -81,6 +81,8 @@ class Api:
                 ("POST", "/volumes/create", do.create_volume),
                 ("DELETE", "/volumes/(.+)", do.remove_volume),
                 ("POST", "/images/create", self._pull),
+                ("POST", "/images/(.+)/tag", do.tag),
+                ("DELETE", "/images/(.+)", do.untag),
             )
         ]
 

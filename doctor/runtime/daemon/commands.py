@@ -46,6 +46,16 @@ class Commands:
             self.engine.daemon_log.warning(text)
         to.json({"Id": self.engine.create(replace(asked, limits=held)).id, "Warnings": said}, 201)
 
+    def tag(self, request: Request, to: Connection, name: str) -> None:
+        """POST /images/NAME/tag."""
+        repository, tag = request.query.get("repo", ""), request.query.get("tag", "")
+        self.engine.tag(self.engine.image(name), f"{repository}:{tag or 'latest'}")
+        to.answer(201)
+
+    def untag(self, _: Request, to: Connection, name: str) -> None:
+        """DELETE /images/NAME."""
+        to.json([{"Untagged": self.engine.untag(self.engine.image(name), name)}])
+
     def start(self, _: Request, to: Connection, name: str) -> None:
         """POST /containers/ID/start."""
         one = self.engine.container(name)

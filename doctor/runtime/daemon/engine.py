@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from doctor.runtime.model import ContainerSpec
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_TAGGED = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::\d+/[a-z0-9._/-]+)?:[\w][\w.-]{0,127}")
+"""A name with a tag (distribution/reference), without what few use."""
 _ALLOWED = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
 BUILT_IN = ("bridge", "host", "none")
 
@@ -147,6 +149,34 @@ class Engine:
             return near[0]
         old = f"no such image: {name}: " if self.release < (23, 0) else ""
         raise not_found(f"{old}No such image: {named}")
+
+    def tag(self, image: Image, name: str) -> None:
+        """Give an image one more name, which is no other's any more. Raises Fault for what is no name."""
+        name = name.removeprefix("docker.io/").removeprefix("library/")  # as the engine keeps it (distribution/reference)
+        if not _TAGGED.fullmatch(name):
+            raise bad("invalid reference format")
+        for one in list(self.world.images.values()):
+            kept = tuple(tag for tag in one.tags if tag != name)
+            tags = (*kept, name) if one.id == image.id else kept
+            self.world.images[one.id] = replace(one, tags=tags)
+        self._keep_names()
+        self.events.image(image.id, "tag", name)
+
+    def untag(self, image: Image, name: str) -> str:
+        """Take a name away from an image; gives it whole. Raises Fault for the last one: images of a lab stay."""
+        whole = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+        if whole not in image.tags or len(image.tags) == 1:
+            raise conflict(f"conflict: unable to delete {image.id[7:19]} (cannot be forced) - images of a lab stay")
+        self.world.images[image.id] = replace(image, tags=tuple(tag for tag in image.tags if tag != whole))
+        self._keep_names()
+        self.events.image(image.id, "untag", whole)
+        return whole
+
+    def _keep_names(self) -> None:
+        try:
+            self.store.save_names(self.world.images)
+        except OSError as error:
+            raise broken(f"{error.filename or self.root}: {(error.strerror or str(error)).lower()}") from error
 
     # Containers
 

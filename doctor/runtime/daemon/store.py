@@ -27,7 +27,7 @@ from doctor.runtime.model import Image, Layer
 from doctor.runtime.process import small
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from doctor.runtime.daemon.tarsplit import Entry, Packed
 
@@ -139,6 +139,14 @@ class Store:
             names.setdefault(tag.rpartition(":")[0], {})[tag] = "sha256:" + identity
         _replace(self.root / "image/overlay2/repositories.json", json.dumps({"Repositories": names}), 0o600)
         return Image("sha256:" + identity, tuple(tags), whole, tuple(layers), str(config.get("created", "")))
+
+    def save_names(self, images: Mapping[str, Image]) -> None:
+        """Write the names of all images anew, as they are in memory, as the engine does for each that changes. OSError."""
+        names: dict[str, dict[str, str]] = {}
+        for image in images.values():
+            for tag in image.tags:
+                names.setdefault(tag.rpartition(":")[0], {})[tag] = image.id
+        _replace(self.root / "image/overlay2/repositories.json", json.dumps({"Repositories": names}), 0o600)
 
     def images(self) -> dict[str, Image]:
         """Read all images by id; one whose config or layers cannot be read is left out, as the engine leaves it out."""

@@ -1,4 +1,4 @@
-"""What `docker` does with networks and volumes."""
+"""What `docker` does with networks, volumes and names of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from doctor.runtime.daemon.cli import tables
-from doctor.runtime.daemon.cli.client import Client, each
+from doctor.runtime.daemon.cli.client import Client, Refused, each
 from doctor.runtime.daemon.cli.flags import Flags, filters, needs
 
 if TYPE_CHECKING:
@@ -111,6 +111,29 @@ def _pull(client: Client, words: list[str]) -> int:
     return 0
 
 
+def _tag(client: Client, words: list[str]) -> int:
+    _, rest = Flags().parse(words)
+    needs(rest, 2, "tag", 2)
+    name, colon, tag = rest[1].rpartition(":")
+    repository, tag = (name, tag) if colon and "/" not in tag else (rest[1], "latest")
+    client.ask("POST", f"/images/{rest[0]}/tag", repo=repository, tag=tag)
+    return 0
+
+
+def _rmi(client: Client, words: list[str]) -> int:
+    _, rest = Flags("force,f", "no-prune").parse(words)
+    needs(rest, 1, "rmi")
+    code = 0
+    for name in rest:
+        try:
+            for one in client.ask("DELETE", f"/images/{name}"):
+                sys.stdout.write("".join(f"{word}: {what}\n" for word, what in one.items()))
+        except Refused as error:
+            sys.stderr.write(f"Error response from daemon: {error.message}\n")
+            code = 1
+    return code
+
+
 COMMANDS: dict[str, Callable[[Client, list[str]], int]] = {
     "network connect": _connect,
     "network create": _create_network,
@@ -118,6 +141,8 @@ COMMANDS: dict[str, Callable[[Client, list[str]], int]] = {
     "network ls": _networks,
     "network rm": _remove_networks,
     "pull": _pull,
+    "rmi": _rmi,
+    "tag": _tag,
     "volume create": _create_volume,
     "volume ls": _volumes,
     "volume rm": _remove_volumes,

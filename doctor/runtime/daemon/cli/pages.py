@@ -31,6 +31,8 @@ _LINES = {
     "network disconnect": "network disconnect [OPTIONS] NETWORK CONTAINER",
     "network rm": "network rm NETWORK [NETWORK...]",
     "rename": "rename CONTAINER NEW_NAME",
+    "rmi": "rmi [OPTIONS] IMAGE [IMAGE...]",
+    "tag": "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     "pull": "pull [OPTIONS] NAME[:TAG|@DIGEST]",
 }
 _SEVERAL = frozenset({"start", "stop", "restart", "kill", "rm", "wait"})
