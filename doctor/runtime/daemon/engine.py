@@ -152,7 +152,7 @@ class Engine:
 
     def tag(self, image: Image, name: str) -> None:
         """Give an image one more name, which is no other's any more. Raises Fault for what is no name."""
-        name = name.removeprefix("docker.io/").removeprefix("library/")  # as the engine keeps it (distribution/reference)
+        name = name.removeprefix("docker.io/").removeprefix("library/")  # as the engine keeps it
         if not _TAGGED.fullmatch(name):
             raise bad("invalid reference format")
         for one in list(self.world.images.values()):
