@@ -216,7 +216,12 @@ SADDR = {"payload": {"protocol": "ip", "field": "saddr"}}
 STATE = {"ct": {"key": "state"}}
 FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}
 
+FRAME = {"payload": {"protocol": "ether", "field": "type"}}
+
 NFT = [
+    (match(FRAME, "ip"), {}, True),
+    (match(FRAME, "arp"), {}, False),
+    (match(FRAME, "8021q"), {}, None),
     (match(IIF, "br0"), {}, True),
     (match(IIF, "br*"), {}, True),
     (match(IIF, {"set": ["lo", "eth1"]}), {}, False),
