@@ -142,20 +142,18 @@ def check(
     """Make a check of a generator function. Raises ValueError for a code that is none, or taken by another function."""
 
     def register(function: Function) -> Function:
-        page = _clean(function.__doc__ or "")
         if not _CODE.fullmatch(code):
             raise ValueError(f"{code}: a code is letters and three digits")
         held = _CHECKS.get(code)
         if held is not None and held.run.__module__ != function.__module__:
             raise ValueError(f"{code}: taken by {held.run.__module__}.{held.run.__name__}")
-        _CHECKS[code] = Check(
-            code=code,
-            severity=severity,
-            name=function.__name__.replace("_", "-"),
-            summary=page.partition("\n")[0],
-            page=page,
+        _CHECKS[code] = _made(
+            code,
+            severity,
+            function.__name__,
+            function.__doc__ or "",
+            function,
             explains=explains,
-            run=function,
             blocks_start=blocks_start,
             says=says,
         )
@@ -206,21 +204,64 @@ def load(*, plugins: bool = True) -> Registry:
 
 
 def single(code: str) -> Check | None:
-    """Import the one module that has a built-in check and give that check; None where the sources do not name it.
+    """Read one built-in check out of its source, for who wants a page; None where no source names it.
 
-    For who wants one page: all modules take ten times as long. Codes of plugins are not found this way.
+    Nothing is imported: what a check needs takes ten times as long. Its `run` says so. Codes of plugins are not found.
     """
-    written = re.compile(rb'@check\(\s*"' + re.escape(code.encode()) + rb'"')
+    written = f'@check("{code}"'.encode(), f'@check(\n    "{code}"'.encode()
     for name in MODULES:
         try:
             with open(f"{checks.__path__[0]}/{name}.py", "rb") as file:  # noqa: PTH123 - start-up
-                found = written.search(file.read())
+                text = file.read()
         except OSError:
             continue
-        if found:
-            import_module(f"doctor.checks.{name}")
-            return _CHECKS.get(code)
+        if any(one in text for one in written):
+            return _read(code, text)
     return None
+
+
+def _read(code: str, text: bytes) -> Check | None:
+    import ast
+
+    for function in ast.parse(text).body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for call in function.decorator_list:
+            if isinstance(call, ast.Call) and isinstance(call.args[0], ast.Constant) and call.args[0].value == code:
+                level = call.args[1]
+                options = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg}
+                severity = Severity[level.attr] if isinstance(level, ast.Attribute) else Severity.ERROR
+                return _made(code, severity, function.name, ast.get_docstring(function) or "", _unread, **options)
+    return None
+
+
+def _unread(*_: Any) -> Iterator[Yield]:
+    raise TypeError("a check that was read for its page cannot be run")
+
+
+def _made(
+    code: str,
+    severity: Severity,
+    name: str,
+    page: str,
+    run: Callable[..., Iterator[Yield]],
+    *,
+    explains: tuple[str, ...] = (),
+    blocks_start: bool = False,
+    says: tuple[str, ...] = (),
+) -> Check:
+    page = _clean(page)
+    return Check(
+        code=code,
+        severity=severity,
+        name=name.replace("_", "-"),
+        summary=page.partition("\n")[0],
+        page=page,
+        explains=explains,
+        run=run,
+        blocks_start=blocks_start,
+        says=says,
+    )
 
 
 def _load_plugins(faults: list[str], sources: list[Source]) -> None:
