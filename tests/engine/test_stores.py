@@ -6,6 +6,7 @@ Each test breaks one thing of a host of its own kind, asks doctor, does what the
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,9 @@ def test_who_sees_a_file_is_told_and_it_comes_from_an_archive(containerd: Engine
         done = host.doctor("layers", "verify", "--deep", "--from", "/root/image.tar", "--format", "json")
         (found,) = json.loads(done.stdout)["findings"]
         assert found["code"] == "LAY028"
-        said = {hit["text"]: hit["names"] for hit in found["hits"]}
+        # An image that was loaded anew by the test before leaves one without a name, of the same layer.
+        unnamed = re.compile(r"[0-9a-f]{12}")
+        said = {hit["text"]: [name for name in hit["names"] if not unnamed.fullmatch(name)] for hit in found["hits"]}
         assert said == {
             "images that need it": [IMAGE],
             "containers that need it": ["web"],
