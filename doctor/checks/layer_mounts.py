@@ -39,6 +39,8 @@ def layer_mounted_beside_its_container(
     if overlay.unused:
         yield NotApplicable(overlay.unused)
         return
+    # What a dockerd that hangs has written of its containers is not how they are.
+    settled = daemon.answers or not daemon.pid
     by_layer: dict[str, list[OverlayMount]] = {}
     for one in mounts.all:
         by_layer.setdefault(one.id, []).append(one)
@@ -49,7 +51,7 @@ def layer_mounted_beside_its_container(
         name = standing[0].name
         if len({one.device for one in held}) > 1:
             yield _twice(name, held, f"{overlay.root}/{identity}/merged", daemon)
-        elif not standing[0].running and mounts.last is not None and held[0].point in mounts.last:
+        elif not standing[0].running and settled and mounts.last is not None and held[0].point in mounts.last:
             yield _left(name, held, daemon)
 
 
