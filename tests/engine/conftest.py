@@ -4,7 +4,8 @@
 host with other settings starts it: `with EngineHost.up(suite=suite, daemon_json={"icc": False}) as host:`.
 
 A test marked `sampled("row")` takes the rows of its parameter `row` on one engine each, see `sampling.py`; with
-`by="code"` it keeps one row of each code on every engine. `--every-engine` or `DOCTOR_EVERY=1` takes all rows on all.
+`by="code"` it keeps one row of each code on every engine, of areas where engines are alike one row of each area.
+`--every-engine` or `DOCTOR_EVERY=1` takes all rows on all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from tests.enginehost import SUITES, EngineHost, Unavailable, build_root, unavai
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+
+ALIKE = ("CGR", "CTR", "HST", "IMG", "LAY", "NSP", "SEC", "STO", "VOL")
+"""Areas that are alike on every engine: their rows are spread over the engines by area, those of others by code."""
 
 FAILED = pytest.StashKey[bool]()
 """Whether a test failed; known when its fixtures end."""
@@ -76,6 +80,8 @@ def _left_to_others(items: list[pytest.Item]) -> set[pytest.Item]:
             continue
         test, _, words = item.nodeid.partition("[")
         proved = getattr(params.params[mark.args[0]], mark.kwargs["by"]) if "by" in mark.kwargs else ""
+        if proved.startswith(ALIKE):
+            proved = proved.rstrip("0123456789")
         suite = params.params["suite"]
         rows = groups.setdefault((test, proved), {})
         rows.setdefault(words.replace(SUITES[suite], "", 1), {})[suite] = item

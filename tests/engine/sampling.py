@@ -1,6 +1,7 @@
 """Which rows of a table are tested on which engine, where not every row is on every engine.
 
-A whole run tests every row on one engine at least, and what is proved (a code) on every engine that it can be made on:
+A whole run tests every row on one engine at least, and what is proved on every engine that it can be made on (a code, or
+an area where engines are alike):
 three engines run the same checks, and the same fault made three times rarely says more than once. `--every-engine`, or one
 engine asked for with `--suite`, leaves nothing out.
 """
