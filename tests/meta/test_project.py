@@ -128,3 +128,15 @@ def test_links_in_documents_lead_somewhere() -> None:
             for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
                 if "://" not in target:
                     assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+
+
+def test_the_report_in_the_readme_is_what_is_printed() -> None:
+    """Word for word, but for the time that it took."""
+    shown = read("README.md").partition("<!-- report -->\n```text\n$ doctor check --example forwarding-off\n")[2]
+    argv = [sys.executable, "-m", "doctor", "check", "--example", "forwarding-off"]
+    printed = subprocess.run(argv, check=False, capture_output=True, text=True).stdout
+    lines = [
+        [re.sub(r" checks in .*", "", line) for line in text.splitlines()]
+        for text in (shown.partition("```")[0], printed)
+    ]
+    assert lines[0] == lines[1]
