@@ -18,8 +18,6 @@ GOLDEN = Path(__file__).parent / "golden"
 
 EXPECTED_SKIPS: dict[str, str] = {
     "tests/engine/test_stores.py::test_an_image_of_another_machine_is_told[20.10]": "imports for its own platform alone",
-    "tests/engine/test_layers.py::test_what_buildkit_made_is_verified[26.1]": "builds by buildx, which the root lacks",
-    "tests/engine/test_layers.py::test_what_buildkit_made_is_verified[28.5]": "builds by buildx, which the root lacks",
 }
 """Tests that are skipped in CI, by the beginning of their id, and why nothing can be done about it."""
 
