@@ -1328,7 +1328,7 @@ class EngineHost:
         """The pid in the host of a running container's first process; asks the files where no daemon answers."""
         try:
             pid = self.api("GET", f"/containers/{name}/json", timeout=2)["State"]["Pid"]
-        except (OSError, EngineError):  # without a layer's short link, 20.10 answers this with an error
+        except (OSError, EngineError):  # without a layer's short link an engine answers this with an error
             pid = next((c["State"]["Pid"] for c in self.containers() if c["Name"] == f"/{name}"), 0)
         if not pid:
             raise LookupError(f"no running container {name}")

@@ -54,7 +54,7 @@ def action(chance: random.Random, below: list[str], depth: int = 0) -> Action:
     if kind < 0.43:
         return Notrack()
     word = chance.choice(WORDS if depth else WORDS[:4])
-    return Verdict(word)  # type: ignore[arg-type]
+    return Verdict(word)  # type: ignore[arg-type]  # one of WORDS, which are all of them
 
 
 def program(chance: random.Random) -> Program:
@@ -97,7 +97,7 @@ def test_each_flow_is_as_its_own_packet_is(seed: int) -> None:
         "dport": ("goal", "number"),
         "oif": ("goal", "bridge"),
     }
-    crowd = Crowd(packet, roles, where)  # type: ignore[arg-type]
+    crowd = Crowd(packet, roles, where)  # type: ignore[arg-type]  # names of fields, written out
     outcome = Masks(held, senders, goals, {}).base(base, crowd, {senders.every: goals.every})
     for at, (src, iif) in enumerate(SENDERS):
         for of, (dst, dport, oif) in enumerate(GOALS):
