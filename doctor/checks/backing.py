@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from doctor.facts.backing import Backing
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, Options
-from doctor.facts.daemon import Daemon
+from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.kernellog import KernelLog
 from doctor.facts.lifecycle import Lifecycle
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Unknown, Yield
 from doctor.registry import check
+
+if TYPE_CHECKING:
+    from doctor.facts.mounts import Mount
 
 _POOR = {
     "nfs": "a network file system: overlay2 and fuse-overlayfs fail on it, locks and whiteouts do not hold",
@@ -32,50 +38,90 @@ _BROKEN = re.compile(
     r"|BTRFS (?:error|critical) \(device (\S+?)\)"
 )
 _DAY = 86400.0
+_COMPARED = "Not using native diff for overlay2"
+_TURN_OFF = (
+    "options overlay metacopy=off redirect_dir=off in /etc/modprobe.d, then boot; until then write N to"
+    " /sys/module/overlay/parameters/redirect_dir and metacopy, and restart Docker"
+)
 
 
-@check("STO002", Severity.ERROR, says=("formatted without d_type support, which leads to incorrect behavior",))
-def no_types_in_directories(backing: Backing) -> Iterator[Yield]:
+@check(
+    "STO002",
+    Severity.ERROR,
+    explains=("DMN016", "DMN032"),
+    blocks_start=True,
+    says=("formatted without d_type support, which leads to incorrect behavior",),
+)
+def no_types_in_directories(backing: Backing, log: DaemonLog, daemon: Daemon, lifecycle: Lifecycle) -> Iterator[Yield]:
     """The file system does not tell types of directory entries, which overlay2 needs.
 
     ## What it is
     overlayfs reads from a directory what each entry is (d_type). An xfs that was made with
-    ftype=0, as RHEL 7.2 and older did, does not tell: whiteouts are taken for files.
+    ftype=0, as RHEL 7.2 and older did, or an ext4 without the feature filetype does not tell:
+    whiteouts are taken for files.
     ## What you see
-    "... backing xfs filesystem is formatted without d_type support, which leads to incorrect
-    behavior"; files that come back after rm; "directory not empty" in docker build.
+    Files that are there again after rm; "directory not empty". Docker 20.10 runs on a data root
+    that is in use already; 26.1 and 28.5 do not start: "the backing extfs filesystem is
+    formatted without d_type support, which leads to incorrect behavior".
     ## By hand
     docker info -f '{{.DriverStatus}}'
+    tune2fs -l DEVICE | grep features
     xfs_info /var/lib/docker
     ## Cure
-    The file system has to be made anew: save images and volumes, mkfs.xfs -n ftype=1, restore.
+    ext4 learns it while it is not mounted: tune2fs -O filetype, then e2fsck -f, and nothing is
+    lost. An xfs has to be made anew: save images and volumes, mkfs.xfs -n ftype=1, restore.
     ## Looks like
     STO003 (a file system that overlay2 cannot stand on at all)
     ## Limits
-    As the running dockerd tells it: newer ones refuse to start on such a file system.
+    As dockerd tells it, in docker info or as the reason why it does not start.
     ## References
-    moby daemon/graphdriver/overlay2/overlay.go, mkfs.xfs(8), moby issue 10294
+    moby daemon/graphdriver/overlay2/overlay.go, mkfs.xfs(8), tune2fs(8), moby issue 10294
     """
+    refused = log.fatal if log.fatal and "without d_type support" in log.fatal.text else None
     told = backing.status.get("Supports d_type")
-    if not backing.driver:
+    if not backing.driver and refused is None:
         yield Unknown("storage driver", "dockerd was not asked")
         return
-    if told is None:
+    if told is None and refused is None:
         yield NotApplicable("no overlay driver that tells of d_type")
         return
-    if told != "false":
+    if refused is None and told != "false":
         return
+    said = refused.cited if refused else backing.cite("Supports d_type")
     yield Finding(
         subject=backing.root,
         title=f"the file system of {backing.root} does not tell types in directories (d_type)",
-        message=f"dockerd says of the file system of {backing.root}: Supports d_type false",
-        evidence=(backing.cite("Supports d_type"),),
-        remedy=Remedy(
-            "make the file system anew with ftype=1",
-            (Note(f"save images and volumes, mkfs.xfs -n ftype=1 for {backing.root}, then bring them back"),),
+        message=f"dockerd says of the file system of {backing.root}: "
+        + ("it is without d_type support" if refused else "Supports d_type false"),
+        evidence=(said, *((backing.mount.cited,) if backing.mount else ())),
+        remedy=_types(backing, daemon, lifecycle),
+        hits=(Effect("dockerd does not start: no docker command works"),)
+        if refused and not daemon.pid
+        else (Effect("files that layers and containers delete are seen again, and directories cannot be removed"),),
+    )
+
+
+def _types(backing: Backing, daemon: Daemon, lifecycle: Lifecycle) -> Remedy:
+    """Give the cure: ext4 can learn types, of anything else the data has to be moved."""
+    mount = backing.mount
+    if mount is None or mount.type != "ext4" or mount.point == "/" or not mount.source.startswith("/dev/"):
+        what = f"save images and volumes, make the file system of {backing.root} anew (xfs: mkfs.xfs -n ftype=1,"
+        return Remedy(
+            "make the file system anew, with types",
+            (Note(f"{what} ext4: mkfs.ext4 -O filetype), then bring them back"),),
             risk="destructive",
+        )
+    away = (Note("stop Docker, and whatever else uses that file system"),) if daemon.pid else ()
+    return lifecycle.starting(
+        "let ext4 keep types, then start dockerd; nothing is lost",
+        (
+            *away,
+            Command(("umount", mount.point)),
+            Command(("tune2fs", "-O", "filetype", mount.source)),
+            Note(f"e2fsck -f -y {mount.source} writes the types; its exit code is 1 then"),
+            Command(("mount", mount.source, mount.point)),
+            *lifecycle.start,
         ),
-        hits=(Effect("files that layers delete may come back, and directories cannot be removed"),),
     )
 
 
@@ -187,7 +233,7 @@ def size_without_quota(
 
 
 @check("STO008", Severity.INFO)
-def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
+def layers_cannot_be_compared(backing: Backing, log: DaemonLog | None) -> Iterator[Yield]:
     """The kernel keeps changes in a form that Docker cannot read: builds copy and compare.
 
     ## What it is
@@ -205,7 +251,7 @@ def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
     ## Looks like
     STO001 (a driver that copies anyway)
     ## Limits
-    Another reason is a kernel that copies up to wrong layers; rootless engines always say false.
+    Other reasons are told as dockerd logged them; rootless engines always say false.
     ## References
     kernel Documentation/filesystems/overlayfs.rst, moby daemon/graphdriver/overlay2/check.go
     """
@@ -219,22 +265,25 @@ def layers_cannot_be_compared(backing: Backing) -> Iterator[Yield]:
     if (native != "false" and copies != "true") or backing.status.get("userxattr") == "true":
         return
     name = "Using metacopy" if copies == "true" else "Native Overlay Diff"
+    reason = next((line for line in reversed(log.lines if log else ()) if _COMPARED in line.text), None)
+    why = reason.text.partition(_COMPARED)[2].rpartition(": ")[2].partition('" storage-driver')[0] if reason else ""
+    own = not why or copies == "true" or "REDIRECT_DIR" in why
     yield Finding(
         subject=name,
         title="layers are compared file by file: overlay's native diff is off",
-        message=f"dockerd says {name} {backing.status[name]}: docker build and commit compare every file of a layer",
-        evidence=(backing.cite(name),),
-        remedy=Remedy(
-            "turn metacopy and redirect_dir of overlay off",
-            (Note("options overlay metacopy=off redirect_dir=off in /etc/modprobe.d, then boot"),),
-        ),
+        message=f"dockerd says {name} {backing.status[name]}: docker build and commit compare every file of a layer"
+        + (f" ({why})" if why else ""),
+        evidence=(backing.cite(name), *((reason.cited,) if reason else ())),
+        remedy=Remedy("turn metacopy and redirect_dir of overlay off", (Note(_TURN_OFF),))
+        if own
+        else Remedy("take away what dockerd gives as its reason", (Note(why),)),
         hits=(Effect("docker build and docker commit take longer"),),
     )
 
 
 @check("STO009", Severity.ERROR, says=("read-only file system", "input/output error"), explains=("DMN016",))
 def data_root_read_only_or_failing(
-    backing: Backing, log: KernelLog | None, clock: Clock, daemon: Daemon
+    backing: Backing, log: KernelLog | None, clock: Clock, daemon: Daemon, lifecycle: Lifecycle | None
 ) -> Iterator[Yield]:
     """The file system of Docker's data is mounted read-only, or its disk fails.
 
@@ -254,7 +303,8 @@ def data_root_read_only_or_failing(
     STO005 (no room is left), HST006 (what else the kernel complained of)
     ## Limits
     Errors of a disk that cannot be told to be the data root's are a warning; of a loop device
-    that it is not on nothing is said.
+    that it is not on nothing is said. Errors of a file system that was mounted again since, without
+    a warning of errors still in it, are taken for repaired.
     ## References
     ext4(5) (errors=), xfs_repair(8), dmesg(1)
     """
@@ -269,7 +319,9 @@ def data_root_read_only_or_failing(
             title=f"{backing.root} is on a file system that is mounted read-only",
             message=f"the file system of {backing.root}, mounted on {mount.point}, is read-only",
             evidence=(mount.cited,),
-            remedy=Remedy(
+            remedy=_repair(mount, lifecycle)
+            if mount.shut_down
+            else Remedy(
                 "see why first (dmesg); where it was remounted by hand, make it writable again",
                 (Command(("mount", "-o", "remount,rw", mount.point)),),
             ),
@@ -277,6 +329,18 @@ def data_root_read_only_or_failing(
         )
         return
     yield from _failing(mount.source, backing, log, clock)
+
+
+def _repair(mount: Mount, lifecycle: Lifecycle | None) -> Remedy:
+    """Give the cure of a file system that the kernel shut down: a remount does not take that back, a repair does."""
+    steps = (
+        f"look at the disk first (dmesg, smartctl -a {mount.source})",
+        f"stop Docker; umount {mount.point}",
+        f"e2fsck -f {mount.source}, or xfs_repair {mount.source}; then mount it again and start Docker",
+    )
+    what = "stop Docker, repair the file system, mount it again"
+    price = lifecycle.remedy(what) if lifecycle else Remedy(what, (), risk="disruptive", restarts="dockerd")
+    return structs.replace(price, steps=tuple(Note(step) for step in steps))
 
 
 def _failing(source: str, backing: Backing, log: KernelLog | None, clock: Clock) -> Iterator[Yield]:
@@ -294,6 +358,8 @@ def _failing(source: str, backing: Backing, log: KernelLog | None, clock: Clock)
         mine = bool(own) and (own == device or (own.startswith(device) and own[len(device) :].lstrip("p").isdecimal()))
         if device.startswith("loop") and not mine:
             continue  # a file of another disk, and perhaps detached long ago: its number says nothing of Docker's data
+        if "I/O error" not in line.text and log.repaired(device, line):
+            continue
         yield Finding(
             subject=device,
             title=f"{device} fails" + (f", which {backing.root} is on" if mine else ""),

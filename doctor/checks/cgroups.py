@@ -132,7 +132,8 @@ def controllers_missing(
     for controller, spoken in missing.items():
         what = " and ".join(spoken)
         steps, why = _mounting(controller, info.version, hierarchies)
-        remedy = lifecycle.remedy(f"let Docker have the controller {controller}", *steps)
+        words = f"let Docker have the controller {controller}"
+        remedy = Remedy(words, steps, restarts="host") if info.version == "2" else lifecycle.remedy(words, *steps)
         evidence = [Citation(info.cited.record, info.cited.line, f"no {what}", info.cited.place)]
         if hierarchies and hierarchies.unified and info.version == "2":
             evidence.append(hierarchies.unified)

@@ -42,6 +42,9 @@ _RESULTS = {
     "resources": "systemd could not set it up",
 }
 """What systemd says of a service that ended by something else than its own exit code (systemd.exec(5))."""
+_EXITED = re.compile(r"docker\.service: Main process exited, code=exited, status=(\d+)/(\S+)")
+_NOT_RUN = range(200, 246)
+"""Statuses that systemd itself gives a process that it could not make the service of (systemd.exec(5))."""
 
 
 @check("DMN014", Severity.ERROR, explains=("DMN016",), blocks_start=True)
@@ -122,25 +125,41 @@ def _two_starts(starts: tuple[Directive, ...], start: NextStart) -> Finding:
 
 
 def _ended(log: DaemonLog) -> tuple[LogLine, str] | None:
-    """Give the last word of systemd on a service that ended by no exit code of its own, unless a later start served."""
-    found = None
+    """Give the last word of systemd on a service that ended without a reason of dockerd's, unless a later start served.
+
+    That it was tried too often (`start-limit-hit`) is said last, and is no reason.
+    """
+    found, exited = None, None
     for line in log.lines:
         if "API listen on" in line.text or "Started docker.service" in line.text:
-            found = None
+            found = exited = None
+        status = _EXITED.search(line.text)
+        if status:
+            exited = line, _exit(int(status[1]), status[2])
         match = _GAVE_UP.search(line.text)
-        if match:
-            found = (line, match[1]) if match[1] in _RESULTS else None
+        if match is None or match[1] == "start-limit-hit":
+            continue
+        if match[1] in _RESULTS:
+            found = line, _RESULTS[match[1]]
+        else:
+            found = exited if match[1] == "exit-code" and log.fatal is None else None
     return found
 
 
-def _given_up(line: LogLine, result: str, start: NextStart) -> Finding:
+def _exit(status: int, name: str) -> str:
+    if status in _NOT_RUN:
+        return f"systemd could not run what its ExecStart names ({status}/{name})"
+    return f"it ended with status {status}/{name}"
+
+
+def _given_up(line: LogLine, why: str, start: NextStart) -> Finding:
     since = Since(latest=Moment(line.at, "systemd gave it up", line.cited)) if line.at else None
     return Finding(
         subject="docker.service",
-        title=f"docker.service was given up: {_RESULTS[result]}",
-        message=f"docker.service failed with result {result}: {_RESULTS[result]}",
+        title=f"docker.service was given up: {why}",
+        message=f"the journal of docker.service says: {line.text}: {why}",
         evidence=(line.cited,),
-        remedy=start.cure(Note(f"find out why first: {_RESULTS[result]}"), what="cure that first"),
+        remedy=start.cure(Note(f"find out why first: {why}"), what="cure that first"),
         severity=Severity.ERROR,
         hits=start.hits,
         since=since,

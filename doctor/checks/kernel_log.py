@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from doctor.facts.backing import Backing
 from doctor.facts.clock import Clock
 from doctor.facts.kernellog import KernelLine, KernelLog
+from doctor.facts.mounts import Mounts
 from doctor.model import Effect, Finding, Moment, NotApplicable, Note, Remedy, Severity, Since, Yield
 from doctor.registry import check
 
@@ -29,7 +31,7 @@ _GLOBAL = re.compile(r"oom-kill:constraint=CONSTRAINT_NONE.*task=([^,]+),pid=(\d
         "INFO: task ... blocked for more than 120 seconds",
     ),
 )
-def kernel_complains(log: KernelLog, clock: Clock) -> Iterator[Yield]:
+def kernel_complains(log: KernelLog, clock: Clock, mounts: Mounts | None, backing: Backing | None) -> Iterator[Yield]:
     """The kernel's log tells of a hung task, a fault, no memory, or a dead file system.
 
     ## What it is
@@ -48,7 +50,8 @@ def kernel_complains(log: KernelLog, clock: Clock) -> Iterator[Yield]:
     CTR001 (a container met its own limit), DMN016 (it is dockerd that hangs)
     ## Limits
     Only what the ring buffer still holds, of the last day. The OOM killer of one container's
-    limit is CTR001.
+    limit is CTR001, the file system of Docker's data is STO009. One that was mounted again since is
+    taken for repaired; of a loop device that is mounted nowhere here nothing is said.
     ## References
     kernel Documentation/admin-guide/sysctl/kernel.rst (hung_task), dmesg(1), xfs_repair(8)
     """
@@ -63,8 +66,19 @@ def kernel_complains(log: KernelLog, clock: Clock) -> Iterator[Yield]:
             match = pattern.search(line.text)
             if match is None or kind in seen:
                 continue
+            if kind == "file system" and _is_over(match[1] or match[2], line, log, mounts, backing):
+                continue
             seen.add(kind)
             yield _finding(kind, match, line)
+
+
+def _is_over(device: str, line: KernelLine, log: KernelLog, mounts: Mounts | None, backing: Backing | None) -> bool:
+    """Whether a file system that was shut down is no matter any more, or one that STO009 speaks of."""
+    own = backing.mount if backing else None
+    if own and own.read_only and own.source.rpartition("/")[2] == device:
+        return True
+    used = any(one.source.rpartition("/")[2] == device for one in mounts.all) if mounts else True
+    return log.repaired(device, line) or (device.startswith("loop") and not used)
 
 
 def _finding(kind: str, match: re.Match[str], line: KernelLine) -> Finding:

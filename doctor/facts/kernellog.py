@@ -11,6 +11,7 @@ from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot
 
+_MOUNTED = re.compile(r"(?:XFS|EXT4-fs) \((\S+)\): (mounted filesystem|Mounting V\d|warning: mounting fs with errors)")
 _LINE = re.compile(r"^(?:<\d+>)?\[\s*(\d+\.\d+)\]\s?(.*)$")
 
 
@@ -26,6 +27,19 @@ class KernelLog(Struct, frozen=True):
     """What the ring buffer holds, oldest first."""
 
     lines: tuple[KernelLine, ...]
+
+    def repaired(self, device: str, line: KernelLine) -> bool:
+        """Whether a file system was mounted anew after a line, and not with its errors still in it.
+
+        A remount (`re-mounted`) repairs nothing.
+        """
+        repaired = flawed = False
+        for later in self.lines[self.lines.index(line) + 1 :]:
+            match = _MOUNTED.search(later.text)
+            if match is not None and match[1] == device:
+                warned = match[2].startswith("warning")
+                repaired, flawed = not warned and not flawed, warned
+        return repaired
 
 
 @fact

@@ -30,7 +30,15 @@ class Mount(Struct, frozen=True):
     @property
     def read_only(self) -> bool:
         """Whether nothing can be written by it, whoever says so."""
-        return "ro" in self.options or "ro" in self.of_type
+        return "ro" in self.options or "ro" in self.of_type or self.shut_down
+
+    @property
+    def shut_down(self) -> bool:
+        """Whether the kernel itself lets nothing be written any more, after an error: no remount takes that back.
+
+        From Linux 6.15 on ext4 stays `rw` then, and says so by an option of its own (fs/ext4/super.c).
+        """
+        return bool({"emergency_ro", "shutdown"} & set(self.of_type))
 
 
 class Mounts(Struct, frozen=True):
