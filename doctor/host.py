@@ -16,7 +16,7 @@ from doctor.linux import cgroups, deleted, spawn, syscalls, trees
 from doctor.linux.frames import MODULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from doctor.linux.ask import Question
 
@@ -66,8 +66,8 @@ class Host(Protocol):
         Members are as in `doctor.sources.Source`; none stands for the entries themselves. Raises OSError for `root`.
         """
 
-    def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
-        """Do as `tree` does for every name in the directory, in a process of its own; exit code `trees.CUT` when cut."""
+    def big_trees(self, wanted: Sequence[trees.Wanted], seconds: float) -> spawn.Completed:
+        """Do as `tree` does for every name in each directory, in a process of its own; prints `linux.frames`, in order."""
 
     def sandboxes(self, folder: str) -> str:
         """Give the lines of a tree record for files of network sandboxes: which lead to a namespace. Raises OSError."""
@@ -186,10 +186,11 @@ class LocalHost:
         """See `Host.tree`."""
         return trees.read_tree(root, names, members, limit)
 
-    def big_tree(self, root: str, members: tuple[str, ...], seconds: float, limit: int) -> spawn.Completed:
-        """See `Host.big_tree`."""
-        argv = spawn.own("doctor.linux.trees", str(limit), root, *members)
-        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=2 * limit)
+    def big_trees(self, wanted: Sequence[trees.Wanted], seconds: float) -> spawn.Completed:
+        """See `Host.big_trees`."""
+        argv = spawn.own("doctor.linux.trees", *(one.argument() for one in wanted))
+        limit = 2 * sum(one.limit for one in wanted)
+        return spawn.run(argv, deadline_seconds=seconds, limit_bytes=limit)
 
     def sandboxes(self, folder: str) -> str:
         """See `Host.sandboxes`."""

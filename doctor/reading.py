@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from doctor import sources
 from doctor.keeping import shown, since
+from doctor.lanes import current
 from doctor.layers.containerd_model import SNAPSHOTTER
 from doctor.lines import tree_line
-from doctor.linux.frames import why_of
-from doctor.linux.trees import CUT
+from doctor.linux.frames import frames, why_of
+from doctor.linux.trees import Wanted
+from doctor.snapshot import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,13 +130,15 @@ class Reading:
         self.kept.keep(source.name, "tree", path, "".join(lines).encode(), source.scrub, ms=since(start))
 
     def _tree(self, source: Source, root: str) -> None:
+        if source.name in self.kept.records:
+            return  # it came with one before it
         start = time.perf_counter()
         members = () if source.members[0].startswith("@") else source.members
         try:
             # overlay2's short links, `l`, are a record of their own.
             names = [name for name in self.host.listdir(root) if name != "l" or not members]
             if len(names) >= MANY:
-                self._big_tree(source, root)
+                self._big_trees(source)
                 return
             if source.skip:
                 names = [name for name in names if not name.startswith(source.skip)]
@@ -153,18 +157,37 @@ class Reading:
             why=f"larger than {source.limit:,} bytes" if cut else "",
         )
 
-    def _big_tree(self, source: Source, root: str) -> None:
-        """Have a process of its own read a tree of many entries: it does not wait for this one's turn."""
-        seconds = max(0.05, min(source.seconds + 1, self.until - time.monotonic()))
-        done = self.host.big_tree(root, source.members, seconds, source.limit)
-        cut = done.status == "truncated" or (done.status == "ok" and done.returncode == CUT)
-        status: Status = "truncated" if cut else done.status
-        if done.status == "ok" and done.returncode not in {0, CUT}:
-            status = "failed"
-        why = "" if status == "ok" else f"larger than {source.limit:,} bytes" if cut else f"reading it ended: {status}"
-        self.kept.keep(
-            source.name, "tree", root, done.stdout, source.scrub, status=status, why=why, ms=done.seconds * 1000
-        )
+    def _big_trees(self, first: Source) -> None:
+        """Have a process of its own read a tree of many entries: it does not wait for this one's turn.
+
+        It reads all up to the last such tree of the store, in the order of the table: one process starts, not four.
+        """
+        table = [one for one in sources.STORE if one.kind == "tree"]
+        wanted = table[table.index(first) :] if first in table else [first]
+        while len(wanted) > 1 and not self._many(wanted[-1]):
+            wanted.pop()
+        seconds = max(0.05, min(sum(one.seconds for one in wanted) + 1, self.until - time.monotonic()))
+        job = current()
+        if job is not None:
+            job.seconds = seconds
+        done = self.host.big_trees([Wanted(self.target(one), one.members, one.limit) for one in wanted], seconds)
+        for source, frame in zip(wanted, frames(done.stdout), strict=False):
+            name, target, status, ms = source.name, frame.target, frame.status, frame.ms
+            if status in {"ok", "truncated"}:
+                why = f"larger than {source.limit:,} bytes" if status == "truncated" else ""
+                self.kept.keep(name, "tree", target, frame.data, source.scrub, status=status, why=why, ms=ms)
+            else:
+                self.kept.put(Record(name, "tree", shown(target), status, why=frame.why, errno=frame.errno, ms=ms))
+        if first.name not in self.kept.records:
+            became: Status = "failed" if done.status == "ok" else done.status
+            why = f"the process that reads it ended: {done.status}"
+            self.kept.missing(first.name, "tree", self.target(first), became, why, done.seconds * 1000)
+
+    def _many(self, source: Source) -> bool:
+        try:
+            return len(self.host.listdir(self.target(source))) >= MANY
+        except OSError:
+            return False
 
     def kernel_log(self) -> None:
         """Read the kernel's log, and keep what concerns containers."""

@@ -1,8 +1,8 @@
 """Many small files below one directory as lines of text: `path TAB type TAB mtime TAB content`.
 
-What `doctor.snapshot.TreeEntry` reads. Run as a program (`spawn.own`) it prints them for a directory: LIMIT ROOT MEMBER...
-3,000 layers are 25,000 system calls, and a process of its own reads them on another core while this one parses
-(measured: a third of a whole run).
+What `doctor.snapshot.TreeEntry` reads. Run as a program (`spawn.own`) it prints them for one directory after the other,
+each of which is an argument (`Wanted.argument`), as records (`doctor.linux.frames`). 3,000 layers are 90,000 system calls,
+and a process of its own makes them on another core while this one parses (measured: a third of a whole run).
 """
 
 from __future__ import annotations
@@ -10,17 +10,32 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from errno import ELOOP, ENXIO
+from typing import NamedTuple
 
-from doctor.lines import tree_line
-
-CUT = 3
-"""Exit code of a tree that was cut at its limit; 1 is what a traceback leaves."""
+from doctor.lines import escape, tree_line, unescape
+from doctor.linux.frames import Frame, status_of, why_of
 
 SMALL = 1 << 16
 """Bytes of one file, at most."""
 
+_FIRST = 4096
+"""Bytes that are asked for at first: most files have fewer, and a buffer of SMALL for each costs more than it reads."""
+
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Wanted(NamedTuple):
+    """A tree that somebody wants: its directory, what of each entry (see `read_tree`), and its limit in characters."""
+
+    root: str
+    members: tuple[str, ...]
+    limit: int
+
+    def argument(self) -> str:
+        """Spell it as one argument of the program."""
+        return "\t".join(escape(field) for field in (str(self.limit), self.root, *self.members))
 
 
 def read_tree(root: str, names: list[str], members: tuple[str, ...], limit: int) -> tuple[str, bool]:
@@ -59,7 +74,10 @@ def _content(folder: int, path: str) -> str:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             return _look(folder, path)
-        text = os.read(handle, SMALL).decode("utf-8", "replace")
+        data = os.read(handle, _FIRST)
+        if len(data) == _FIRST:
+            data += os.read(handle, SMALL - _FIRST)
+        text = data.decode("utf-8", "replace")
     except OSError as error:
         return _error_line(path, error)
     finally:
@@ -106,11 +124,26 @@ def sandboxes(folder: str) -> str:
     return "".join(lines)
 
 
+def _frame(wanted: Wanted) -> Frame:
+    """Read one tree; `l`, the short links of overlay2, is no layer."""
+    start = time.perf_counter()
+    try:
+        names = sorted(name for name in os.listdir(wanted.root) if name != "l" or wanted.members[0].startswith("@"))  # noqa: PTH208 - names
+        text, cut = read_tree(wanted.root, names, wanted.members, wanted.limit)
+    except OSError as error:
+        return Frame("", "tree", wanted.root, status_of(error), error.errno or 0, _since(start), why_of(error), b"")
+    data = text.encode("utf-8", "surrogateescape")
+    return Frame("", "tree", wanted.root, "truncated" if cut else "ok", 0, _since(start), "", data)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
+
+
 def main() -> None:
-    """Print the lines of one directory; `l`, the short links of overlay2, is no layer. Exit 3 when it was cut."""
-    limit, root, *members = sys.argv[1:]
-    names = sorted(name for name in os.listdir(root) if name != "l" or members[0].startswith("@"))  # noqa: PTH208 - names
-    text, cut = read_tree(root, names, tuple(members), int(limit))
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-    sys.stdout.buffer.flush()
-    os._exit(CUT if cut else 0)
+    """Print a record for each tree that is wanted, in that order."""
+    for argument in sys.argv[1:]:
+        limit, root, *members = map(unescape, argument.split("\t"))
+        sys.stdout.buffer.write(_frame(Wanted(root, tuple(members), int(limit))).bytes())
+        sys.stdout.buffer.flush()
+    os._exit(0)

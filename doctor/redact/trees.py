@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 _CMDLINE = re.compile(rb"^\d+/cmdline\tf\t[\d.]+\t([^\n]+)", re.MULTILINE)
 
+_OWN = re.compile(
+    rb"(?:/[\w.+/-]*/)?(?:"
+    rb"docker-proxy(?:\0-(?:proto|host-ip|host-port|container-ip|container-port)\0(?:tcp|udp|sctp|[0-9a-f.:]{1,45}))+"
+    rb"(?:\0-use-listen-fd)?"
+    rb"|containerd-shim-runc-v2\0-namespace\0moby\0-id\0[0-9a-f]{64}\0-address\0/[\w./-]{1,128}"
+    rb")\0?\Z"
+)
+"""Command lines that the engine writes, of numbers, addresses and ids: two of three on a host, and nobody's secret."""
+
 _FIELD_COUNT = 4
 _TREE_ESCAPE = re.compile(rb"\\([\\tnr])")
 _TREE_FROM = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}
@@ -55,11 +64,18 @@ def tree(data: bytes, texts: Texts, scrub: Callable[[bytes, str], tuple[bytes, i
 def processes(data: bytes, settings: Settings) -> bytes:
     """Scrub the command lines of a scan of /proc; nothing else in it is anybody's word but the kernel's."""
     edits = []
+    scrubbed: dict[bytes, bytes] = {}
     for line in _CMDLINE.finditer(data):
-        old = tree_unescape(line[1])
-        new = settings.cmdline(old)
+        old = line[1]
+        if _OWN.match(old):
+            continue
+        new = scrubbed.get(old)
+        if new is None:
+            plain = tree_unescape(old)
+            clean = settings.cmdline(plain)
+            new = scrubbed[old] = old if clean == plain else tree_escape(clean)
         if new != old:
-            edits.append(Edit(line.start(1), line.end(1), tree_escape(new)))
+            edits.append(Edit(line.start(1), line.end(1), new))
     return apply(data, edits)
 
 

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from doctor.linux import spawn, trees
+from doctor.linux.frames import frames
 from doctor.snapshot import Record, tree_entries
 
 if TYPE_CHECKING:
@@ -42,11 +43,28 @@ def test_every_kind_of_entry(tmp_path: Path) -> None:
 
 
 def test_the_program_says_the_same(tmp_path: Path) -> None:
-    """Run as a program, without anything installed, it prints what the function gives; cut, it exits with 3."""
-    make(tmp_path)
-    argv = spawn.own("doctor.linux.trees", str(1 << 20), str(tmp_path), "link", "diff/")
+    """Run as a program, without anything installed, it prints what the function gives; one that is cut or absent says so."""
+    make(tmp_path / "store\tof\nlayers")
+    root = str(tmp_path / "store\tof\nlayers")
+    wanted = [
+        trees.Wanted(root, ("link", "diff/"), 1 << 20),
+        trees.Wanted(root, ("link",), 10),
+        trees.Wanted(root + "/gone", ("@",), 10),
+    ]
+    argv = spawn.own("doctor.linux.trees", *(one.argument() for one in wanted))
     done = subprocess.run(argv, check=True, capture_output=True)
-    assert done.stdout.decode() == trees.read_tree(str(tmp_path), ["a", "b"], ("link", "diff/"), 1 << 20)[0]
-    argv = spawn.own("doctor.linux.trees", "10", str(tmp_path), "link")
-    cut = subprocess.run(argv, check=False, capture_output=True)
-    assert cut.returncode == trees.CUT
+    whole, cut, gone = frames(done.stdout)
+    assert whole.data.decode() == trees.read_tree(root, ["a", "b"], ("link", "diff/"), 1 << 20)[0]
+    assert (whole.status, whole.target, whole.kind) == ("ok", root, "tree")
+    assert cut.status == "truncated"
+    assert cut.data.count(b"\n") == 1
+    assert (gone.status, gone.why, gone.data) == ("absent", "no such file or directory", b"")
+
+
+def test_a_file_is_read_to_its_limit(tmp_path: Path) -> None:
+    """A file longer than what is asked for at first is read on, up to 64 KiB."""
+    (tmp_path / "long").write_text("x" * 5000, encoding="utf-8")
+    (tmp_path / "longer").write_text("x" * 70000, encoding="utf-8")
+    text, _ = trees.read_tree(str(tmp_path), ["."], ("long", "longer"), 1 << 20)
+    found = tree_entries(Record("x", "tree", "/", data=text.encode()))
+    assert [len(entry.content) for entry in found] == [5000, trees.SMALL]
