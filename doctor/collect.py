@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from doctor import __version__, sources
-from doctor.asking import questions
 from doctor.docker_api import ApiError, DockerApi
 from doctor.keeping import Keeper, shown, since
 from doctor.lanes import Job, Lane, current, wait
@@ -247,6 +246,8 @@ class Collector:
 
     def _ask_nameservers(self) -> None:
         """Have a process of its own ask every nameserver from where it is asked, all at the same time."""
+        from doctor.asking import questions
+
         wanted, more = questions(self.kept.records, self.places.argv)
         seconds = min(ASK_SECONDS, self.reading - self.sample - 0.3 - time.monotonic())
         if seconds < ASK_SECONDS / 2:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from doctor.lanes import current
 from doctor.linux.frames import status_of, why_of
-from doctor.redact import Redactor
 from doctor.snapshot import Record
 
 if TYPE_CHECKING:
+    from doctor.redact import Redactor
     from doctor.snapshot import Kind, Status
 
 
@@ -31,9 +32,20 @@ class Keeper:
     def __init__(self) -> None:
         """Start with nothing."""
         self.records: dict[str, Record] = {}
-        self.redactor = Redactor()
         self.ids: set[str] = set()
         """Records that hold nothing but what the engine made up: no secret is looked for in them."""
+        self._redactor: Redactor | None = None
+        self._making = threading.Lock()
+
+    @property
+    def redactor(self) -> Redactor:
+        """Who scrubs. It is imported for the first that has something to keep: the first readings begin before."""
+        with self._making:
+            if self._redactor is None:
+                from doctor.redact import Redactor
+
+                self._redactor = Redactor()
+            return self._redactor
 
     def put(self, record: Record) -> None:
         """Keep a record as it is."""

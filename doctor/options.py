@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from calendar import timegm
 from functools import cache
 from pathlib import Path
 from time import strftime, strptime, time
@@ -88,6 +87,8 @@ def ignores(texts: list[str]) -> tuple[tuple[Ignore, ...], list[str]]:
 
     Gives those in force, and a line for each that has expired. Raises UsageError.
     """
+    from calendar import timegm
+
     found, expired = [], []
     for text in texts:
         until = 0.0

@@ -14,7 +14,6 @@ from msgspec import Struct
 from doctor import sources
 from doctor.keeping import shown, since
 from doctor.lanes import current
-from doctor.layers.containerd_model import SNAPSHOTTER
 from doctor.lines import tree_line
 from doctor.linux.frames import frames, why_of
 from doctor.linux.trees import Wanted
@@ -305,6 +304,8 @@ class Reading:
 
     def containerd(self) -> None:
         """Read containerd's image store where there is one: dockerd's own containerd has it below the data root."""
+        from doctor.layers.containerd_model import SNAPSHOTTER
+
         name, start = "store/containerd", time.perf_counter()
         for root in (f"{self.places.data_root}/containerd/daemon", *CONTAINERD):
             try:

@@ -334,6 +334,22 @@ def test_tree_records_keep_their_entries() -> None:
     assert entries[2].content == "password=«secret 2, 1–8 chars»"
 
 
+def test_command_lines_of_the_engine_and_lookalikes() -> None:
+    """What the engine writes of addresses and ids stays as it is; the same program with a secret loses it, however often."""
+    proxy = "/usr/bin/docker-proxy\0-proto\0tcp\0-host-ip\0::\0-host-port\08080\0-container-ip\010.0.0.2\0-container-port\080"
+    shim = f"/usr/bin/containerd-shim-runc-v2\0-namespace\0moby\0-id\0{'ab' * 32}\0-address\0/run/c.sock\0"
+    whole = [f"{proxy}\0", f"{proxy}\0-use-listen-fd\0", shim]
+    secret = [
+        f"{proxy}\0--password\0{PASSWORD}\0",
+        f"{shim}--token={PASSWORD}\0",
+        f"docker-proxy\0--password={PASSWORD}\0",
+    ]
+    lines = [tree_line(f"{pid}/cmdline", "f", 0.0, text) for pid, text in enumerate((*whole, *secret, *secret), 10)]
+    (text,) = finished(("".join(lines), "processes"))
+    found = [entry.content for entry in tree_entries(Record("x", "tree", "/", data=text.encode()))]
+    assert found == [*whole, *(one.replace(PASSWORD, "«secret 1, 9–16 chars»") for one in (*secret, *secret))]
+
+
 @pytest.mark.parametrize("text", ["", "a\\b", "a\tb\nc\rd", "\\\\n", "\\", "a\\tb", "ä\\"])
 def test_tree_escapes_are_those_of_the_snapshot(text: str) -> None:
     """The same escapes on bytes: what is written here is read there."""
