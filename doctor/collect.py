@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from doctor import __version__, sources
+from doctor import __version__, client, sources
 from doctor.docker_api import ApiError, DockerApi
 from doctor.keeping import Keeper, shown, since
 from doctor.lanes import Job, Lane, current, wait
 from doctor.linux import cgroups
 from doctor.linux.frames import Frame, frames
-from doctor.places import Places, find, here
+from doctor.places import Places, find
 from doctor.reading import Reading
 from doctor.snapshot import Meta, Record, Snapshot, tree_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from doctor.host import Host
     from doctor.redact import Redactor
@@ -52,17 +52,25 @@ ASK_SECONDS = 2.0
 class Collector:
     """One run over one host."""
 
-    def __init__(self, host: Host, places: Places, later: Callable[[], Iterable[Source]], until: float) -> None:
-        """Prepare the lanes; nothing is read before `run`. `later`: see `gather`."""
+    def __init__(
+        self,
+        host: Host,
+        places: Places,
+        later: Callable[[], Iterable[Source]],
+        until: float,
+        environ: Mapping[str, str],
+    ) -> None:
+        """Prepare the lanes; nothing is read before `run`. `later` and `environ`: see `gather`."""
         self.host = host
         self.places = places
         self.until = until
         self.later = later
         self.kept = Keeper()
         self.files = Reading(host, places, self.kept, until)
+        self.environ = environ
         self.wake = threading.Condition()
         self.listed = threading.Event()
-        self.api = DockerApi(places.address, PING_SECONDS)
+        self.api = DockerApi(places.address, PING_SECONDS, client.certificates(environ))
         self.stuck: set[str] = set()
         self.began = time.monotonic()
         # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
@@ -112,6 +120,7 @@ class Collector:
         files.add("store/deleted-files", "/proc", 2.0, self.files.deleted_files)
         files.add("store/containerd", self.places.data_root + "/containerd", 2.0, self.files.containerd)
         files.add("store/other-roots", self.places.data_root, 1.0, self.files.other_roots)
+        files.add("engine/client", "the docker command of who runs this", 1.0, self._client)
         files.add("store/logs", self.places.data_root + "/containers", 1.0, self.files.logs)
         for lane in (survey, api, files, commands, store):
             lane.start(self.wake)
@@ -272,6 +281,12 @@ class Collector:
         self._counters("second")
         self.kept.keep("sample/seconds", "kernel", "between two readings", f"{took:.2f}\n".encode(), "none")
 
+    def _client(self) -> None:
+        """Read where the docker command of whoever runs this goes."""
+        start = time.perf_counter()
+        data = client.read(self.host, self.environ).encode("utf-8", "surrogateescape")
+        self.kept.keep("engine/client", "tree", "the docker command of who runs this", data, "text", ms=since(start))
+
     def _counters(self, which: str) -> None:
         name, start = f"sample/{which}/cgroups", time.perf_counter()
         processes = self.kept.records.get("proc/processes")
@@ -420,7 +435,7 @@ class Collector:
         try:
             status, body = self.api.get(path, seconds)
         except ApiError as error:
-            why = self._whose() if error.status == "denied" else error.why
+            why = self._whose() if error.status == "denied" and self.api.where.startswith("/") else error.why
             self.kept.put(Record(name, "api", path, error.status, why=why, errno=error.errno, ms=since(start)))
             return False
         ms = since(start)
@@ -483,6 +498,7 @@ def collect(
     deadline: float = 10.0,
     later: Callable[[], Iterable[Source]] = tuple,
     places: Places | None = None,
+    environ: Mapping[str, str] | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
     sample: float = 0.0,
@@ -492,7 +508,16 @@ def collect(
     With `probe` the nameservers of the host and of its containers are asked one question each; else nothing is sent.
     With `sample` counters are read twice, so many seconds apart; those are not of the deadline's.
     """
-    return gather(host, deadline=deadline, later=later, places=places, progress=progress, probe=probe, sample=sample)[0]
+    return gather(
+        host,
+        deadline=deadline,
+        later=later,
+        places=places,
+        environ=environ,
+        progress=progress,
+        probe=probe,
+        sample=sample,
+    )[0]
 
 
 def gather(
@@ -501,6 +526,7 @@ def gather(
     deadline: float = 10.0,
     later: Callable[[], Iterable[Source]] = tuple,
     places: Places | None = None,
+    environ: Mapping[str, str] | None = None,
     progress: Callable[[int, float], None] | None = None,
     probe: bool = False,
     sample: float = 0.0,
@@ -508,12 +534,14 @@ def gather(
     """Do as `collect`, and give who scrubbed the evidence too: it knows what must not stand in anything written of it.
 
     `later` is called on this thread while the first readings go on; what it gives is read as well. Importing the checks
-    there costs a run nothing but what the cores have left.
+    there costs a run nothing but what the cores have left. `environ` is what `client.here` gives, of whoever asks; without
+    it nobody's docker command is looked at.
     """
     began = time.monotonic()
     wall = time.time()
-    found = places or find(host, here())
-    run = Collector(host, found, later, began + deadline + sample)
+    environ = environ or {}
+    found = places or find(host, environ)
+    run = Collector(host, found, later, began + deadline + sample, environ)
     run.sample = sample
     run.progress = progress
     run.probe = probe

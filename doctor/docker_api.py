@@ -21,6 +21,10 @@ LIMIT = 32 << 20
 
 _HEAD = 64 << 10
 
+_BAD_REQUEST = 400
+_PLAIN = b"HTTP request to an HTTPS server"
+"""What Go answers to HTTP where it listens for TLS (net/http server.go)."""
+
 
 class ApiError(Exception):
     """The daemon could not be asked: `status` is denied, absent, timeout or failed; `why` has the errno in words."""
@@ -40,10 +44,16 @@ class _ProtocolError(Exception):
 class DockerApi:
     """GET requests to one daemon. Not thread-safe: one thread, one client."""
 
-    def __init__(self, address: str, seconds: float = 2.0) -> None:
-        """Take an address as `-H` spells it, `unix:///run/docker.sock` or `tcp://127.0.0.1:2375`; connects lazily."""
+    def __init__(self, address: str, seconds: float = 2.0, certificates: str = "") -> None:
+        """Take an address as `-H` spells it, `unix:///run/docker.sock` or `tcp://127.0.0.1:2375`; connects lazily.
+
+        A daemon that wants TLS is spoken to in TLS, with ca.pem, cert.pem and key.pem of the directory `certificates`,
+        where they are (docs.docker.com/engine/security/protect-access).
+        """
         self.address = address
         self._seconds = seconds
+        self._certificates = certificates
+        self._tls = False
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
         self._until = 0.0
@@ -58,7 +68,11 @@ class DockerApi:
         seconds = self._seconds if seconds is None else seconds
         self._until = time.monotonic() + seconds
         try:
-            return self._ask(path)
+            status, body = self._ask(path)
+            if status == _BAD_REQUEST and _PLAIN in body and not self._tls:
+                self._tls = True
+                self.close()
+                return self._ask(path)
         except TimeoutError as error:
             raise ApiError("timeout", f"GET {path} unanswered after {seconds:.1f} s") from error
         except PermissionError as error:
@@ -66,8 +80,13 @@ class DockerApi:
         except FileNotFoundError as error:
             raise ApiError("absent", _words(error, self.where), error.errno or 0) from error
         except (OSError, _ProtocolError) as error:
+            reason = str(getattr(error, "reason", "")) if self._tls else ""
+            if "CERTIFICATE" in reason:  # the alert of a daemon with tlsverify
+                held = f", and {self._certificates} has none that it takes" if self._certificates else ""
+                raise ApiError("denied", f"{self.where}: it asks for a client's certificate{held}") from error
             number = error.errno or 0 if isinstance(error, OSError) else 0
             raise ApiError("failed", _words(error, self.where), number) from error
+        return status, body
 
     def close(self) -> None:
         """Close the connection; the next `get` opens another."""
@@ -109,7 +128,27 @@ class DockerApi:
         host, _, port = self.address.removeprefix("tcp://").rstrip("/").rpartition(":")
         if not port.isdigit():
             raise _ProtocolError(f"{self.address}: no unix:// or tcp:// address with a port")
-        return socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), self._left())
+        plain = socket.create_connection((host.strip("[]") or "127.0.0.1", int(port)), self._left())
+        return self._secured(plain) if self._tls else plain
+
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        """Begin TLS. The name is not compared: the address is this host's own, and certificates name public ones."""
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        ca, cert, key = (f"{self._certificates}/{name}.pem" for name in ("ca", "cert", "key"))
+        try:
+            if self._certificates and os.path.exists(ca):  # noqa: PTH110 - no import for one name
+                context.load_verify_locations(ca)
+            else:
+                context.verify_mode = ssl.CERT_NONE
+            if self._certificates and os.path.exists(cert):  # noqa: PTH110 - as above
+                context.load_cert_chain(cert, key, password=_refuse)
+            return context.wrap_socket(plain)
+        except BaseException:
+            plain.close()
+            raise
 
     def _left(self) -> float:
         left = self._until - time.monotonic()
@@ -176,6 +215,11 @@ class DockerApi:
         return body
 
 
+def _refuse() -> str:
+    """Give no password: a key that needs one is of no use without somebody to ask."""
+    raise _ProtocolError("the client's key wants a password")
+
+
 def _length(text: str, base: int) -> int:
     try:
         size = int(text.strip(), base)
@@ -187,6 +231,9 @@ def _length(text: str, base: int) -> int:
 
 
 def _words(error: Exception, where: str) -> str:
+    reason = getattr(error, "reason", None)  # of ssl.SSLError, whose errno is none of the system's
+    if isinstance(reason, str):
+        return f"{where}: TLS: {reason.lower().replace('_', ' ')}"
     if isinstance(error, OSError) and error.errno:
         return f"{where}: {os.strerror(error.errno).lower()}"
     return f"{where}: {error or type(error).__name__}"

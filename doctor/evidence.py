@@ -69,12 +69,14 @@ def take(
             return Evidence(read(bundle), bundle)
         except BundleError as error:
             raise UsageError(str(error)) from error
+    from doctor.client import here
     from doctor.collect import gather
     from doctor.host import LocalHost
-    from doctor.places import find, here
+    from doctor.places import find
 
     host = LocalHost()
-    places = find(host, here())
+    environ = here()
+    places = find(host, environ)
     if not places.present:
         sys.stderr.write(_nothing_here(places))
         raise Left(INCOMPLETE)
@@ -85,6 +87,7 @@ def take(
         deadline=budget,
         later=lambda: loaded().sources,
         places=places,
+        environ=environ,
         progress=_progress(),
         probe=probe,
         sample=sample,

@@ -7,7 +7,6 @@ then the places that packages use (Debian, Docker CE, snap, rootless).
 from __future__ import annotations
 
 import json
-import os
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from msgspec import Struct
 from doctor.engine.options import OPTIONS, config_path, parse_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from doctor.host import Host
 
 SNAP_CONFIG = "/var/snap/docker/current/config/daemon.json"
@@ -31,6 +32,10 @@ USUAL_FOLDERS = (
     "/opt/containerd/bin",
 )
 """Where programs are looked for beside PATH: by dockerd (moby daemon/config/config_linux.go), and by containerd."""
+OWN, CALLER = "~", "~caller"
+"""How homes are written where docker(1) keeps contexts: that of this process, and that of who called sudo; no name is kept."""
+DEFAULT_CONTEXT = "default"
+"""The context that is this host's own daemon, and has no file."""
 LOGS = (
     "/var/log/docker.log",
     "/var/log/dockerd.log",
@@ -84,7 +89,7 @@ class Places(Struct, frozen=True):
         return bool(self.pid or self.binary) or any(place.startswith("found ") for place in self.looked)
 
 
-def find(host: Host, environ: dict[str, str]) -> Places:
+def find(host: Host, environ: Mapping[str, str]) -> Places:
     """Find the daemon. Reads /proc, a configuration file and a few directories; raises nothing."""
     pid, argv = _running(host)
     binary = _in_path(host, "dockerd")
@@ -319,7 +324,7 @@ def _program(host: Host, name: str, searched: str) -> str:
 
 
 def _looked(
-    host: Host, environ: dict[str, str], address: str, data_root: str, binary: str, pid: int
+    host: Host, environ: Mapping[str, str], address: str, data_root: str, binary: str, pid: int
 ) -> tuple[str, ...]:
     """Say where a daemon was looked for and what was there; `found ` opens what proves one."""
     socket = address.removeprefix("unix://")
@@ -347,8 +352,3 @@ def _other(host: Host) -> str:
         if _in_path(host, program):
             return program
     return ""
-
-
-def here() -> dict[str, str]:
-    """Give the part of this process's environment that says where a daemon is."""
-    return {name: os.environ[name] for name in ("HOME", "DOCKER_HOST", "XDG_RUNTIME_DIR") if name in os.environ}

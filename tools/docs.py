@@ -129,6 +129,8 @@ Each with a bound on time and size; what is in braces is where this host's docke
 - of each network namespace, by netlink: links, addresses, routes, rules, neighbours, listening sockets; its firewall rules
   where it has any
 - of the files that `tlscert` and `tlscacert` name the certificates and nothing else; of `tlskey` its rights, never its content
+- of whoever runs doctor, or called sudo for it, where docker(1) goes: `DOCKER_HOST`, `DOCKER_CONTEXT`, of `~/.docker` the
+  name and the address of the current context; names of users in addresses are left out
 - the names and kinds of the sandboxes in `{{exec_root}}/netns`
 - how many files dockerd holds open (`/proc/{{pid}}/fd`, counted), and where in its PATH the programs are that it starts
 - with `--sample` the files of control groups twice more, as far apart as it says

@@ -21,6 +21,7 @@ MODULES = (
     "deleted_files",
     "disk",
     "dns",
+    "docker_command",
     "docker_proxy",
     "engine_rules",
     "exposure",

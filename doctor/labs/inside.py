@@ -147,12 +147,12 @@ def examined(options: tuple[str, ...] = ()) -> bytes:
     from doctor.collect import gather as collect
     from doctor.labs.labhost import LabHost
     from doctor.options import selection
-    from doctor.places import find, here
+    from doctor.places import find
 
     began = time.perf_counter()
     registry, checks = selection([], [], ())
     host = LabHost()
-    snapshot, _ = collect(host, deadline=9.5, places=find(host, here()), probe="--probe" in options)
+    snapshot, _ = collect(host, deadline=9.5, places=find(host, {}), probe="--probe" in options)
     if "--deep" in options:
         from doctor import deep
         from doctor.examine import Facts

@@ -23,6 +23,7 @@ from doctor.facts.bridge_filter import BridgeFilter
 from doctor.facts.certificates import Certificates
 from doctor.facts.cgroups import Cgroups, EngineInfo, Hierarchies, Inits
 from doctor.facts.chain_users import ChainUsers
+from doctor.facts.client import Client
 from doctor.facts.clock import Clock
 from doctor.facts.config import ConfigFile, DaemonJson, Options
 from doctor.facts.containerd import ContainerdStore
@@ -85,6 +86,7 @@ FACTS: dict[str, type] = {
     "clamps": Clamps,
     "certificates": Certificates,
     "cgroups": Cgroups,
+    "client": Client,
     "clock": Clock,
     "config": ConfigFile,
     "containerdstore": ContainerdStore,

@@ -33,7 +33,7 @@ openssl x509 -req -in client.csr -CA ca.pem -CAkey ca-key.pem -set_serial 3 -day
 """
 
 
-def _issue(*, server: int = 365, authority: int = 3650) -> Callable[[EngineHost], None]:
+def issue(*, server: int = 365, authority: int = 3650) -> Callable[[EngineHost], None]:
     """Have an authority, and certificates of the server and of a client by it, that hold so many days."""
 
     def make(host: EngineHost) -> None:
@@ -47,7 +47,7 @@ def _served(*, server: int = 365, authority: int = 3650) -> Callable[[EngineHost
 
     def make(host: EngineHost) -> None:
         running = sorted(host.running(), key=("web", "cron", "api", "db").index)
-        _issue(server=server, authority=authority)(host)
+        issue(server=server, authority=authority)(host)
         files = {"tlscacert": "ca.pem", "tlscert": "server.pem", "tlskey": "server-key.pem"}
         held = {key: f"{FOLDER}/{name}" for key, name in files.items()}
         hosts = ["unix:///var/run/docker.sock", "tcp://0.0.0.0:2376"]
@@ -91,7 +91,7 @@ FAULTS = (
         heal=_served(),
         engines=("sid",),  # dockerd reads both files alike
     ),
-    Fault("SEC002", "expires", _issue(server=10), holds, level="warning", setup=_served(), heal=_issue()),
+    Fault("SEC002", "expires", issue(server=10), holds, level="warning", setup=_served(), heal=issue()),
     Fault(
         "SEC002",
         "key-readable",

@@ -1,0 +1,121 @@
+"""Whom the docker command asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doctor.facts.client import Client, Way
+from doctor.facts.config import Options
+from doctor.facts.daemon import Daemon
+from doctor.facts.links import Links
+from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
+from doctor.places import CALLER, in_run
+from doctor.registry import check
+
+_NAMES = frozenset({"", "localhost", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+@check(
+    "DMN030",
+    Severity.WARNING,
+    says=(
+        "Cannot connect to the Docker daemon at tcp://ADDRESS. Is the docker daemon running?",
+        'current context "NAME" is not found on the file system, please check your config file at PATH',
+        'context "NAME" does not exist',
+    ),
+)
+def docker_asks_another_daemon(client: Client, daemon: Daemon, options: Options, links: Links) -> Iterator[Yield]:
+    """The docker command asks another daemon than this host's.
+
+    ## What it is
+    docker takes the first of DOCKER_HOST, DOCKER_CONTEXT and the context that `docker context
+    use` has set. Any of them may lead to another machine, or to the rootless daemon of a
+    user, while dockerd runs here.
+    ## What you see
+    Containers that run are not in `docker ps`, images that were pulled are gone; or "Cannot
+    connect to the Docker daemon at ..." while dockerd is well.
+    ## By hand
+    env | grep DOCKER_
+    docker context ls
+    ## Cure
+    unset DOCKER_HOST, or `docker context use default`. Nothing stops.
+    ## Looks like
+    DMN016 (dockerd does not answer), DMN017 (its socket may not be used)
+    ## Limits
+    Only the shell that ran doctor is known, and under sudo the context of who called it: sudo
+    takes DOCKER_HOST away. -H of a single command and shell aliases are not seen.
+    ## References
+    docker(1), docker-context(1), docker/cli cli/command/cli.go
+    """
+    if not client.asked:
+        yield NotApplicable("nobody looked where the docker command goes")
+        return
+    if not daemon.pid:
+        yield NotApplicable("dockerd does not run")
+        return
+    for way in client.ways:
+        if not _leads_here(way, daemon, options, links):
+            yield _elsewhere(way, daemon)
+    for why in client.unread:
+        yield Unknown("the docker command", why)
+
+
+def _leads_here(way: Way, daemon: Daemon, options: Options, links: Links) -> bool:
+    own = {daemon.address, *options.value("hosts").split(",")}
+    if way.socket:
+        return way.socket in {in_run(one.removeprefix("unix://")) for one in own}
+    if not way.address.startswith("tcp://"):
+        return False
+    host, port = _place(way.address)
+    if port not in {_place(one)[1] for one in own if one.startswith("tcp://")}:
+        return False
+    here = {address for link in links.all for address in link.bare}
+    return host in _NAMES or host.startswith("127.") or host in here
+
+
+def _place(address: str) -> tuple[str, str]:
+    host, _, port = address.removeprefix("tcp://").partition("/")[0].rpartition(":")
+    return host.strip("[]"), port
+
+
+def _elsewhere(way: Way, daemon: Daemon) -> Finding:
+    who = " of who called sudo" if way.whose == CALLER else ""
+    led = f"{way.by}{who}" if not way.context else f"the context {way.context}{who}"
+    if not way.address:
+        title, message = f"docker has no context {way.context}", f"{led} is not there: every docker command fails"
+        hits = "every docker command fails"
+    elif way.why:
+        title = f"docker asks at {way.address}, where nobody is"
+        message, hits = f"{led} leads docker to {way.address}: {way.why}", "every docker command fails"
+    else:
+        title = f"docker asks another daemon: {way.address}"
+        message = f"{led} leads docker to {way.address}, and dockerd here listens on {daemon.socket}"
+        hits = f"docker ps and every other command show, and change, what is at {way.address}"
+    return Finding(
+        subject=f"{way.by}{who}" if not way.context else f"context {way.context}{who}",
+        title=title,
+        message=message,
+        evidence=way.cited,
+        remedy=_back(way, daemon),
+        hits=(Effect(hits),),
+        works=(Effect("the containers of this host run, and dockerd answers whoever asks it"),)
+        if daemon.answers
+        else (),
+    )
+
+
+def _back(way: Way, daemon: Daemon) -> Remedy:
+    once = f"for one command: docker -H {daemon.address} ps"
+    if way.by != "context":
+        files = "/etc/environment /etc/profile.d/* ~/.profile ~/.bashrc"
+        return Remedy(
+            "let docker ask this host",
+            (Note(f"unset {way.by}"),),
+            lasts="until-boot",
+            for_good=(Note(f"take it out of where it is set: grep -s {way.by} {files}"),),
+            notes=(once,),
+        )
+    step: Step = Command(("docker", "context", "use", "default"))
+    if way.whose == CALLER:
+        step = Note("as who called sudo: docker context use default")
+    return Remedy("let docker ask this host", (step,), notes=(once,))
