@@ -15,7 +15,8 @@ import time
 from doctor.facts.rules import Tables, parse_save
 from doctor.packets import iptables
 from doctor.packets.flow import ICMP, OUTSIDE, Flow
-from doctor.packets.pairs import Goal, Pairs
+from doctor.packets.goal import Goal
+from doctor.packets.pairs import Pairs
 from doctor.packets.site import HOST
 from doctor.packets.walk import follow
 from tests.packets.hosts import Box, Host, Made, address, made

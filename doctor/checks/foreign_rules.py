@@ -96,6 +96,8 @@ def _skipped(promises: Promises) -> dict[Citation, list[Walked]]:
     """Give the rules of others that accept in table nat what Docker's own rules, which stand behind, would have replaced."""
     found: dict[Citation, list[Walked]] = {}
     for one in promises.of("egress", "published"):
+        if one.settled:
+            continue
         chain = {"unmasked": "nat POSTROUTING ", "proxied": "nat PREROUTING "}.get(flaw(one), "")
         for step in one.result.walk.steps if chain else ():
             cited = step.cited

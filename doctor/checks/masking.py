@@ -51,6 +51,8 @@ def nobody_masks(promises: PROMISES, networks: Networks, rules: EngineRules) -> 
         return
     bare: dict[tuple[int, str], list[Walked]] = {}
     for one in promises.of("egress"):
+        if one.settled:
+            continue
         if one.result.walk.end.outcome == "leaves" and _unanswered(one, promises) and (why := _why_bare(one, rules)):
             bare.setdefault((one.version, why), []).append(one)
     for (version, why), walks in bare.items():

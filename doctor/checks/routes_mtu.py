@@ -332,7 +332,7 @@ def _black_holes(
     """Walk packets of full size to the outside: give those that do not fit into the uplink, and whose sender is not told."""
     found = []
     for one in promises.of("egress") if promises is not None and site is not None and networks else ():
-        if site is None or one.network.id not in networks or not one.result.works:
+        if site is None or one.network.id not in networks or not one.arrives:
             continue
         hole = next((held for held in follow(site, one.flow, large=True).walk.large if not held.told), None)
         step = hole.end.step if hole is not None and hole.end.space == HOST else None

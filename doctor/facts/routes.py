@@ -7,6 +7,7 @@ See ip-rule(8), ip-route(8); kernel net/core/fib_rules.c and net/ipv4/fib_trie.c
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,7 @@ class Routing(Struct, frozen=True):
 
     def find(self, packet: Packet) -> Way:
         """Give the way of a packet, as the kernel finds it: rule by rule, the longest prefix of each table."""
-        target = ip_address(packet.dst)
-        number, version = int(target), target.version
+        number, version = _target(packet.dst)
         jump = -1
         for rule in self.rules.get(version, ()):
             if rule.priority < jump or not rule.matches(packet):
@@ -180,6 +180,13 @@ class Routing(Struct, frozen=True):
     def special(self) -> tuple[Rule, ...]:
         """The rules that not every host has."""
         return tuple(rule for held in self.rules.values() for rule in held if not rule.standard)
+
+
+@lru_cache(maxsize=1 << 14)
+def _target(address: str) -> tuple[int, int]:
+    """Give an address as a number, and its version; raises ValueError for what is none."""
+    found = ip_address(address)
+    return int(found), found.version
 
 
 def _within(address: str, prefix: str) -> bool:
@@ -254,10 +261,10 @@ def _tables(routes: Routes) -> dict[int, dict[str, Table]]:
                 network, length = 0, 0
             else:
                 address, _, written = route.dst.partition("/")
-                network, length = int(ip_address(address)), int(written) if written else bits
+                network, length = _target(address)[0], int(written) if written else bits
             for end in (route.gateway, route.source):
                 if end:
-                    ip_address(end)
+                    _target(end)
         except ValueError:
             continue
         if not 0 <= length <= bits:

@@ -28,10 +28,10 @@ from doctor.packets.ends import (
     row_of,
 )
 from doctor.packets.flow import OUTSIDE, TCP, UDP
-from doctor.packets.legs import number_of, tells, version_of
+from doctor.packets.legs import number_of, version_of
 from doctor.packets.packet import spell
 from doctor.packets.program import Map, Nat
-from doctor.packets.site import HOST, addresses
+from doctor.packets.site import HOST, addresses, taker
 from doctor.packets.walk import CLIENT_PORT
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
     from doctor.facts.links import Link, Route
     from doctor.facts.routes import Rule as Rule_
+    from doctor.facts.sockets import Listener
     from doctor.packets.conditions import Condition
     from doctor.packets.ends import Party
+    from doctor.packets.goal import End, Goal
     from doctor.packets.legs import Own, Owners
     from doctor.packets.packet import Version
-    from doctor.packets.pairs import Goal
     from doctor.packets.program import Action, Program
     from doctor.packets.site import Site, Space
 
@@ -55,10 +56,6 @@ class Class(Struct, frozen=True, eq=False):
 
     key: int
     cited: tuple[Citation, ...] = ()
-
-
-End = tuple[int, int]
-"""An address and a port, as numbers."""
 
 
 class Classes:
@@ -79,6 +76,7 @@ class Classes:
         self.names: set[str] = set()
         self.wild: list[str] = []
         self.shapes: dict[str, Hashable] = {}
+        self.insides: dict[str, int] = {}
         self.numbers: dict[Hashable, int] = {}
         self.bounds: dict[int, list[int]] = {4: [], 6: []}
         self.read()
@@ -90,11 +88,13 @@ class Classes:
         cuts: tuple[set[int], set[int]] = (set(), set())
         self.rules(HOST, self.site.host.program, cuts)
         bounds: dict[int, set[int]] = {4: set(), 6: set()}
-        for key in self.site.spaces:
-            space = self.site.spaces[key]
-            if key != HOST and tells(space.program):
-                self.rules(key, space.program, cuts)
-            self.routes(key, space, bounds)
+        spaces = self.site.spaces
+        for key in spaces:
+            first = spaces.twin(key)
+            if key != HOST and self.owners.tells(key):
+                self.rules(key, spaces[key].program, cuts)
+            if key == first:
+                self.routes(key, spaces[key], bounds)
         self.bounds = {version: sorted(held) for version, held in bounds.items()}
         self.cuts = sorted(cuts[0]), sorted(cuts[1])
         self.wild = [name for name in self.names if name.endswith("*")]
@@ -221,7 +221,7 @@ class Classes:
             )
             for one in self.site.proxies.get((name, goal.dport), ())
         )
-        return listens(self.site.host, (goal.dst, goal.dport), goal), proxies
+        return listens(self.site.host.listeners, (goal.dst, goal.dport), goal), proxies
 
     def address(self, value: int, version: Version) -> Hashable:
         """Say what routes and neighbours make of an address; one that is not one container's alone is like no other."""
@@ -279,16 +279,29 @@ class Classes:
 
     def shaped(self, key: str) -> Hashable:
         """Describe a namespace with its own addresses left out."""
-        space = self.site.spaces[key]
-        own = self.own[key]
-        lo = space.links.get("lo")
         if self.owners.special(key):
             return key
-        links = [self.link(key, link) for link in space.links.values() if link.name != "lo"]
+        lo = self.site.links[key].get("lo")
+        links = [self.link(key, link) for link in self.site.links[key].values() if link.name != "lo"]
         return (
             tuple(links),
             lo is not None and lo.up,
-            tuple(self.address(one, version_of(one)) for one in own),
+            tuple(self.address(one, version_of(one)) for one in self.own[key]),
+            self.inside(self.site.spaces.twin(key)),
+        )
+
+    def inside(self, key: str) -> int:
+        """Number what is inside of a namespace, with its own addresses left out; that of twins is the same."""
+        held = self.insides.get(key)
+        if held is None:
+            held = self.insides[key] = self.numbers.setdefault(self.ways(key), len(self.numbers))
+        return held
+
+    def ways(self, key: str) -> Hashable:
+        """Describe routes and rules of a namespace."""
+        space = self.site.spaces[key]
+        own = self.own[key]
+        return (
             tuple((*where, own.get(network, network), _route(route, own)) for *where, network, route in _routes(space)),
             tuple(_rule(rule) for rules in space.routing.rules.values() for rule in rules),
             tuple(
@@ -324,19 +337,18 @@ class Classes:
 
 def listening(site: Site, goal: Goal) -> Hashable:
     """Say whether somebody listens at a goal."""
-    place = site.spaces.get(goal.where)
-    if place is None or goal.protocol not in {TCP, UDP}:
+    if goal.where not in site.links or goal.protocol not in {TCP, UDP}:
         return ()
-    return listens(place, goal.behind or (goal.dst, goal.dport), goal)
+    return listens(site.spaces.listeners(goal.where), goal.behind or (goal.dst, goal.dport), goal)
 
 
-def listens(space: Space, end: End, goal: Goal) -> Hashable:
+def listens(listeners: Iterable[Listener], end: End, goal: Goal) -> Hashable:
     """Say whether somebody listens at an address and port, and whether somebody does at another address."""
     name = "tcp" if goal.protocol == TCP else "udp"
-    taking = [one for one in space.listeners if one.port == end[1] and one.protocol == name]
+    taking = [one for one in listeners if one.port == end[1] and one.protocol == name]
     if not taking:
         return False, False
-    return space.listener(name, spell(end[0], goal.version), end[1]) is not None, True
+    return taker(taking, name, spell(end[0], goal.version), end[1]) is not None, True
 
 
 def _routes(space: Space) -> Iterator[tuple[int, str, int, int, Route]]:

@@ -15,13 +15,14 @@ from doctor.facts.processes import Processes
 from doctor.facts.proxies import Proxies
 from doctor.facts.routes import Routing, routing_of
 from doctor.facts.rules import Firewall, Tables, parse_save
-from doctor.facts.sockets import read_listeners
+from doctor.facts.sockets import Listener, Sockets, read_listeners
 from doctor.facts.sysctls import Sysctls, Value
 from doctor.model import Citation
 from doctor.packets import iptables, nft
 from doctor.packets.packet import Version, number
 from doctor.packets.program import Program, joined
 from doctor.packets.site import HOST, Neighbour, Port, Site, Space, Spaces
+from doctor.packets.twins import twins
 from doctor.registry import fact
 from doctor.snapshot import Record, Snapshot, tree_entries
 
@@ -52,6 +53,7 @@ def site(
     proxies: Proxies | None,
     containers: Containers | None,
     processes: Processes | None,
+    sockets: Sockets | None,
 ) -> Site:
     """Join what was read. Rules of the host that could not be read leave it with a word in `missing`."""
     names = _names(containers, processes)
@@ -68,13 +70,15 @@ def site(
         _sysctls(snapshot, sysctls),
         program.unread if firewall is not None else "the rules of the host could not be read",
     )
+    heard = {sockets.space[one]: held for one, held in sockets.containers.items()} if sockets is not None else {}
     makers: dict[str, Callable[[], Space]] = {HOST: lambda: host}
     for inode, held in namespaces.by_inode.items():
-        makers[inode] = partial(_space, snapshot, held, names.get(inode, inode))
+        makers[inode] = partial(_space, snapshot, held, names.get(inode, inode), heard.get(inode))
     by_name = {HOST: links.by_name}
     by_name |= {inode: {link.name: link for link in held.links} for inode, held in namespaces.by_inode.items()}
     proxied = proxies.by_port if proxies is not None else {}
-    return Site(Spaces(makers), by_name, _peers(links, namespaces), proxied)
+    spaces = Spaces(makers, heard, partial(twins, snapshot, namespaces.by_inode))
+    return Site(spaces, by_name, _peers(links, namespaces), proxied)
 
 
 def _names(containers: Containers | None, processes: Processes | None) -> dict[str, str]:
@@ -106,7 +110,7 @@ def host_program(snapshot: Snapshot, firewall: Firewall | None) -> Program:
     return joined(programs)
 
 
-def _space(snapshot: Snapshot, held: Namespace, name: str) -> Space:
+def _space(snapshot: Snapshot, held: Namespace, name: str, heard: tuple[Listener, ...] | None) -> Space:
     program = _inner_program(snapshot, held.inode, name)
     return Space(
         held.inode,
@@ -115,7 +119,7 @@ def _space(snapshot: Snapshot, held: Namespace, name: str) -> Space:
         routing_of(snapshot.get(f"netns/{held.inode}/rules"), Routes(held.routes)),
         _locals(held.routes),
         program,
-        read_listeners(snapshot.get(f"netns/{held.inode}/listeners"), f"{name}: "),
+        heard if heard is not None else read_listeners(snapshot.get(f"netns/{held.inode}/listeners"), f"{name}: "),
         _neighbours(snapshot.get(f"netns/{held.inode}/neighbours")),
         missing=held.missing or program.unread,
     )

@@ -16,8 +16,11 @@ _DENSE = 8
 """Bits that are taken from a mask one by one faster than its digits are written."""
 
 Side = Literal["sender", "goal"]
-What = Literal["address", "number", "bridge", "port"]
-"""What an end has: an address, a port's number, the bridge that it is behind, and the port of that."""
+What = Literal["address", "number", "bridge", "port", "outer", "published"]
+"""What an end has: an address, a port's number, the bridge that it is behind, and the port of that.
+
+A published port has two of each: `outer` and `published` are the host's address and port, by which it is called.
+"""
 
 Flows = dict[int, int]
 """Sets of senders, each with the goals that they send to: rectangles, none of which overlap."""
@@ -87,7 +90,8 @@ class Ends:
     def __init__(self) -> None:
         """Start with nobody."""
         self.every = 0
-        self.by: dict[What, dict[int | str, int]] = {"address": {}, "number": {}, "bridge": {}, "port": {}}
+        kinds: tuple[What, ...] = ("address", "number", "bridge", "port", "outer", "published")
+        self.by: dict[What, dict[int | str, int]] = {what: {} for what in kinds}
         self._sorted: dict[What, list[int]] = {}
         self._found: dict[tuple[What, Hashable], int] = {}
 
@@ -95,10 +99,10 @@ class Ends:
         """Add one by its number."""
         bit = 1 << at
         self.every |= bit
-        for what in self.by:
+        for what, by in self.by.items():
             value = held.get(what)
             if value is not None:
-                self.by[what][value] = self.by[what].get(value, 0) | bit
+                by[value] = by.get(value, 0) | bit
 
     def within(self, what: What, ranges: tuple[tuple[int, int], ...]) -> int:
         """Give those whose number is in one of some ranges."""

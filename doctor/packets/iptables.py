@@ -7,6 +7,7 @@ iptables-extensions(8); the order of the tables on a hook is that of linux/netfi
 from __future__ import annotations
 
 import shlex
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Literal
 
@@ -139,7 +140,10 @@ def _ports(text: str) -> Ranges:
     return _ranges(text, _SERVICES, 65535)
 
 
+@lru_cache(maxsize=1 << 14)
 def _nets(text: str) -> Ranges:
+    if text.endswith("/32") and not {":", ","} & set(text):  # what most rules have
+        return ((number(text[:-3]),) * 2,)
     found = []
     for part in text.split(","):
         net = ip_network(part, strict=False)

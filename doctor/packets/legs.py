@@ -42,6 +42,17 @@ class Leg(Struct, frozen=True):
     alike: Hashable
 
 
+def outside(site: Site, address: int, version: Version) -> Leg | None:
+    """Describe somebody outside by an address: the uplink stands for bridge and port. None where no route leads there."""
+    way = site.host.routing.find(Asked(spell(address, version), iif="lo"))
+    if way.route is None or way.route.type != "unicast" or not way.route.dev:
+        return None
+    link = site.host.links.get(way.route.dev)
+    if link is None or link.kind == "bridge" or link.master or link.doubt:
+        return None
+    return Leg(address, link.name, link.name, address, address, ("outside", version))
+
+
 class Owners:
     """Whose each address is, the link-local ones too; `fixed` are those that some neighbour table has for ever."""
 
@@ -50,6 +61,9 @@ class Owners:
         self.site = site
         self.by: dict[tuple[int, int], list[str]] = {}
         self.own: dict[str, dict[int, Own]] = {}
+        self.links_of: dict[str, bool] = {}
+        self.specials: dict[str, bool] = {}
+        self.telling: dict[str, bool] = {}
         for key, links in site.links.items():
             held = [(version, one) for version in _BITS for link in links.values() for one in _held(link, version)]
             for version, one in held:
@@ -57,7 +71,7 @@ class Owners:
             self.own[key] = {one: ("own", at) for at, (_, one) in enumerate(held)}
         self.fixed = {
             value
-            for key in site.spaces
+            for key in {site.spaces.twin(key) for key in site.spaces}
             for one in site.spaces[key].neighbours
             if one.state in {"PERMANENT", "NOARP"} and (value := number_of(one.address)) is not None
         }
@@ -68,18 +82,35 @@ class Owners:
 
     def special(self, key: str) -> bool:
         """Whether a namespace has to be walked for itself: what it has is exchanged for nobody else's."""
-        space = self.site.spaces[key]
-        lo = space.links.get("lo")
-        if (
-            space.missing
-            or any(not self.plugged(key, link) for link in space.links.values() if link.name != "lo")
-            or tells(space.program)
-            or any(one.state in {"PERMANENT", "NOARP"} and one.mac for one in space.neighbours)
-            or (lo is not None and any(one.partition("/")[0] not in {"127.0.0.1", "::1"} for one in lo.addresses))
-        ):
-            return True
-        # Where nobody is known to have an address of the way out, the neighbour that is remembered decides.
-        return bool(space.neighbours) and any(self.strange(hop) for hop in _hops(space))
+        held = self.links_of.get(key)
+        if held is None:
+            links = self.site.links[key].values()
+            held = self.links_of[key] = any(not self.plugged(key, link) for link in links if link.name != "lo")
+        return held or self.inside(self.site.spaces.twin(key))
+
+    def inside(self, key: str) -> bool:
+        """Whether a namespace, and all that are like it, have something inside that others have not."""
+        held = self.specials.get(key)
+        if held is None:
+            space = self.site.spaces[key]
+            lo = space.links.get("lo")
+            held = self.specials[key] = (
+                bool(space.missing)
+                or self.tells(key)
+                or any(one.state in {"PERMANENT", "NOARP"} and one.mac for one in space.neighbours)
+                or (lo is not None and any(one.partition("/")[0] not in {"127.0.0.1", "::1"} for one in lo.addresses))
+                # Where nobody is known to have an address of the way out, the neighbour that is remembered decides.
+                or (bool(space.neighbours) and any(self.strange(hop) for hop in _hops(space)))
+            )
+        return held
+
+    def tells(self, key: str) -> bool:
+        """Whether the rules of a namespace, and of all that are like it, decide about more than its embedded DNS."""
+        first = self.site.spaces.twin(key)
+        held = self.telling.get(first)
+        if held is None:
+            held = self.telling[first] = tells(self.site.spaces[first].program)
+        return held
 
     def plugged(self, key: str, link: Link) -> bool:
         """Whether a link ends at a port of a bridge of the host, or is not in use."""
@@ -87,7 +118,8 @@ class Owners:
         if peer is None:
             return not (link.up or any(addresses(link, version) for version in _BITS))
         end = self.site.links[peer[0]][peer[1]]
-        return bool(end.master) and not end.addresses and peer[0] == HOST
+        # The kernel gives every port a link-local address, which nobody calls it by.
+        return bool(end.master) and not any(addresses(end, version) for version in _BITS) and peer[0] == HOST
 
     def strange(self, hop: str) -> bool:
         """Whether no namespace is known to have the address of a next hop."""
@@ -105,6 +137,7 @@ class Legs:
         self.held: dict[tuple[str, Version], Leg | None] = {}
         self.bridges: dict[str, Hashable] = {}
         self.gates: dict[tuple[str, str], bool] = {}
+        self.found: dict[Hashable, Hashable | None] = {}
         self.settings = _settings(site)
 
     def of(self, key: str, version: Version) -> Leg | None:
@@ -115,13 +148,13 @@ class Legs:
 
     def described(self, key: str, version: Version) -> Leg | None:
         """Describe a namespace with one link."""
-        space = self.site.spaces.get(key)
-        if space is None or key == HOST:
+        mine = self.site.links.get(key)
+        if mine is None or key == HOST:
             return None
-        links = [link for link in space.links.values() if link.name != "lo"]
+        links = [link for link in mine.values() if link.name != "lo"]
         held = addresses(links[0], version) if len(links) == 1 else []
         peer = self.site.peers.get((key, links[0].name)) if len(held) == 1 else None
-        if peer is None or peer[0] != HOST or space.routing.special or self.owners.special(key):
+        if peer is None or peer[0] != HOST or self.owners.special(key):
             return None
         address = held[0]
         port = self.site.host.links[peer[1]]
@@ -129,15 +162,24 @@ class Legs:
         network = network_of(links[0], version)
         if bridge is None or network is None or not self.owned(address, version, port.master):
             return None
-        routes = self.routes(space, links[0].name, version, (address, *network), bridge)
+        routes = self.ways(key, links[0].name, version, (address, *network), bridge)
         if routes is None:
             return None
         alike = (
-            (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(space.links)),
+            (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(mine)),
             (links[0].doubt != "", port.doubt != ""),
             (routes, self.bridge(bridge), version),
         )
         return Leg(address, bridge.name, port.name, *network, alike)
+
+    def ways(self, key: str, link: str, version: Version, own: tuple[int, int, int], bridge: Link) -> Hashable | None:
+        """Describe the routes of a namespace; those of twins on one bridge are the same."""
+        first = self.site.spaces.twin(key)
+        where = (first, version, bridge.name, own[1:])
+        if where not in self.found:
+            space = self.site.spaces[key]
+            self.found[where] = None if space.routing.special else self.routes(space, link, version, own, bridge)
+        return self.found[where]
 
     def owned(self, address: int, version: Version, bridge: str) -> bool:
         """Whether an address is one namespace's alone, and the host's way to it is by its bridge."""

@@ -21,7 +21,7 @@ from doctor.packets.conditions import Ct as Tracked
 from doctor.packets.evaluate import DEPTH, Hit
 from doctor.packets.flows import Ends, Flows, Side, What, add, bits, cut, merge
 from doctor.packets.packet import Packet
-from doctor.packets.program import Base, Jump, Map, Verdict
+from doctor.packets.program import Base, Jump, Map, Nat, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
@@ -49,11 +49,15 @@ class Crowd(Struct, frozen=True):
 
 
 class Outcome(Struct):
-    """What a base chain makes of flows: which go on, which are dropped by which rule, and which have to be walked alone."""
+    """What a base chain makes of flows: which go on, which are dropped by which rule, and which have to be walked alone.
+
+    `changed` are those that get another end, by which target.
+    """
 
     passed: Flows = field(default_factory=dict)
     dropped: list[tuple[int, int, Hit]] = field(default_factory=list)
     alone: Flows = field(default_factory=dict)
+    changed: list[tuple[int, int, Nat]] = field(default_factory=list)
 
 
 class _Box(NamedTuple):
@@ -353,7 +357,9 @@ class _Walk(Struct):
 
     def decided(self, held: _Ruled, chain: Chain, box: tuple[int, int], returned: Flows) -> None:
         """Note what a target makes of those whom it takes, that leads to no other chain."""
-        if not isinstance(held.action, Verdict):
+        if isinstance(held.action, Nat):
+            self.outcome.changed.append((*box, held.action))
+        elif not isinstance(held.action, Verdict):
             add(self.outcome.alone, *box)
         elif held.action.word == "accept":
             add(self.outcome.passed, *box)

@@ -17,8 +17,9 @@ from doctor.facts.sockets import ANY, Sockets
 from doctor.model import Citation, Reach, ReachEnd, ReachFlow, ReachPort, ReachReason
 from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, spelled
 from doctor.packets.flows import bits
+from doctor.packets.goal import Goal
 from doctor.packets.packet import Version, number, spell
-from doctor.packets.pairs import Goal, Judgement, Pairs
+from doctor.packets.pairs import Judgement, Pairs
 from doctor.packets.site import HOST, Site
 from doctor.packets.walk import STRANGERS
 
@@ -232,7 +233,7 @@ class _Matrix:
         """Give protocol and number of the ports that somebody listens on at an address."""
         published = {(port.protocol, port.container) for port in one.ports}
         numbers = {"tcp": TCP, "udp": UDP}
-        listening = {(held.protocol, held.port) for held in self.site.spaces[space].listeners if held.takes(address)}
+        listening = {(held.protocol, held.port) for held in self.site.spaces.listeners(space) if held.takes(address)}
         wanted = [held for held in listening if held in published or held[0] == "tcp"]
         wanted.sort(key=lambda held: (held not in published, held[1]))
         return [(numbers[name], port) for name, port in wanted[:PORTS]]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct, field, structs
 
 from doctor.model import Citation
-from doctor.packets.alike import Class, Classes, End
-from doctor.packets.columns import Columns
-from doctor.packets.flow import OUTSIDE, TCP, Flow
+from doctor.packets.alike import Class, Classes
+from doctor.packets.columns import Columns, Wanted
+from doctor.packets.flow import OUTSIDE, Flow
 from doctor.packets.flows import bits
 from doctor.packets.legs import Legs, Owners
 from doctor.packets.packet import Version, number
@@ -25,29 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from doctor.packets.flow import End as Ended
+    from doctor.packets.goal import Goal
     from doctor.packets.site import Site
 
 State = Literal["yes", "refused", "no", "depends"]
 """`refused`: it arrives where it should, and nobody listens there."""
-
-
-class Goal(Struct, frozen=True):
-    """What is to be reached: an address and port, in which namespace that is, and what stands behind a published port.
-
-    `where` is a namespace's id, or `outside`; `behind` is where a port of the host leads to, None for anything else.
-    """
-
-    where: str
-    dst: int
-    dport: int
-    version: Version = 4
-    protocol: int = TCP
-    behind: End | None = None
-
-    @property
-    def flow(self) -> tuple[int, int, Version, int]:
-        """What a flow to it asks for."""
-        return self.dst, self.dport, self.version, self.protocol
 
 
 class Judgement(Struct, frozen=True):
@@ -67,6 +49,14 @@ class Judgement(Struct, frozen=True):
     def arrives(self) -> bool:
         """Whether packets get there and back."""
         return self.state in {"yes", "refused"}
+
+    @property
+    def unwalked(self) -> bool:
+        """Whether it was not judged, for want of time."""
+        return self is _UNWALKED or self.question == _UNWALKED.question
+
+
+_UNWALKED = Judgement("depends", question="what was not walked: there are too many kinds of containers")
 
 
 def judgement(result: Result, source: str, goal: Goal, site: Site, unread: str = "") -> Judgement:
@@ -133,15 +123,23 @@ class _Column(Struct):
 class Pairs:
     """Judges pairs of one site, each class once; `walks` counts what was walked."""
 
-    def __init__(self, site: Site, unread: str = "", clients: dict[Version, tuple[int, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        unread: str = "",
+        clients: dict[Version, tuple[int, ...]] | None = None,
+        most: int | None = None,
+    ) -> None:
         """Take a site; nothing is walked yet. `unread` says why the host's listeners are not known.
 
         `clients` are addresses outside, by version: who is outside is judged by the first of them that gets through.
+        `most` bounds the walks: what it would take another one for is not judged, and counted in `unwalked`.
         """
         self.site = site
         self.unread = unread
         self.clients = clients or {}
-        self.walks = 0
+        self.most = most
+        self.walks = self.unwalked = 0
         self._owners = Owners(site)
         self._made: Classes | None = None
         self._sources: dict[str, Class] = {}
@@ -150,14 +148,25 @@ class Pairs:
         self._own: dict[tuple[str, Goal], Judgement] = {}
         self._senders: dict[str, int] = {}
         self._expected: tuple[Goal, ...] = ()
+        self._ports: tuple[Goal, ...] = ()
+        self._every = 0
+        self._alone: frozenset[Goal] = frozenset()
         self._grouped: dict[int, int] | None = None
         self._columns: Columns | None = None
         self._filled: dict[Goal, _Column] = {}
 
-    def expect(self, senders: Iterable[str], goals: Iterable[Goal]) -> None:
-        """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked."""
-        self._senders = {key: at for at, key in enumerate(dict.fromkeys(senders))}
+    def expect(self, senders: Iterable[str], goals: Iterable[Goal], ports: Iterable[Goal] = ()) -> None:
+        """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked.
+
+        About `ports` who is outside will be asked, and nobody else: it is the last sender then.
+        """
         self._expected = tuple(dict.fromkeys(goals))
+        self._ports = tuple(dict.fromkeys(ports))
+        self._alone = frozenset(self._ports)
+        self._senders = {key: at for at, key in enumerate(dict.fromkeys(senders))}
+        self._every = (1 << len(self._senders)) - 1
+        if self._ports:
+            self._senders.setdefault(OUTSIDE, len(self._senders))
         self._columns = self._grouped = None
         self._filled = {}
 
@@ -200,10 +209,22 @@ class Pairs:
             return self._itself(source, goal)
         at = self._senders.get(source)
         found = self._fill(goal).of(1 << at) if at is not None else None
+        if (
+            found is not None
+            and found.state == "no"
+            and source == OUTSIDE
+            and len(self.clients.get(goal.version, ())) > 1
+        ):
+            found = None  # another client may get through
         return found or self._by_class(source, goal)
 
+    def known(self, goal: Goal) -> tuple[tuple[tuple[int, Judgement], ...], int]:
+        """Give what is known of a goal without a walk of its own, as `column` does, and those of whom nothing is."""
+        filled = self._fill(goal)
+        return tuple((mask, judged) for judged, mask in filled.held.items()), filled.alone
+
     @property
-    def _classes(self) -> Classes:
+    def classes(self) -> Classes:
         """What the rules tell apart: not read where all are judged together."""
         if self._made is None:
             self._made = Classes(self.site, self._owners)
@@ -213,13 +234,16 @@ class Pairs:
         """Give what is known of a goal for all senders; all goals are judged when the first one is asked for."""
         if self._columns is None:
             legs = Legs(self.site, self._owners)
-            self._columns = Columns(self.site, legs, tuple(self._senders), self._expected)
+            first = {version: held[0] for version, held in self.clients.items() if held}
+            goals = Wanted(self._expected, self._ports)
+            self._columns = Columns(self.site, legs, tuple(self._senders), goals, first)
             self.walks += self._columns.walks
         filled = self._filled.get(goal)
         if filled is not None:
             return filled
         own = self._senders.get(goal.where)
-        others = (1 << len(self._senders)) - 1 & ~(0 if own is None else 1 << own)
+        asking = 1 << self._senders[OUTSIDE] if goal in self._alone else self._every
+        others = asking & ~(0 if own is None else 1 << own)
         filled = self._filled[goal] = _Column(others)
         judged = self._columns.judged.get(goal)
         if judged is not None:
@@ -235,13 +259,13 @@ class Pairs:
     def _source(self, key: str) -> Class:
         mine = self._sources.get(key)
         if mine is None:
-            mine = self._sources[key] = self._classes.source(key)
+            mine = self._sources[key] = self.classes.source(key)
         return mine
 
     def _class(self, goal: Goal) -> Class:
         its = self._goals.get(goal)
         if its is None:
-            its = self._goals[goal] = self._classes.goal(goal)
+            its = self._goals[goal] = self.classes.goal(goal)
         return its
 
     def _by_class(self, source: str, goal: Goal) -> Judgement:
@@ -264,6 +288,9 @@ class Pairs:
 
     def walk(self, source: str, goal: Goal) -> tuple[Judgement, bool]:
         """Walk one pair; also whether the walk is that of every pair of the same classes."""
+        if self.most is not None and self.walks >= self.most:
+            self.unwalked += 1
+            return _UNWALKED, False
         first, *others = (self.clients.get(goal.version) if source == OUTSIDE else None) or (None,)
         found = self._walked(source, goal, first)
         for src in others if found[0].state == "no" else ():

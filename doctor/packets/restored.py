@@ -20,7 +20,7 @@ from doctor.packets.flow import OUTSIDE
 from doctor.packets.packet import number
 from doctor.packets.promises import PROMISES, Promises, Walked
 from doctor.packets.site import HOST, Site, Spaces
-from doctor.packets.walk import follow
+from doctor.packets.walked import Ending
 from doctor.registry import fact
 from doctor.snapshot import Snapshot
 
@@ -41,6 +41,8 @@ def flaw(one: Walked) -> Flaw:
     `open`: what is to be kept out arrives and is answered, `one-way`: it arrives, and no answer comes back; `unmasked`: it
     leaves by an address that nobody outside knows; `proxied`: a port answers, by docker-proxy alone; `astray`: another answers.
     """
+    if one.settled and one.kind not in _KEPT_OUT:
+        return ""
     walk = one.result.walk
     if one.kind in _KEPT_OUT:
         if not one.kept:
@@ -143,7 +145,7 @@ def restored(snapshot: Snapshot, site: SITE, firewall: Firewall, promises: PROMI
 def _healed(one: Walked, now: Flaw, worlds: list[tuple[Literal["missing", "extra"], Site]]) -> Healed:
     then = now
     for by, site in worlds:
-        then = flaw(replace(one, result=follow(site, one.flow)))
+        then = flaw(replace(one, ending=Ending(site, one.flow)))
         if then not in {now, "broken"}:
             return Healed(one, now, then, by)
     return Healed(one, now, then, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -163,8 +163,13 @@ class Space(Struct, frozen=True):
 
     def listener(self, protocol: str, address: str, port: int) -> Listener | None:
         """Give the socket that a packet to an address and port arrives at."""
-        taking = [one for one in self.listeners if one.protocol == protocol and one.port == port and one.takes(address)]
-        return next((one for one in taking if one.address == address), taking[0] if taking else None)
+        return taker(self.listeners, protocol, address, port)
+
+
+def taker(listeners: Iterable[Listener], protocol: str, address: str, port: int) -> Listener | None:
+    """Give the socket of some that a packet to an address and port arrives at."""
+    taking = [one for one in listeners if one.protocol == protocol and one.port == port and one.takes(address)]
+    return next((one for one in taking if one.address == address), taking[0] if taking else None)
 
 
 def addresses(link: Link, version: Version) -> list[int]:
@@ -184,12 +189,34 @@ def headers(version: Version) -> int:
 
 
 class Spaces(Mapping[str, Space]):
-    """Namespaces by id, each made when it is first asked for: a packet meets three of hundreds."""
+    """Namespaces by id, each made when it is first asked for: a packet meets three of hundreds.
 
-    def __init__(self, makers: dict[str, Callable[[], Space]]) -> None:
-        """Take what makes each."""
+    `heard` are listeners that are known without the rest.
+    """
+
+    def __init__(
+        self,
+        makers: dict[str, Callable[[], Space]],
+        heard: Mapping[str, tuple[Listener, ...]] | None = None,
+        twins: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        """Take what makes each, and what tells which are twins (`packets/twins.py`)."""
         self._makers = makers
         self._made: dict[str, Space] = {}
+        self._heard = heard or {}
+        self._twins = twins
+        self._alike: dict[str, str] | None = None
+
+    def twin(self, key: str) -> str:
+        """Name the namespace that is the same as this one but for addresses; itself where there is none."""
+        if self._alike is None:
+            self._alike = self._twins()
+        return self._alike.get(key, key)
+
+    def listeners(self, key: str) -> tuple[Listener, ...]:
+        """Give the listeners of one."""
+        held = self._heard.get(key)
+        return self[key].listeners if held is None else held
 
     def __getitem__(self, key: str) -> Space:
         """Give one."""
@@ -197,6 +224,10 @@ class Spaces(Mapping[str, Space]):
         if held is None:
             held = self._made[key] = self._makers[key]()
         return held
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is one: a Mapping would make it to see."""
+        return key in self._makers
 
     def __iter__(self) -> Iterator[str]:
         """Give the ids."""
@@ -258,7 +289,7 @@ class Site(Struct, frozen=True):
     `proxies` are the docker-proxies of the host, by protocol and port; `wiring` is how links are found.
     """
 
-    spaces: Mapping[str, Space]
+    spaces: Spaces
     links: dict[str, dict[str, Link]]
     peers: dict[Port, Port]
     proxies: dict[tuple[str, int], tuple[Proxy, ...]] = field(default_factory=dict)

@@ -21,9 +21,9 @@ from doctor.facts.sysctls import Value
 from doctor.model import Citation
 from doctor.packets import iptables
 from doctor.packets.flow import ICMP, OUTSIDE
+from doctor.packets.goal import Goal
 from doctor.packets.matrix import Known
 from doctor.packets.packet import number, spell
-from doctor.packets.pairs import Goal
 from doctor.packets.program import Program
 from doctor.packets.site import HOST, Port, Site, Space, Spaces
 from doctor.snapshot import Record

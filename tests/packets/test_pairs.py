@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from doctor.packets.flow import OUTSIDE, Flow
-from doctor.packets.pairs import Goal, Judgement, Pairs, judgement
+from doctor.packets.packet import number
+from doctor.packets.pairs import Judgement, Pairs, judgement
 from doctor.packets.site import HOST
-from doctor.packets.walk import follow
+from doctor.packets.walk import STRANGERS, follow
 from tests.packets.hosts import UPLINK, Box, Host, Made, address, bridge, made
+
+if TYPE_CHECKING:
+    from doctor.packets.goal import Goal
 
 
 def walked(host: Made, source: str, goal: Goal) -> Judgement:
@@ -28,8 +33,8 @@ def told(one: Judgement) -> tuple[object, ...]:
 
 def compare(host: Made, every: int = 1) -> Pairs:
     """Judge every pair, and compare every so many of them with a walk of its own."""
-    pairs = Pairs(host.site)
-    pairs.expect(host.spaces, host.goals)
+    pairs = Pairs(host.site, clients={4: (number(STRANGERS[4]),)})
+    pairs.expect((*host.spaces, OUTSIDE), host.goals)
     for goal in host.goals:
         pairs.column(goal)  # what is judged for sets of senders is then what single pairs are told
     at = 0

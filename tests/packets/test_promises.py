@@ -108,9 +108,43 @@ def test_a_member_fares_as_its_class(rules: tuple[str, ...]) -> None:
 
 
 def test_too_many_kinds_are_counted() -> None:
-    """Rules that name everybody are walked up to a limit, and what is beyond it is said to be unknown."""
+    """What rules about everybody break is walked up to a limit, and what is beyond it is said to be unknown."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doctor.packets.promises.MOST", 3)
+        patch.setattr("doctor.packets.promising.MOST", 0)
         found = walked(user("-s 10.7.0.3/32 -j DROP"))
-    assert len(found.all) == 3
+    assert not found.broken("egress")
     assert found.unwalked > 0
+
+
+def test_every_pair_is_judged() -> None:
+    """What one neighbour alone cannot send another is found, whichever of the two comes first."""
+    for rule, pair, whole in (
+        ("-s 10.7.0.2/32 -d 10.7.0.3/32 -j DROP", ("api", "db"), True),  # the answers of api as well
+        ("-s 10.7.0.3/32 -d 10.7.0.2/32 -p tcp -m conntrack --ctstate NEW -j DROP", ("db", "api"), False),
+    ):
+        found = walked(user(rule)).broken("neighbours")
+        assert [(one.container.name, one.other.name, one.whole) for one in found if one.other] == [(*pair, whole)]
+
+
+@pytest.mark.parametrize("base", ["healthy-26", "healthy-28"])
+def test_a_host_as_it_is_needs_no_walk_of_each(base: str) -> None:
+    """The kernel gives each port of a bridge a link-local address; containers are judged together all the same."""
+    facts = Facts(load(plugins=False), casefile.base(base))
+    found = facts.get(PROMISES)
+    assert {one.kind for one in found.all if not one.settled} <= {"apart"}
+    assert all(follow(facts.get(SITE), one.flow).works for one in found.all if one.settled)
+
+
+def test_twins_are_told_apart_by_what_they_have_inside() -> None:
+    """What is read of one namespace stands for another one where all but their addresses is the same, and only there."""
+    held = [name for name in HEALTHY.records if name.startswith("netns/") and name.endswith("/routes")]
+    spaces = [name.split("/")[1] for name in held if "host" not in name]
+    assert len({Facts(load(plugins=False), HEALTHY).get(SITE).spaces.twin(one) for one in spaces}) < len(spaces)
+    route = b'{"type":"blackhole","dst":"198.51.100.0/24","dev":"","table":"main","protocol":"boot","flags":[]},\n{'
+    records = {
+        f"netns/{one}/routes": replace(record, data=record.data.replace(b"{", route, 1))
+        for one in spaces[-1:]
+        for record in (HEALTHY.records[f"netns/{one}/routes"],)
+    }
+    other = Facts(load(plugins=False), replace(HEALTHY, records=HEALTHY.records | records)).get(SITE)
+    assert [one for one in spaces if other.spaces.twin(one) == spaces[-1]] == [spaces[-1]]
