@@ -203,6 +203,7 @@ def _inside(container: Plugged) -> None:
             index = link_index(end.interface)
             sysctl(f"ipv6/conf/{end.interface}/disable_ipv6", "0" if wire.ipv6 else "1")
             if end.address:
+                _announces(end, on=True)
                 batch.address(index, f"{end.address}/{end.prefix}", broadcast=True)
             if end.address6:
                 batch.address(index, f"{end.address6}/{end.prefix6}", nodad=True)
@@ -212,20 +213,17 @@ def _inside(container: Plugged) -> None:
         batch.commit()
     for wire in container.wires:
         if wire.endpoint.address:
-            _announce(wire.endpoint)
+            _announces(wire.endpoint, on=False)
 
 
-def _announce(end: Endpoint) -> None:
-    """Tell the network whose an address is now (RFC 5227, 3): who spoke to its last owner would not find the new one.
+def _announces(end: Endpoint, *, on: bool) -> None:
+    """Let the kernel tell the network whose an address is now, when the link goes up (RFC 5227, 3), or leave it again.
 
-    The engine does so from 28.1 on (libnetwork/osl), since its hardware addresses are random.
+    Who spoke to its last owner would not find the new one. The engine tells it itself from 28.1 on (libnetwork/osl), since
+    its hardware addresses are random; here a packet socket would cost more than all else, since closing one waits until
+    no processor can see it any more (net/packet/af_packet.c).
     """
-    mac, address = bytes.fromhex(end.mac.replace(":", "")), socket.inet_aton(end.address)
-    head = b"\xff" * 6 + mac + b"\x08\x06" + b"\x00\x01\x08\x00\x06\x04\x00\x01"
-    frame = head + mac + address + bytes(6) + address
-    with suppress(OSError), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
-        sock.bind((end.interface, 0))
-        sock.send(frame)
+    sysctl(f"ipv4/conf/{end.interface}/arp_notify", "1" if on else "0")
 
 
 def reroute(namespace: int, home: int, old: Iterable[str], new: Iterable[str]) -> None:

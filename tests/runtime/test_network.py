@@ -357,6 +357,35 @@ def test_ports_that_cannot_be_had_leave_nothing() -> None:
     assert (rules, links, address) == (True, True, "172.17.0.3")
 
 
+@pytest.mark.parametrize("user", [False, True])
+def test_a_new_owner_of_an_address_is_announced(*, user: bool) -> None:
+    """Who spoke to the last one finds the new one at once; and the switch that did it is as it was."""
+
+    def work() -> list[Any]:
+        host = Host("28")
+        host.start()
+        first = host.run("first").endpoints[0]
+        held = host.inside("first", listen)
+        before = connect(first.address, 80)
+        host.stop("first")
+        second = host.run("second").endpoints[0]
+        until = time.monotonic() + 2
+        while second.mac not in sh("ip", "neigh", "show", first.address) and time.monotonic() < until:
+            time.sleep(0.01)
+        found = [
+            before,
+            first.address == second.address,
+            first.mac == second.mac,
+            second.mac in sh("ip", "neigh", "show", first.address),
+            host.inside("second", lambda: Path("/proc/sys/net/ipv4/conf/eth0/arp_notify").read_text().strip()),
+        ]
+        held.close()
+        host.close()
+        return found
+
+    assert apart(work, user=user) == ["connected", True, False, True, "0"]
+
+
 def test_a_daemon_that_comes_back_takes_over() -> None:
     """With live-restore: addresses, ports, names and rules hold; what was flushed or added is mended, others' rules stay."""
 
