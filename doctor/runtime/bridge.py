@@ -13,6 +13,7 @@ import socket
 from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
+from struct import pack
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -29,7 +30,8 @@ MTU = "com.docker.network.driver.mtu"
 
 _NET = "/proc/sys/net/"
 _LOOPBACK = 1
-_SIOCGIFADDR, _SIOCGIFNETMASK, _REQUEST = 0x8915, 0x891B, 40
+_SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCETHTOOL, _REQUEST = 0x8915, 0x891B, 0x8946, 40
+_ETHTOOL_GLINK = 0x0A
 
 
 class Wire(Struct, frozen=True):
@@ -184,18 +186,39 @@ def plug(containers: Sequence[Plugged], home: int) -> None:
                     up=True,
                 )
         batch.commit()
+        told = []
+        for one in containers:
+            with visiting(one.namespace, home):
+                told += _inside(one)
         for wire in (wire for one in containers for wire in one.wires if wire.hairpin):
             batch.hairpin(link_index(wire.endpoint.veth), on=True)
         batch.commit()
-    for one in containers:
-        with visiting(one.namespace, home):
-            _inside(one)
+    _settle([wire.endpoint.veth for one in containers for wire in one.wires])
+    for owner in told:
+        owner.announce()
 
 
-def _inside(container: Plugged) -> None:
-    """Set up the container's ends, in its namespace."""
+def _settle(names: Iterable[str]) -> None:
+    """Let the kernel see now that links are up: their ports of a bridge forward from then on.
+
+    By itself it does when it gets round to it (net/core/link_watch.c); since Linux 6.8 also when somebody asks for the carrier.
+    """
+    import array
+    import fcntl
+
+    answer = array.array("I", (_ETHTOOL_GLINK, 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for name in names:
+            request = pack("=16sQ", name.encode(), answer.buffer_info()[0]).ljust(_REQUEST, b"\0")
+            with suppress(OSError):
+                fcntl.ioctl(asker, _SIOCETHTOOL, request)
+
+
+def _inside(container: Plugged) -> list[_Owner]:
+    """Set up the container's ends, in its namespace; gives whose addresses are to be announced."""
     if container.silent:
         sysctl("ipv6/conf/all/disable_ipv6", "0" if any(wire.ipv6 for wire in container.wires) else "1")
+    owners = []
     with Batch() as batch:
         batch.up(_LOOPBACK)
         for wire in container.wires:
@@ -203,27 +226,41 @@ def _inside(container: Plugged) -> None:
             index = link_index(end.interface)
             sysctl(f"ipv6/conf/{end.interface}/disable_ipv6", "0" if wire.ipv6 else "1")
             if end.address:
-                _announces(end, on=True)
                 batch.address(index, f"{end.address}/{end.prefix}", broadcast=True)
+                owners.append(_Owner(end, index))
             if end.address6:
                 batch.address(index, f"{end.address6}/{end.prefix6}", nodad=True)
             batch.up(index)
         for gateway in container.gateways:
             batch.route("default", gateway=gateway)
         batch.commit()
-    for wire in container.wires:
-        if wire.endpoint.address:
-            _announces(wire.endpoint, on=False)
+    return owners
 
 
-def _announces(end: Endpoint, *, on: bool) -> None:
-    """Let the kernel tell the network whose an address is now, when the link goes up (RFC 5227, 3), or leave it again.
+class _Owner:
+    """Who has an address now, and says so to its network (RFC 5227, 3): who spoke to the last owner would not find it.
 
-    Who spoke to its last owner would not find the new one. The engine tells it itself from 28.1 on (libnetwork/osl), since
-    its hardware addresses are random; here a packet socket would cost more than all else, since closing one waits until
-    no processor can see it any more (net/packet/af_packet.c).
+    The engine does so from 28.1 on (libnetwork/osl), since its hardware addresses are random. It sends a packet; closing
+    the socket for that waits until no processor can see it any more (net/packet/af_packet.c), ten milliseconds for each
+    container. So the kernel is asked to do it: with `arp_notify` it tells a link's addresses when its own is set.
     """
-    sysctl(f"ipv4/conf/{end.interface}/arp_notify", "1" if on else "0")
+
+    def __init__(self, end: Endpoint, index: int) -> None:
+        """Open what is needed in the namespace that the thread is in. Raises OSError."""
+        self._index, self._mac = index, end.mac
+        self._switch = os.open(f"{_NET}ipv4/conf/{end.interface}/arp_notify", os.O_WRONLY | os.O_CLOEXEC)
+        self._batch = Batch()
+
+    def announce(self) -> None:
+        """Say it, from wherever the thread is by now. Raises OSError."""
+        try:
+            os.write(self._switch, b"1")
+            self._batch.mac(self._index, self._mac)
+            self._batch.commit()
+            os.pwrite(self._switch, b"0", 0)
+        finally:
+            os.close(self._switch)
+            self._batch.close()
 
 
 def reroute(namespace: int, home: int, old: Iterable[str], new: Iterable[str]) -> None:

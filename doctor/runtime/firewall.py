@@ -17,10 +17,10 @@ from doctor.runtime import restore
 from doctor.runtime.bridge import OPTION, link_index
 from doctor.runtime.model import Bound, Container, Endpoint, Network, World
 from doctor.runtime.names import default_endpoint, exposed, links
-from doctor.runtime.restore import RestoreError, Running
+from doctor.runtime.restore import RestoreError, Running, finish_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 FAMILIES: tuple[Family, Family] = ("ip", "ip6")
 _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
@@ -153,12 +153,15 @@ class Firewall:
         self._world = world
         self._written: dict[Family, Ruleset] = {}
         self._native: dict[Family, native.Native] = {}
+        self._loading: list[Running] = []
+        self._mend: Callable[[], None] | None = None
+        """What is done where what is loading is refused."""
 
     def start(self, told: Site, drops: Iterable[Family] = ()) -> None:
-        """Write all rules, in one restore a family; `drops`: families whose forwarding the engine just turned on.
+        """Begin to write all rules, in one restore a family; `drops`: families whose forwarding the engine just turned on.
 
         Rules of an earlier run of the engine are mended: what is missing is put in its place, what is too much goes, and
-        those of others stay where they are. Raises RestoreError.
+        those of others stay where they are. `wait` is to be called. Raises RestoreError.
         """
         if is_native(self._world):
             self._start_native(told)
@@ -173,7 +176,7 @@ class Firewall:
         for family in wanted:
             if family in closed:
                 texts[family] += _CLOSED
-        _load(texts)
+        self._loading = _begin(texts)
         self._written = wanted
 
     def drop(self, families: Iterable[Family]) -> None:
@@ -181,19 +184,28 @@ class Firewall:
         _load({family: _CLOSED for family in families if family in self._written})
 
     def update(self, told: Site) -> None:
-        """Write what is new and take out what is no more. Raises RestoreError."""
+        """Begin to write what is new and to take out what is no more; `wait` is to be called. Raises RestoreError."""
         if is_native(self._world):
             self._update_native(told)
             return
-        wanted = self._wanted(told)
-        texts = {family: changes(self._written.get(family), rules) for family, rules in wanted.items()}
+        wanted, old = self._wanted(told), self._written
+        texts = {family: changes(old.get(family), rules) for family, rules in wanted.items()}
+        self._written = wanted
+        self._mend = lambda: _load_what_can_be(old, wanted)
+        self._loading = _begin(texts)
+
+    def wait(self) -> None:
+        """Wait until what was begun is written. Raises RestoreError."""
+        loading, self._loading = self._loading, []
+        mend, self._mend = self._mend, None
         try:
-            _load({family: text for family, text in texts.items() if text})
+            finish_all(loading)
         except RestoreError:
-            self._load_what_can_be(wanted)
-            raise
-        finally:
-            self._written = wanted
+            if mend is None:
+                raise
+            mend()
+            if not is_native(self._world):
+                raise
 
     def raise_jumps(self) -> None:
         """Put the jumps of FORWARD at its head again, as releases before 28 do with each network. Raises RestoreError."""
@@ -212,29 +224,9 @@ class Firewall:
         write = dialect(self._world.settings.version)[0].write
         return {family: write(told, family) for family in _families(told)}
 
-    def _load_what_can_be(self, wanted: Mapping[Family, Ruleset]) -> None:
-        """Take out rules one by one where taking them out at once fails: somebody else took some."""
-        for family, rules in wanted.items():
-            held = _saved(family)
-            old = self._written.get(family)
-            lines: dict[str, list[str]] = {}
-            for (table, chain), them in (old.chains if old else {}).items():
-                kept = {one.text for one in rules.chains.get((table, chain), ())}
-                gone = [one.text for one in them if one.text not in kept and one.text in held.get((table, chain), ())]
-                lines.setdefault(table, []).extend(f"-D {chain} {text}" for text in gone)
-            text = "".join(
-                f"*{table}\n" + "".join(f"{one}\n" for one in them) + "COMMIT\n"
-                for table, them in lines.items()
-                if them
-            )
-            if text:
-                _load({family: text})
-
     def _start_native(self, told: Site) -> None:
         self._native = _native_wanted(told)
-        restore.finish_all(
-            [restore.start(("nft", "-f", "-"), "".join(native.whole(one) for one in self._native.values()))]
-        )
+        self._loading = _begin_native(self._native)
 
     def _update_native(self, told: Site) -> None:
         wanted = _native_wanted(told)
@@ -242,13 +234,31 @@ class Firewall:
             native.change(self._native[family], one) for family, one in wanted.items() if family in self._native
         )
         self._native = wanted
-        if not text:
-            return
-        try:
-            restore.finish(restore.start(("nft", "-f", "-"), text))
-        except RestoreError:
+        if text:
             # Somebody flushed: the engine writes the whole table again (libnetwork/internal/nftables, Apply).
-            restore.finish(restore.start(("nft", "-f", "-"), "".join(native.whole(one) for one in wanted.values())))
+            self._mend = lambda: finish_all(_begin_native(wanted))
+            self._loading = [restore.start(("nft", "-f", "-"), text)]
+
+
+def _begin_native(wanted: Mapping[Family, native.Native]) -> list[Running]:
+    return [restore.start(("nft", "-f", "-"), "".join(native.whole(one) for one in wanted.values()))]
+
+
+def _load_what_can_be(old: Mapping[Family, Ruleset], wanted: Mapping[Family, Ruleset]) -> None:
+    """Take out rules one by one where taking them out at once fails: somebody else took some."""
+    for family, rules in wanted.items():
+        held = _saved(family)
+        before = old.get(family)
+        lines: dict[str, list[str]] = {}
+        for (table, chain), them in (before.chains if before else {}).items():
+            kept = {one.text for one in rules.chains.get((table, chain), ())}
+            gone = [one.text for one in them if one.text not in kept and one.text in held.get((table, chain), ())]
+            lines.setdefault(table, []).extend(f"-D {chain} {text}" for text in gone)
+        text = "".join(
+            f"*{table}\n" + "".join(f"{one}\n" for one in them) + "COMMIT\n" for table, them in lines.items() if them
+        )
+        if text:
+            _load({family: text})
 
 
 def _families(told: Site) -> list[Family]:
@@ -332,9 +342,12 @@ def _saved(family: Family) -> Chains:
 
 def _load(texts: Mapping[Family, str]) -> None:
     """Load rules of both families side by side. Raises RestoreError."""
-    restore.finish_all(
-        [restore.start((f"{_PROGRAMS[family]}-restore", *_OPTIONS), text) for family, text in texts.items() if text]
-    )
+    finish_all(_begin(texts))
+
+
+def _begin(texts: Mapping[Family, str]) -> list[Running]:
+    """Begin to load rules of both families; `finish_all` waits. Raises RestoreError."""
+    return [restore.start((f"{_PROGRAMS[family]}-restore", *_OPTIONS), text) for family, text in texts.items() if text]
 
 
 # A container's own rules

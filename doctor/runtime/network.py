@@ -59,6 +59,7 @@ class _Late(Struct):
     drops: list[Family] = []
     rules: bool = False
     networks: int = 0
+    start: bool = False
 
 
 class NetworkController:
@@ -98,11 +99,12 @@ class NetworkController:
 
     # Start and stop
 
-    def start(self, default_id: str = "", created: str = "") -> None:
+    def start(self, default_id: str = "", created: str = "", *, more: bool = False) -> None:
         """Bring up what a start of dockerd brings up: sysctls, bridges, all rules in one restore a family.
 
         Containers that run already (live-restore) get their rules, ports and names again. `default_id` is the id of the
-        network `bridge`, which is made anew at each start. Raises NetworkError.
+        network `bridge`, which is made anew at each start. `more`: networks and containers follow at once, and rules are
+        loaded with those of the first containers, or by `finish`. Raises NetworkError.
         """
         drops = prepare.forward(self._world)
         prepare.default_network(self._world, default_id, created)
@@ -117,11 +119,15 @@ class NetworkController:
         running = [one for one in self._world.containers.values() if any(end.address for end in one.endpoints)]
         for container in sorted(running, key=lambda one: (one.started, one.spec.name)):
             self._restore(container)
-        try:
-            self._firewall.start(self._site(), drops)
-        except RestoreError as error:
-            raise NetworkError(f"failed to start daemon: Error initializing network controller: {error}") from error
-        self._finish()
+        self._late.drops += drops
+        self._late.start = True
+        if not more:
+            self.finish()
+
+    def finish(self) -> None:
+        """Do what was put off at the start, unless it is done. Raises NetworkError."""
+        if self._late.start:
+            self._finish()
 
     def stop(self) -> None:
         """End what is served from here: names and proxies. Links and rules stay, as the engine leaves them."""
@@ -358,8 +364,8 @@ class NetworkController:
         return found
 
     def _flush(self) -> None:
-        """Do what was put off, unless a batch is open. Raises NetworkError."""
-        if not self._depth:
+        """Do what was put off, unless a batch is open, or containers follow a start at once. Raises NetworkError."""
+        if not self._depth and (self._late.plugged or not self._late.start):
             self._finish()
 
     def _finish(self) -> None:
@@ -368,15 +374,19 @@ class NetworkController:
         try:
             if late.links:
                 bridge.remove(late.links)
-            if late.plugged:
+            if late.start:
+                self._firewall.start(self._site(), late.drops)
+            elif late.rules:
+                self._firewall.update(self._site())
+            if late.plugged:  # while rules are loaded
                 bridge.plug(list(late.plugged.values()), self._home)
             for container_id in late.resolvers:
                 container = self._world.containers[container_id]
                 resolvers.append(self._serve(container, late.plugged[container_id].namespace))
             self._publisher.start_proxies()
-            if late.rules:
-                self._firewall.update(self._site())
-            self._firewall.drop(late.drops)
+            self._firewall.wait()
+            if not late.start:
+                self._firewall.drop(late.drops)
             if late.networks:
                 self._firewall.raise_jumps()
         except RestoreError as error:
@@ -386,6 +396,8 @@ class NetworkController:
         finally:
             for one in late.plugged.values():
                 os.close(one.namespace)
+            with suppress(RestoreError):
+                self._firewall.wait()
             with suppress(RestoreError):
                 finish_all(resolvers)
 

@@ -5,7 +5,6 @@ Source: moby `libnetwork/drivers/bridge/port_mapping_linux.go` (29: below `daemo
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from contextlib import suppress
@@ -131,14 +130,8 @@ class Publisher:
     def start_proxies(self) -> None:
         """Fork the proxies that were waited with; what they serve is theirs from then on. Raises OSError."""
         wanted, self._waiting = self._waiting, []
-        if not wanted:
-            return
-        gc.freeze()  # pages of what lives long are shared with the children, and stay so
-        try:
-            for container_id, held in wanted:
-                self._start_proxy(container_id, held)
-        finally:
-            gc.unfreeze()
+        for container_id, held in wanted:
+            self._start_proxy(container_id, held)
 
     def _start_proxy(self, container_id: str, held: Held) -> None:
         container = self._world.containers[container_id]

@@ -22,6 +22,7 @@ from tests.runtime.nets import HOST_IP, Host, apart, sh
 pytestmark = pytest.mark.root
 
 DIALECTS = ("20.10", "26", "28", "29", "29-nftables")
+ENDS = (("web", "-p 8080:80"), ("api", "--network shop -p 9000:80"), ("db", "--network back"))
 SHOP = "--subnet 10.7.0.0/24 shop"
 NAMES = {errno.ECONNREFUSED: "refused", errno.EHOSTUNREACH: "unreachable", errno.ENETUNREACH: "no network"}
 
@@ -357,6 +358,34 @@ def test_ports_that_cannot_be_had_leave_nothing() -> None:
     assert (rules, links, address) == (True, True, "172.17.0.3")
 
 
+@pytest.mark.parametrize("dialect", ["20.10", "29"])
+def test_rules_loaded_at_once_are_those_of_one_after_the_other(dialect: str) -> None:
+    """A lab's first start loads them with its containers'; `docker network create` and `docker run` add theirs to them."""
+
+    def work() -> list[str]:
+        host = Host(dialect)
+        host.controller.start("a" * 64, more=at_once)
+        for number, words in enumerate((f"{SHOP} -o com.docker.network.bridge.name=shop", "--internal back")):
+            host.network(words, f"{number:064x}")
+        made = [host.create(name, words, f"{name:0>64}") for name, words in ENDS]
+        if at_once:
+            with host.controller.batch():
+                for one in made:
+                    host.controller.join(one, host.spaces[one])
+        else:
+            for one in made:
+                host.controller.join(one, host.spaces[one])
+        found = [line for line in sh("iptables-save").splitlines() if line[:1] == "-"]
+        host.close()
+        return found
+
+    at_once = True
+    first = apart(work)
+    at_once = False
+    assert first == apart(work)
+    assert any("--dport 8080 -j DNAT" in line for line in first)
+
+
 @pytest.mark.parametrize("user", [False, True])
 def test_a_new_owner_of_an_address_is_announced(*, user: bool) -> None:
     """Who spoke to the last one finds the new one at once; and the switch that did it is as it was."""
@@ -364,9 +393,10 @@ def test_a_new_owner_of_an_address_is_announced(*, user: bool) -> None:
     def work() -> list[Any]:
         host = Host("28")
         host.start()
+        host.run("other")  # a bridge with nobody on it forgets its neighbours
         first = host.run("first").endpoints[0]
         held = host.inside("first", listen)
-        before = connect(first.address, 80)
+        before = connect(first.address, 80, 3.0)
         host.stop("first")
         second = host.run("second").endpoints[0]
         until = time.monotonic() + 2
