@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import selectors
@@ -41,6 +42,7 @@ def serve(name: str, listener: socket.socket, make: Callable[[], Keeper]) -> NoR
     """Be the shim of a container, in a child that was forked for it."""
     code = 1
     try:
+        gc.disable()
         signal.set_wakeup_fd(-1)
         default_signals()
         os.setsid()
@@ -121,6 +123,8 @@ class Keeper:
 
     def run(self) -> NoReturn:
         """Answer, copy, and go on until let go."""
+        gc.freeze()
+        gc.enable()
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj in self._selector.get_map():

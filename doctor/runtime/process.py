@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import cache
 from struct import pack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from doctor.linux import privileges
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Iterable
 
 _FIRST = 3
@@ -33,24 +35,52 @@ def set_title(comm: str, argv: Iterable[str]) -> None:
 
     privileges.set_comm(comm)
     text = b"\0".join(os.fsencode(one) for one in argv) + b"\0"
-    fields = small("/proc/self/stat").rpartition(")")[2].split()
-
-    def field(number: int) -> int:
-        return int(fields[number - _FIRST])
-
     memory = ctypes.create_string_buffer(text, len(text))
     _kept.append(memory)
     start = ctypes.addressof(memory)
-    code, data, heap = (field(26), field(27)), (field(45), field(46)), field(47)
-    libc = ctypes.CDLL(None)
-    libc.sbrk.restype = ctypes.c_void_p
-    top = libc.sbrk(0) or heap
-    places = (*code, *data, heap, top, field(28), start, start + len(text), field(50), field(51), 0)
+    held = _layout()
+    top = _heap().sbrk(0) or held.heap
+    places = (*held.code, *held.data, held.heap, top, held.stack, start, start + len(text), *held.environment, 0)
     try:
         privileges.set_memory_map(pack("=12QII", *places, 0, 0xFFFFFFFF))
     except OSError:
-        room = field(49) - field(48)
-        ctypes.memmove(field(48), text[: room - 1].ljust(room, b"\0"), room)
+        first, end = held.arguments
+        room = end - first
+        ctypes.memmove(first, text[: room - 1].ljust(room, b"\0"), room)
+
+
+class _Layout(NamedTuple):
+    """Where the parts of the program are, from the first word of each to the last."""
+
+    code: tuple[int, int]
+    data: tuple[int, int]
+    heap: int
+    stack: int
+    arguments: tuple[int, int]
+    environment: tuple[int, int]
+
+
+@cache
+def _layout() -> _Layout:
+    """Read it once: a child that was forked has the same."""
+    fields = [0] * _FIRST + [int(one) if one.isdigit() else 0 for one in _stat("self")]
+    return _Layout(
+        (fields[26], fields[27]),
+        (fields[45], fields[46]),
+        fields[47],
+        fields[28],
+        (fields[48], fields[49]),
+        (fields[50], fields[51]),
+    )
+
+
+@cache
+def _heap() -> ctypes.CDLL:
+    import ctypes
+
+    library = ctypes.CDLL(None)
+    library.sbrk.restype = ctypes.c_void_p
+    return library
 
 
 def close_others(kept: Iterable[int]) -> None:
@@ -88,4 +118,9 @@ def own_streams() -> None:
 
 def start_time(pid: int | str) -> str:
     """Give when a process started, in ticks since boot: with its pid it names a process for good. Raises OSError."""
-    return small(f"/proc/{pid}/stat").rpartition(")")[2].split()[22 - _FIRST]
+    return _stat(pid)[22 - _FIRST]
+
+
+def _stat(pid: int | str) -> list[str]:
+    """Give the fields after the name in /proc/PID/stat. Raises OSError."""
+    return small(f"/proc/{pid}/stat").rpartition(")")[2].split()

@@ -21,7 +21,7 @@ import struct
 import termios
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,8 @@ from doctor.runtime.container import ContainerError, Stdio
 from doctor.runtime.keeper import Keeper, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doctor.runtime.mounts import Overlay
 
 SOCKETS = "/run/containerd/s"
@@ -210,7 +212,33 @@ def _connect(address: str) -> socket.socket:
     return sock
 
 
-def create(
+class Prepared(NamedTuple):
+    """A shim of which everything is there but the process: many are forked one right after the other (`fork`)."""
+
+    name: str
+    address: str
+    listener: socket.socket
+    keeper: Callable[[], Keeper]
+
+    def fork(self) -> int:
+        """Start it; gives its pid. Raises ContainerError."""
+        try:
+            # Orphans are adopted by the first process of the namespace, and so is this one, without a process in between.
+            pid = syscalls.clone(CLONE_PARENT if os.getppid() == 1 else 0)
+        except OSError as error:
+            self.listener.close()
+            raise ContainerError(f"shim: {error}") from None
+        if pid == 0:
+            serve(self.name, self.listener, self.keeper)
+        return pid
+
+    def connect(self, pid: int) -> Shim:
+        """Give what was started, once its socket is its own alone. Raises ContainerError."""
+        self.listener.close()
+        return Shim(self.address, pid)
+
+
+def prepare(
     config: oci.Config,
     *,
     id: str,  # noqa: A002 - the specification's word
@@ -219,12 +247,12 @@ def create(
     open_stdin: bool = False,
     overlay: Overlay | None = None,
     init: bool = False,
-) -> Shim:
-    """Start a shim that makes a container; returns at once: `created` waits.
+) -> Prepared:
+    """Make what a shim needs that makes a container.
 
     `directory` is the bundle: the root path is relative to it, and its file `exit` says how the container ended. `log` is the
-    path of a json-file log. Where the caller's parent is a first process, the shim is a child of that, as containerd's is.
-    The caller has one thread. Raises ContainerError.
+    path of a json-file log. Where the caller's parent is a first process, the shim will be a child of that, as containerd's
+    is. The caller has one thread. Raises ContainerError.
     """
     address = _address(directory)
     try:
@@ -233,15 +261,10 @@ def create(
         with suppress(FileNotFoundError):
             os.unlink(address)  # noqa: PTH108 - as above
         listener = control.listen(address)
-        # Orphans are adopted by the first process of the namespace, and so is this one, without a process in between.
-        pid = syscalls.clone(CLONE_PARENT if os.getppid() == 1 else 0)
     except OSError as error:
         raise ContainerError(f"shim: {error}") from None
-    if pid == 0:
-        keeper = partial(Keeper, config, id, directory, listener, log, overlay, open_stdin=open_stdin, init=init)
-        serve(id, listener, keeper)
-    listener.close()
-    return Shim(address, pid)
+    keeper = partial(Keeper, config, id, directory, listener, log, overlay, open_stdin=open_stdin, init=init)
+    return Prepared(id, address, listener, keeper)
 
 
 def _address(directory: str) -> str:

@@ -1,14 +1,12 @@
-"""Containers that run: how they are started, many side by side, how they end, and what comes after.
+"""Containers that run: how they end, and what comes after (`starting` has how they begin).
 
-The order is the engine's: layers are mounted, the shim makes the container and holds it before its first instruction, its
-network is set up, and then it starts. Restart policies are moby's restartmanager: 100 ms, doubled each time, a minute at
+Restart policies are moby's restartmanager: 100 ms, doubled each time, a minute at
 most, from the beginning again after ten seconds of running.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -17,23 +15,21 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from doctor.linux import mounting
-from doctor.runtime import shim
 from doctor.runtime.container import ContainerError
-from doctor.runtime.daemon import bundle, making
 from doctor.runtime.daemon.clock import seconds
-from doctor.runtime.daemon.fault import Fault, bad, broken, conflict, not_found
+from doctor.runtime.daemon.fault import Fault, bad, conflict
 from doctor.runtime.daemon.health import Health
-from doctor.runtime.daemon.lasting import remember
 from doctor.runtime.daemon.log import stamp
 from doctor.runtime.daemon.loop import READ
 from doctor.runtime.daemon.namefiles import NameFiles
 from doctor.runtime.daemon.places import TASKS
+from doctor.runtime.daemon.starting import SideBySide
 from doctor.runtime.model import Endpoint
-from doctor.runtime.network import NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from doctor.runtime import shim
     from doctor.runtime.daemon.engine import Engine
     from doctor.runtime.daemon.loop import Timer
     from doctor.runtime.model import Container
@@ -75,146 +71,9 @@ class Running:
 
     def start_many(self, identities: Iterable[str]) -> dict[str, Fault]:
         """Start containers side by side; give those that could not be started, and why."""
-        faults: dict[str, Fault] = {}
-        made: list[str] = []
-        for identity in identities:
-            try:
-                self._make(self.engine.world.containers[identity])
-                made.append(identity)
-            except Fault as fault:
-                faults[identity] = self._failed(identity, fault)
-        self._each(made, faults, self._made)
-        try:
-            with self.engine.network.batch():
-                self._each(made, faults, self._join)
-        except NetworkError as error:
-            for identity in [one for one in made if one not in faults]:
-                faults[identity] = self._failed(identity, broken(str(error)))
-        self._each(made, faults, self._begin)
-        self._each(made, faults, self._begun)
-        return faults
+        return SideBySide(self, identities).start()
 
-    def _each(self, identities: list[str], faults: dict[str, Fault], step: Callable[[str], None]) -> None:
-        for identity in identities:
-            if identity in faults:
-                continue
-            try:
-                step(identity)
-            except Fault as fault:
-                faults[identity] = self._failed(identity, fault)
-
-    def _make(self, one: Container) -> None:
-        """Mount layers, write what is bound into it, and let its shim begin to make it."""
-        engine = self.engine
-        self._cancel(one.id)
-        for alias, target in one.links.items():
-            linked = engine.world.containers.get(target)
-            if linked is None or linked.state != "running":
-                name = linked.spec.name if linked else target
-                raise conflict(f"Cannot link to a non running container: /{name} AS /{one.spec.name}/{alias}")
-        for attachment in () if one.spec.network_mode else one.spec.networks:
-            if not any(held.spec.name == attachment.network for held in engine.world.networks.values()):
-                early = "failed to set up container networking: " if engine.release >= (28, 0) else ""
-                raise not_found(f"{early}network {attachment.network} not found")
-        folder = engine.state.folder(one.id)
-        try:
-            held = making.mounted(engine, one)
-            self.names.write(one)
-            config = bundle.config(
-                one, held.merged, str(folder), f"{engine.root}/volumes", making.shared(engine, one), engine.controllers
-            )
-            place = f"{TASKS}/{one.id}"
-            self.shims[one.id] = shim.create(
-                config,
-                id=one.id,
-                directory=place,
-                log=str(folder / f"{one.id}-json.log") if one.spec.log_driver == "json-file" else None,
-                open_stdin=one.spec.interactive,
-                init=one.spec.init,
-            )
-        except (ContainerError, ValueError) as error:
-            raise making.in_words(self.engine.release, error) from error
-        except OSError as error:
-            what = f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": ")
-            raise broken(f"failed to create task for container: {what}") from error
-
-    def _made(self, identity: str) -> None:
-        """Wait until the container is there, held before its first instruction, and keep its network namespace."""
-        engine = self.engine
-        one = engine.world.containers[identity]
-        try:
-            pid = self.shims[identity].created()
-        except ContainerError as error:
-            raise making.in_words(self.engine.release, error) from error
-        mode = one.spec.network_mode
-        sandbox, sandbox_id = "", ""
-        if not mode.startswith("container:"):
-            sandbox_id = os.urandom(32).hex()
-            name = "default" if mode == "host" else sandbox_id[:12]
-            handle = self.shims[identity].network
-            own = f"/proc/self/fd/{handle}" if handle >= 0 else "/proc/self/ns/net"
-            sandbox = making.keep_namespace(engine.run, name, own)
-        engine.world.containers[identity] = replace(
-            one, pid=pid, shim=self.shims[identity].pid, sandbox=sandbox, sandbox_id=sandbox_id
-        )
-
-    def _join(self, identity: str) -> None:
-        engine = self.engine
-        one = engine.world.containers[identity]
-        mode = one.spec.network_mode
-        if mode.startswith("container:"):
-            return
-        if mode in {"host", "none"}:
-            network = next(held for held in engine.world.networks.values() if held.spec.name == mode)
-            engine.world.containers[identity] = replace(one, endpoints=(Endpoint(network.id, os.urandom(32).hex()),))
-            engine.events.network(network.id, "connect", mode, network.spec.driver, identity)
-            return
-        descriptor = os.open(one.sandbox, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            engine.network.join(identity, descriptor)
-        except NetworkError as error:
-            raise broken(str(error)) from error
-        finally:
-            os.close(descriptor)
-        for endpoint in engine.world.containers[identity].endpoints:
-            held = engine.world.networks[endpoint.network_id]
-            engine.events.network(held.id, "connect", held.spec.name, held.spec.driver, identity)
-
-    def _begin(self, identity: str) -> None:
-        """Let the first instruction come."""
-        running = self.shims[identity]
-        self.names.write(self.engine.world.containers[identity])
-        for attach in self.attaching.pop(identity, []):
-            attach(running)
-        running.begin()
-
-    def _begun(self, identity: str) -> None:
-        """Wait for the first instruction, and keep that it runs."""
-        engine = self.engine
-        one = engine.world.containers[identity]
-        running = self.shims[identity]
-        try:
-            running.started()
-        except ContainerError as error:
-            raise making.in_words(self.engine.release, error) from error
-        engine.put(
-            replace(
-                one,
-                state="running",
-                started=stamp(),
-                error="",
-                exit_code=0,
-                oom_killed=False,
-                manually_stopped=False,
-                health="starting" if one.spec.health and one.spec.health[0] != "NONE" else "",
-                failing=0,
-            )
-        )
-        remember(engine.world.containers[identity])
-        self.adopt(identity, running)
-        engine.events.container(identity, "start")
-
-    def _failed(self, identity: str, fault: Fault) -> Fault:
+    def failed(self, identity: str, fault: Fault) -> Fault:
         """Undo a start that failed, and keep why."""
         engine = self.engine
         one = engine.world.containers.get(identity)
@@ -228,7 +87,7 @@ class Running:
         for call in self.ended.pop(identity, []):
             call(code)
         if one.spec.auto_remove:
-            self._take_away(one, code)
+            self.take_away(one, code)
         return fault
 
     # End
@@ -266,7 +125,7 @@ class Running:
         if again is not None:
             self._timers[identity] = engine.loop.later(again, lambda: self._restart(identity))
         elif one.spec.auto_remove and not self.stopping:
-            self._take_away(one, code)
+            self.take_away(one, code)
 
     def clean(self, one: Container, *, cold: bool = False) -> None:
         """Take away what a running container has: network, sandbox, shim, mounts. What is gone already does not matter.
@@ -342,9 +201,10 @@ class Running:
     def cancel_all(self) -> None:
         """Restart nothing, and end nothing later."""
         for identity in list(self._timers):
-            self._cancel(identity)
+            self.cancel(identity)
 
-    def _cancel(self, identity: str) -> None:
+    def cancel(self, identity: str) -> None:
+        """Do nothing later that was to be done with a container: a restart, a SIGKILL."""
         timer = self._timers.pop(identity, None)
         if timer is not None:
             timer.cancel()
@@ -354,7 +214,7 @@ class Running:
     def kill(self, one: Container, number: int) -> None:
         """Send a signal to the first process of a container. Raises Fault."""
         if one.state == "restarting":
-            self._cancel(one.id)
+            self.cancel(one.id)
             self.engine.put(replace(one, state="exited", manually_stopped=True))
             return
         if one.id not in self.shims:
@@ -387,7 +247,7 @@ class Running:
         return True
 
     def _stopped(self, identity: str, done: Callable[[], None]) -> None:
-        self._cancel(identity)
+        self.cancel(identity)
         self.engine.events.container(identity, "stop")
         done()
 
@@ -406,10 +266,10 @@ class Running:
             if not force:
                 raise conflict(self._runs(one))
             self.removed.setdefault(one.id, []).append(lambda _: done())
-            self.ended.setdefault(one.id, []).append(lambda code: self._take_away(one, code))
+            self.ended.setdefault(one.id, []).append(lambda code: self.take_away(one, code))
             self.kill(one, signal.SIGKILL)
             return
-        self._take_away(one, one.exit_code)
+        self.take_away(one, one.exit_code)
         done()
 
     def _runs(self, one: Container) -> str:
@@ -425,10 +285,11 @@ class Running:
             " stop the container before removing or force remove"
         )
 
-    def _take_away(self, one: Container, code: int) -> None:
+    def take_away(self, one: Container, code: int) -> None:
+        """Take a container away that has ended, and tell who waits for that."""
         if one.id not in self.engine.world.containers:
             return
-        self._cancel(one.id)
+        self.cancel(one.id)
         self.engine.events.container(one.id, "destroy")
         self.engine.remove(one)
         self._waits.pop(one.id, None)

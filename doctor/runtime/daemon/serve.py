@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import grp
 import json
 import os
@@ -48,6 +49,9 @@ def serve(start: Start, ready: int) -> NoReturn:
     `{"error": words}`. Standard error is the log.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that goes while it is answered is an error of one send
+    # The collector writes into all that it looks at, and each page that is written is copied: here, and in every shim.
+    gc.freeze()
+    gc.disable()
     try:
         told = _configured(start)
         daemon = Daemon(told, start)
@@ -57,6 +61,8 @@ def serve(start: Start, ready: int) -> NoReturn:
     except (Fault, NetworkError, OSError) as error:
         _fail(ready, f"failed to start daemon: {_words(error)}", 1)
     _tell(ready, {"ok": True})
+    gc.freeze()
+    gc.enable()
     daemon.loop.run()
     os._exit(0)
 
@@ -126,7 +132,7 @@ class Daemon:
         told_to.info("Loading containers: start.")
         engine.load()
         restarted = restore(self.running)
-        engine.network.start(created=stamp())
+        engine.network.start(created=stamp(), more=bool(start.networks or start.containers) and not restarted)
         engine.state.save_networks(engine.world.networks)
         self._names()
         for spec in start.networks:
@@ -135,6 +141,7 @@ class Daemon:
         faults = self.running.start_many([*restarted, *made])
         for identity, fault in faults.items():
             told_to.error("failed to start container", container=identity, error=fault.message)
+        engine.network.finish()
         wrong = next((fault for identity, fault in faults.items() if identity in made), None)
         if wrong is not None:
             raise wrong
