@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error
-from calendar import timegm
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -125,9 +125,8 @@ def _moment(data: bytes, at: int) -> tuple[float, str]:
     year += int(century) * 100 if century else 1900 if year >= _PIVOT else 2000
     if not (year and 1 <= month <= 12 and 1 <= day <= 31):  # noqa: PLR2004 - a date
         raise ValueError("no date")
-    return float(
-        timegm((year, month, day, hour, minute, second))
-    ), f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"
+    seconds = datetime(year, month, day, tzinfo=UTC).timestamp() + (hour * 60 + minute) * 60 + second
+    return seconds, f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"
 
 
 def _common_name(subject: bytes) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from calendar import timegm
+from datetime import UTC, datetime
 from functools import lru_cache
-from time import strptime
 
 from msgspec import Struct
 
@@ -34,8 +33,10 @@ def clock(snapshot: Snapshot) -> Clock:
 
 @lru_cache(maxsize=1024)
 def _seconds(head: str) -> int:
-    """Read `2026-11-24T11:38:55`: a log of 5,000 lines has few seconds, and strptime takes 25 microseconds for each."""
-    return timegm(strptime(head, "%Y-%m-%dT%H:%M:%S"))
+    """Read `2026-11-24T11:38:55`: a log of 5,000 lines has few seconds. `time.strptime` would cost 12 ms to import."""
+    if head[10:11] != "T":
+        raise ValueError(head)
+    return int(datetime.fromisoformat(head).replace(tzinfo=UTC).timestamp())
 
 
 def epoch(text: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from calendar import timegm
 from time import gmtime, strftime, struct_time
 from typing import TYPE_CHECKING
 from unicodedata import category
@@ -148,7 +147,7 @@ def _date(at: float) -> struct_time:
 def clock(at: float, host: HostInfo) -> str:
     """Print a time as the host's clock shows it, with the date when it is not the snapshot's day."""
     shown, today = _date(at + host.utc_offset), _date(host.collected_at + host.utc_offset)
-    if timegm(shown) // 86400 == timegm(today) // 86400:
+    if shown[:3] == today[:3]:  # year, month, day
         return strftime("%H:%M:%S", shown)
     return strftime("%Y-%m-%d %H:%M:%S", shown)
 
