@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from doctor import __version__, client, sources
-from doctor.docker_api import ApiError, DockerApi
+from doctor.inquiry import LAST_SECONDS, PING_SECONDS, Inquiry
 from doctor.keeping import Keeper, shown, since
-from doctor.lanes import Job, Lane, current, wait
+from doctor.lanes import Job, Lane, wait
 from doctor.linux import cgroups
 from doctor.linux.frames import Frame, frames
 from doctor.places import Places, find
+from doctor.programs import Programs
 from doctor.reading import Reading
 from doctor.snapshot import Meta, Record, Snapshot, tree_entries
 
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
     from doctor.snapshot import Status
     from doctor.sources import Source
 
-PING_SECONDS = 2.0
-BRACKET_SECONDS = 0.25
-"""How long reading waits for the first list of containers: a daemon that hangs creates none meanwhile."""
-BUSY_SECONDS = 3.0
-"""How long a daemon is waited for that did not answer the first ping, and worked meanwhile."""
-BUSY_TICKS = 10
-"""Ticks of processor time (100 a second) during a ping from which on a daemon works: an idle or hung one uses 0 or 1."""
-LAST_SECONDS = 1.0
 ASK_SECONDS = 2.0
 """How long a nameserver has to answer; a resolver waits five (resolv.conf(5)), and a recursive one has this at hand."""
 
@@ -69,9 +62,7 @@ class Collector:
         self.files = Reading(host, places, self.kept, until)
         self.environ = environ
         self.wake = threading.Condition()
-        self.listed = threading.Event()
-        self.api = DockerApi(places.address, PING_SECONDS, client.certificates(environ))
-        self.stuck: set[str] = set()
+        self.programs = Programs(host, self.kept, until)
         self.began = time.monotonic()
         # What was there at the beginning is looked at once more: without that, nothing that changed could be told.
         self.reading = until - min(LAST_SECONDS / 2, (until - self.began) / 5)
@@ -82,6 +73,8 @@ class Collector:
         self.sample = 0.0
         """Seconds between two readings of counters; 0: they are read once."""
         self.lanes = {name: Lane(name, self._fault) for name in ("api", "files", "commands", "store", "survey")}
+        certificates = client.certificates(environ)
+        self.inquiry = Inquiry(self.lanes["api"], self.kept, self.files, self.programs, certificates)
 
     # The course of a run
 
@@ -90,11 +83,11 @@ class Collector:
         table = sources.SOURCES
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
         store, survey = self.lanes["store"], self.lanes["survey"]
-        store.add("store/listed", "the first list", 1.0, self._await_list)
-        api.add("api/ping", "/_ping", PING_SECONDS, self._ask)
+        store.add("store/listed", "the first list", 1.0, self.inquiry.await_list)
+        api.add("api/ping", "/_ping", PING_SECONDS, self.inquiry.ask)
         for source in table:
             if source.kind == "command":
-                commands.add(source.name, source.target, source.seconds, self._command(source))
+                commands.add(source.name, source.target, source.seconds, self.programs.work(source))
         early = [one for one in table if one.kind in {"file", "tail", "list", "tree"} and one.area != "store"]
         for source in early:
             files.add(source.name, self.files.target(source), source.seconds, self.files.read(source))
@@ -137,9 +130,9 @@ class Collector:
         lane = self.lanes["later"] = Lane("later", self._fault)
         for source in table:
             if source.kind == "command":
-                lane.add(source.name, source.target, source.seconds, self._command(source))
+                lane.add(source.name, source.target, source.seconds, self.programs.work(source))
             elif source.kind == "api":
-                lane.add(source.name, source.target, source.seconds + PING_SECONDS, self._api_later(source))
+                lane.add(source.name, source.target, source.seconds + PING_SECONDS, self.inquiry.later(source))
             else:
                 lane.add(source.name, self.files.target(source), source.seconds, self.files.read(source))
         lane.start(self.wake)
@@ -151,8 +144,8 @@ class Collector:
         last.add("run/netns-last", self.places.exec_root + "/netns", 0.5, self._sandboxes_last)
         last.add("proc/last", "/proc", LAST_SECONDS, self._processes_last)
         last.add("engine/mounts-last", "mountinfo", 0.5, self.files.mounts_last)
-        if self._answers():
-            listed.add("api/containers-last", sources.LIST, LAST_SECONDS, self._last_list)
+        if self.inquiry.answered:
+            listed.add("api/containers-last", sources.LIST, LAST_SECONDS, self.inquiry.last_list)
         for lane in (listed, last):
             lane.start(self.wake)
         self._wait(("last", "listed"), self.until)
@@ -210,7 +203,7 @@ class Collector:
         """Have a process of its own read who runs and what is in each network namespace, and keep what it hands over."""
         folder = self.places.exec_root + "/netns"
         seconds = max(0.1, self.reading - 0.1 - time.monotonic())
-        done = self.host.survey(folder, seconds, self._await_list)
+        done = self.host.survey(folder, seconds, self.inquiry.await_list)
         status: Status = "failed" if done.status == "ok" else done.status
         why = {
             "timeout": f"did not end in {seconds:.1f} s",
@@ -297,10 +290,6 @@ class Collector:
             return
         self.kept.keep(name, "tree", cgroups.ROOT, text.encode("utf-8", "surrogateescape"), "none", ms=since(start))
 
-    def _await_list(self) -> None:
-        """Read nothing before the first list of containers: what is made meanwhile would be in neither list."""
-        self.listed.wait(BRACKET_SECONDS)
-
     def _sandboxes_last(self) -> None:
         """List the sandbox files once more: one that has gone was being removed."""
         folder = self.places.exec_root + "/netns"
@@ -312,184 +301,6 @@ class Collector:
             return
         data = text.encode("utf-8", "surrogateescape")
         self.kept.keep("run/netns-last", "tree", folder, data, "none", ms=since(start))
-
-    # Commands
-
-    def _command(self, source: Source) -> Callable[[], None]:
-        return lambda: self._run_command(source)
-
-    def _run_command(self, source: Source) -> None:
-        argv = tuple(source.target.split(" "))
-        absent = [module for module in source.touches if not self.host.has_module(module)]
-        if absent:
-            why = f"would load kernel module {absent[0]}, which is not there: so no rules are in it"
-            self.kept.put(Record(source.name, "command", source.target, "not-run", why=why))
-            return
-        if argv[0] in self.stuck:
-            why = f"{argv[0]} did not end before"
-            self.kept.put(Record(source.name, "command", source.target, "not-run", why=why))
-            return
-        seconds = max(0.05, min(source.seconds, self.until - time.monotonic()))
-        done = self.host.run(argv, seconds, source.limit)
-        ms = done.seconds * 1000
-        if done.status == "timeout":
-            self.stuck.add(argv[0])
-        status: Status = done.status
-        why = ""
-        if status == "ok" and done.returncode:
-            last = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1]
-            status = "denied" if "ermission denied" in last or "not permitted" in last else "failed"
-            why = f"exit {done.returncode}: {last[:300]}"
-        elif status != "ok":
-            why = {
-                "timeout": f"{argv[0]} did not end in {seconds:.1f} s",
-                "truncated": f"more than {source.limit:,} bytes",
-                "absent": f"{argv[0]} is not installed",
-                "denied": f"{argv[0]} may not be run",
-            }.get(status, status)
-        if status in {"absent", "denied"}:
-            self.kept.put(Record(source.name, "command", source.target, status, why=why, ms=ms))
-            return
-        self.kept.keep(source.name, "command", source.target, done.stdout, source.scrub, status=status, why=why, ms=ms)
-
-    # The daemon
-
-    def _answers(self) -> bool:
-        ping = self.kept.records.get("api/ping")
-        return ping is not None and ping.status == "ok" and self.lanes["api"].done
-
-    def _ask(self) -> None:
-        """Ask whether the daemon is there, and then everything else; a daemon that did not answer is asked no more."""
-        api = self.lanes["api"]
-        if not self._is_there():
-            self.listed.set()
-            asked = (*sources.API, *sources.API_LATE)
-            ping = self.kept.records["api/ping"]
-            for name, target in (("api/containers", sources.LIST), *((one.name, one.target) for one in asked)):
-                self.kept.put(Record(name, "api", target, ping.status, why=ping.why, errno=ping.errno))
-            api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
-            api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
-            if self.places.binary:
-                api.add("engine/version", sources.VERSION.target, 2.0, self._command(sources.VERSION))
-            return
-        self._get("api/containers", sources.LIST, 2.0, "inspect")
-        self.listed.set()
-        for source in sources.API:
-            api.add(source.name, source.target, source.seconds, self._api(source))
-        if self.places.binary:
-            api.add("engine/version", sources.VERSION.target, 2.0, self._version_else)
-        api.add("api/inspect/", "/containers/ID/json", 5.0, self._inspect)
-        api.add("store/containers/", self.places.data_root + "/containers", 3.0, self.files.container_states)
-        for source in sources.API_LATE:
-            api.add(source.name, source.target, source.seconds, self._api(source))
-        api.add("store/bind-sources", "what containers bind", 1.0, self.files.bind_sources)
-
-    def _is_there(self) -> bool:
-        """Ping the daemon. One that worked all the while is starved, not hung, and is asked once more, with patience."""
-        before = self._worked()
-        if self._get("api/ping", "/_ping", PING_SECONDS):
-            return True
-        if self.kept.records["api/ping"].status != "timeout" or self._worked() - before < BUSY_TICKS:
-            return False
-        job = current()
-        if job is not None:
-            job.begun, job.seconds = time.monotonic(), BUSY_SECONDS
-        return self._get("api/ping", "/_ping", BUSY_SECONDS)
-
-    def _worked(self) -> int:
-        """Give the processor time of dockerd so far, in ticks (proc_pid_stat(5)); 0 when it cannot be read."""
-        try:
-            stat = self.host.read(f"/proc/{self.places.pid}/stat", 4096)[0]
-            user, system = stat[stat.rindex(b")") :].split()[12:14]
-            return int(user) + int(system)
-        except (OSError, ValueError):
-            return 0
-
-    def _api(self, source: Source) -> Callable[[], None]:
-        def ask() -> None:
-            self._get(source.name, source.target, source.seconds, source.scrub)
-
-        return ask
-
-    def _api_later(self, source: Source) -> Callable[[], None]:
-        def ask() -> None:
-            self.listed.wait(PING_SECONDS)
-            ping = self.kept.records.get("api/ping")
-            if ping is not None and ping.status == "ok":
-                self._get(source.name, source.target, source.seconds, source.scrub)
-            else:
-                status, why = (ping.status, ping.why) if ping else ("not-run", "the daemon has not answered yet")
-                self.kept.put(Record(source.name, "api", source.target, status, why=why))
-
-        return ask
-
-    def _version_else(self) -> None:
-        """Ask the program for its version where the daemon answers, and does not tell it."""
-        told = self.kept.records.get("api/version")
-        if told is None or told.status != "ok":
-            self._run_command(sources.VERSION)
-
-    def _get(self, name: str, path: str, seconds: float, scrub: str = "text") -> bool:
-        start = time.perf_counter()
-        seconds = max(0.05, min(seconds, self.until - time.monotonic()))
-        try:
-            status, body = self.api.get(path, seconds)
-        except ApiError as error:
-            why = self._whose() if error.status == "denied" and self.api.where.startswith("/") else error.why
-            self.kept.put(Record(name, "api", path, error.status, why=why, errno=error.errno, ms=since(start)))
-            return False
-        ms = since(start)
-        if status != 200:  # noqa: PLR2004 - HTTP
-            self.kept.keep(name, "api", path, body, "text", status="failed", why=f"HTTP {status}", ms=ms)
-            return False
-        self.kept.keep(name, "api", path, body, scrub, ms=ms)
-        return True
-
-    def _whose(self) -> str:
-        """Say whose the socket is that we may not open, and that we are not."""
-        import grp
-        import pwd
-
-        path = self.api.where
-        try:
-            about = self.host.stat(path)
-            owner, group = pwd.getpwuid(about.st_uid).pw_name, grp.getgrgid(about.st_gid).gr_name
-        except (OSError, KeyError):
-            return f"{path}: permission denied"
-        return f"{path} is {owner}:{group} {about.st_mode & 0o7777:04o}, you are neither"
-
-    def _inspect(self) -> None:
-        listed = self.kept.records.get("api/containers")
-        ids = _ids(listed.data) if listed is not None else []
-        for container in ids:
-            if not container.isalnum():
-                continue  # no container's directory has such a name
-            if time.monotonic() > self.until:
-                return
-            # The job is one, its requests are many: each renews the bound.
-            job = current()
-            if job is not None:
-                if job.abandoned:
-                    return
-                job.begun = time.monotonic()
-            self._get(f"api/inspect/{container}", f"/containers/{container}/json", 2.0, "inspect")
-            ping = self.kept.records.get(f"api/inspect/{container}")
-            if ping is not None and ping.status == "timeout":
-                return
-
-    def _last_list(self) -> None:
-        self._get("api/containers-last", sources.LIST, LAST_SECONDS, "inspect")
-
-
-class _Listed(msgspec.Struct):
-    Id: str = ""
-
-
-def _ids(data: bytes) -> list[str]:
-    try:
-        return [one.Id for one in msgspec.json.decode(data, type=list[_Listed]) if one.Id.isalnum()]
-    except msgspec.MsgspecError:
-        return []
 
 
 def collect(
