@@ -114,10 +114,19 @@ def pieces(phrase: str) -> tuple[tuple[str, ...], ...]:
     return tuple(run for run in runs if run)
 
 
+class Phrase(Struct, frozen=True):
+    """What a program says when a code's finding is true. `vague`: it is no more than a wrapper, or an errno."""
+
+    code: str
+    text: str
+    runs: tuple[tuple[str, ...], ...]
+    vague: bool
+
+
 class Index(Struct, frozen=True):
     """Every phrase of every check, and what each word is worth: the rarer, the more."""
 
-    said: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...]
+    said: tuple[Phrase, ...]
     worth: Mapping[str, float]
 
     def weigh(self, some: Sequence[str]) -> float:
@@ -125,14 +134,24 @@ class Index(Struct, frozen=True):
         return sum(self.worth.get(word, 0.0) for word in some)
 
 
+def _phrase(code: str, text: str) -> Phrase:
+    runs = pieces(text)
+    return Phrase(code, text, runs, _is_vague(runs))
+
+
 def index(checks: Mapping[str, Check]) -> Index:
-    """Read every page."""
-    said = tuple((code, phrase, pieces(phrase)) for code, one in checks.items() for phrase in phrases(one))
+    """Read every page; once for the same checks, however many texts are asked about."""
+    return _index(tuple(checks.values()))
+
+
+@cache
+def _index(checks: tuple[Check, ...]) -> Index:
+    said = tuple(_phrase(one.code, text) for one in checks for text in phrases(one))
     users: dict[str, set[str]] = defaultdict(set)
-    for code, _, runs in said:
-        for run in runs:
+    for phrase in said:
+        for run in phrase.runs:
             for word in run:
-                users[word].add(code)
+                users[word].add(phrase.code)
     return Index(said, {word: log2(1 + len(checks) / len(codes)) for word, codes in users.items()})
 
 
@@ -154,16 +173,16 @@ def find(text: str, checks: Mapping[str, Check]) -> list[Found]:
     for at, word in enumerate(given):
         where[word].append(at)
     best: dict[str, Found] = {}
-    for code, phrase, runs in known.said:
-        score = 0.0
-        if _is_vague(runs) and len(given) > 2 * sum(map(len, runs)):
+    for one in known.said:
+        code, runs, score = one.code, one.runs, 0.0
+        if one.vague and len(given) > 2 * sum(map(len, runs)):
             continue
         if runs and _stands(runs, given, where):
             score = known.weigh([word for run in runs for word in run])
         elif len(stripped) > 1 and any(_inside(tuple(stripped), run) for run in runs):
             score = known.weigh(stripped)
         if score > (best[code].score if code in best else 0.0):
-            best[code] = Found(code, score, phrase)
+            best[code] = Found(code, score, one.text)
     found = sorted(best.values(), key=lambda one: (-one.score, one.code))
     return [one for one in found if one.score >= NEAR * found[0].score]
 
@@ -228,10 +247,15 @@ def only_wraps(text: str) -> bool:
 def nearest(text: str, checks: Mapping[str, Check], most: int = 3) -> list[str]:
     """Give the codes whose pages share the most, and the rarest, words with a text."""
     given = {word for word in words(text[-LONGEST:]) if len(word) > 2}  # noqa: PLR2004 - "is", "to", "of"
-    pages = {code: set(words(f"{one.name} {one.page}")) for code, one in checks.items()}
+    pages = {code: _words_of(one) for code, one in checks.items()}
     counts = {word: sum(word in page for page in pages.values()) for word in given}
     # A word of every tenth page says nothing of any.
     telling = {word: log2(len(pages) / count) for word, count in counts.items() if 0 < count <= max(1, len(pages) / 10)}
     scores = {code: sum(telling[word] for word in page & telling.keys()) for code, page in pages.items()}
     ranked = sorted((code for code in scores if scores[code] > 0), key=lambda code: (-scores[code], code))
     return ranked[:most]
+
+
+@cache
+def _words_of(check: Check) -> frozenset[str]:
+    return frozenset(words(f"{check.name} {check.page}"))

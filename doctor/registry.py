@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -94,6 +95,7 @@ class Fact(Struct, frozen=True):
         return _optional(self.make)
 
 
+@cache
 def _annotations(function: Callable[..., Any]) -> dict[str, type]:
     """Give the annotations of a function's parameters as types, `X | None` as X.
 
@@ -113,6 +115,7 @@ def _annotations(function: Callable[..., Any]) -> dict[str, type]:
     return notes
 
 
+@cache
 def _optional(function: Callable[..., Any]) -> frozenset[str]:
     notes = function.__annotations__.items()
     return frozenset(name for name, written in notes if isinstance(written, str) and written.endswith(OPTIONAL))

@@ -16,7 +16,7 @@ def run() -> NoReturn:
     gc.disable()  # a run is over before a cycle matters, and looking for some takes a tenth of it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # text streams of the interpreter
-    code = _run(sys.argv[1:])
+    code = execute(sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -25,7 +25,8 @@ def run() -> NoReturn:
     os._exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def execute(arguments: list[str]) -> int:
+    """Carry out one command line; gives its exit code. Nothing is raised: a fault of doctor is a line and a code, too."""
     text = pages.wanted(arguments)
     if text:
         sys.stdout.write(text)

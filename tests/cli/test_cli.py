@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from doctor.reports.json import schema
 from doctor.reports.reach import schema as reach_schema
 from doctor.reports.why import schema as why_schema
+from tests.typed import typed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +22,22 @@ if TYPE_CHECKING:
 EXAMPLE = ("check", "--example", "forwarding-off")
 
 
-def doctor(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    """Run doctor as a user would."""
+def process(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run doctor as a user would, as a process of its own."""
     done = subprocess.run([sys.executable, "-m", "doctor", *args], check=False, capture_output=True, input=stdin)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.parametrize("args", [EXAMPLE, ("check", "--only", "NET34"), ("why", "--help")], ids=" ".join)
+def test_a_process_says_the_same(args: tuple[str, ...]) -> None:
+    """What the other tests here have answered without a process is what one prints and leaves with."""
+    done, here = process(*args), typed(*args)
+    timed = re.compile(r"in \d+\.\d\d s")
+    assert (done.returncode, timed.sub("", done.stdout), done.stderr) == (
+        here.returncode,
+        timed.sub("", here.stdout),
+        here.stderr,
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +70,7 @@ def doctor(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
 )
 def test_usage(args: tuple[str, ...], words: str) -> None:
     """The message says what, where and what instead, in one line on stderr; exit 2."""
-    done = doctor(*args)
+    done = typed(*args)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.startswith("doctor: ")
@@ -66,13 +80,13 @@ def test_usage(args: tuple[str, ...], words: str) -> None:
 
 def test_exit_codes() -> None:
     """1 for an error, 0 when it is ignored or not looked at, 3 when something is unknown."""
-    assert doctor(*EXAMPLE).returncode == 1
-    assert doctor(*EXAMPLE, "--skip", "NET034").returncode == 0
-    assert doctor(*EXAMPLE, "--ignore", "NET034:ipv4=known, see ticket 7").returncode == 0
-    assert doctor(*EXAMPLE, "--ignore", "NET034:other=known").returncode == 1
-    assert doctor("check", "--example", "daemon-stopped", "--skip", "DMN016").returncode == 3
-    assert doctor(*EXAMPLE, "--only", "NET", "--skip", "NET034").returncode == 0
-    assert doctor(*EXAMPLE, "--only", "NET010..NET034").returncode == 1
+    assert typed(*EXAMPLE).returncode == 1
+    assert typed(*EXAMPLE, "--skip", "NET034").returncode == 0
+    assert typed(*EXAMPLE, "--ignore", "NET034:ipv4=known, see ticket 7").returncode == 0
+    assert typed(*EXAMPLE, "--ignore", "NET034:other=known").returncode == 1
+    assert typed("check", "--example", "daemon-stopped", "--skip", "DMN016").returncode == 3
+    assert typed(*EXAMPLE, "--only", "NET", "--skip", "NET034").returncode == 0
+    assert typed(*EXAMPLE, "--only", "NET010..NET034").returncode == 1
 
 
 def test_why() -> None:
@@ -80,50 +94,50 @@ def test_why() -> None:
     from doctor.examples import path
 
     bundle = ("--bundle", path("forwarding-off"))
-    found = doctor("why", ":8080", *bundle, "--format", "json")
+    found = typed("why", ":8080", *bundle, "--format", "json")
     assert (found.returncode, found.stderr) == (1, "")
     answer = json.loads(found.stdout)
     jsonschema.validate(answer, why_schema())
-    shown = doctor("why", ":8080", *bundle)
+    shown = typed("why", ":8080", *bundle)
     assert shown.returncode == 1
     assert shown.stdout.startswith(f"forwarding-off: {answer['answer']}"[:60])
-    assert doctor("why", ":5432", *bundle).returncode == 0
-    cut = doctor("why", "web1", "--example", "daemon-stopped", "--color", "always")
+    assert typed("why", ":5432", *bundle).returncode == 0
+    cut = typed("why", "web1", "--example", "daemon-stopped", "--color", "always")
     assert cut.returncode == 1
     assert "\x1b[31mFAIL" in cut.stdout
 
 
 def test_an_expired_ignore_is_told_and_not_applied() -> None:
     """Its date is past: the finding counts again, and a line says why."""
-    done = doctor(*EXAMPLE, "--ignore", "NET034=moved,until=2020-01-01")
+    done = typed(*EXAMPLE, "--ignore", "NET034=moved,until=2020-01-01")
     assert done.returncode == 1
     assert "expired on 2020-01-01" in done.stderr
 
 
 def test_reach() -> None:
     """1 for a broken promise, 3 where something depends, 0 else; one row, one column; a name that is none is usage."""
-    assert doctor("reach", "--example", "forwarding-off").returncode == 1
-    assert doctor("reach", "--example", "rules-flushed").returncode == 3
-    column = doctor("reach", "--to", "db", "--example", "forwarding-off")
+    assert typed("reach", "--example", "forwarding-off").returncode == 1
+    assert typed("reach", "--example", "rules-flushed").returncode == 3
+    column = typed("reach", "--to", "db", "--example", "forwarding-off")
     assert column.returncode == 0
     assert "every promise" in column.stdout
-    row = doctor("reach", "web1", "--example", "forwarding-off", "--format", "json")
+    row = typed("reach", "web1", "--example", "forwarding-off", "--format", "json")
     found = json.loads(row.stdout)
     jsonschema.validate(found, reach_schema())
     assert {one["source"] for one in found["flows"]} == {"web1"}
     assert found["broken"] == 1
-    page = doctor("reach", "--example", "forwarding-off", "--format", "html")
+    page = typed("reach", "--example", "forwarding-off", "--format", "html")
     assert (page.returncode, page.stderr) == (1, "")
     assert "<svg" in page.stdout
     for args, words in ((("nobody",), "nobody: no container"), (("--format", "short"), "text, json or html")):
-        done = doctor("reach", *args, "--example", "forwarding-off")
+        done = typed("reach", *args, "--example", "forwarding-off")
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr
 
 
 def test_json_is_its_schema() -> None:
     """The report validates against the schema that is generated from the same structs."""
-    done = doctor(*EXAMPLE, "--format", "json")
+    done = typed(*EXAMPLE, "--format", "json")
     report = json.loads(done.stdout)
     jsonschema.validate(report, schema())
     ids = [one["id"] for one in report["findings"]]
@@ -135,7 +149,7 @@ def test_json_is_its_schema() -> None:
 def test_formats_agree(tmp_path: Path) -> None:
     """Text, JSON and HTML of one run name the same causes."""
     files = [tmp_path / name for name in ("r.html", "r.json", "r.txt")]
-    done = doctor("check", "--example", "rules-flushed", *(word for file in files for word in ("-o", str(file))))
+    done = typed("check", "--example", "rules-flushed", *(word for file in files for word in ("-o", str(file))))
     assert done.returncode == 1
     codes = {one["code"] for one in json.loads(files[1].read_text(encoding="utf-8"))["diagnoses"]}
     assert codes == {"LAY002", "NET021"}
@@ -147,7 +161,7 @@ def test_formats_agree(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_on_stdout() -> None:
     """Exit 2, the path and the cause, and nothing lost."""
-    done = doctor(*EXAMPLE, "-o", "/nowhere/r.html")
+    done = typed(*EXAMPLE, "-o", "/nowhere/r.html")
     assert done.returncode == 2
     assert "/nowhere/r.html: cannot write: no such file or directory" in done.stderr
     assert "NET034" in done.stdout
@@ -158,7 +172,7 @@ def test_bundle_from_stdin() -> None:
     from doctor.examples import path
 
     with open(path("forwarding-off"), "rb") as bundle:  # noqa: PTH123 - bytes for a pipe
-        done = doctor("check", "-", stdin=bundle.read())
+        done = process("check", "-", stdin=bundle.read())
     assert done.returncode == 1
     assert "NET034" in done.stdout
 
@@ -169,7 +183,7 @@ def test_cut_bundle_goes_on() -> None:
 
     with open(path("forwarding-off"), "rb") as bundle:  # noqa: PTH123 - bytes for a pipe
         data = bundle.read()
-    done = doctor("check", "-", stdin=data[: len(data) * 2 // 3])
+    done = process("check", "-", stdin=data[: len(data) * 2 // 3])
     assert done.returncode in {1, 3}
     assert "truncated after" in done.stderr
     assert "Traceback" not in done.stderr
@@ -178,14 +192,14 @@ def test_cut_bundle_goes_on() -> None:
 @pytest.mark.parametrize("command", ["", "check", "collect", "explain", "reach", "rules", "why"])
 def test_help(command: str) -> None:
     """Every command has help that fits 80 columns, exit 0."""
-    done = doctor(*([command] if command else []), "--help")
+    done = typed(*([command] if command else []), "--help")
     assert done.returncode == 0
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 def test_explain_lists_and_pages() -> None:
     """All codes by area, one area, one page by code or name."""
-    assert "NET034  forwarding-off" in doctor("explain").stdout
-    assert "DMN" not in doctor("explain", "NET").stdout
-    assert doctor("explain", "forwarding-off").stdout == doctor("explain", "NET034").stdout
-    assert all(len(line) <= 80 for line in doctor("explain", "NET034").stdout.splitlines())
+    assert "NET034  forwarding-off" in typed("explain").stdout
+    assert "DMN" not in typed("explain", "NET").stdout
+    assert typed("explain", "forwarding-off").stdout == typed("explain", "NET034").stdout
+    assert all(len(line) <= 80 for line in typed("explain", "NET034").stdout.splitlines())

@@ -17,6 +17,7 @@ from doctor.exits import UsageError
 from doctor.explain import MOST, explain
 from doctor.phrases import find, phrases, pieces, words
 from doctor.registry import Check, load, single
+from tests.typed import typed
 
 CHECKS = load(plugins=False).checks
 ERRORS = tomllib.loads((Path(__file__).parent / "errors.toml").read_text(encoding="utf-8"))["error"]
@@ -112,10 +113,8 @@ def test_words_and_pieces() -> None:
 
 def run(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run doctor explain as a user would."""
-    done = subprocess.run(
-        [sys.executable, "-m", "doctor", "explain", *arguments], input=stdin, capture_output=True, check=False
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    done = typed("explain", *arguments, stdin=stdin)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_command_line() -> None:

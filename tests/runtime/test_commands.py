@@ -12,6 +12,8 @@ import termios
 
 import pytest
 
+from tests.typed import typed
+
 
 def runtime(*words: str, stdin: str = "", host: str = "") -> tuple[int, str, str]:
     """Run it as a person would; gives exit code and both outputs."""
@@ -35,13 +37,14 @@ def runtime(*words: str, stdin: str = "", host: str = "") -> tuple[int, str, str
 )
 def test_mistakes_are_a_line_and_exit_2(words: tuple[str, ...], said: str) -> None:
     """What is wrong, and what there is instead."""
-    assert runtime(*words) == (2, "", f"doctor: {said}\n")
+    done = typed("runtime", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"doctor: {said}\n")
 
 
 def test_help_stops_at_the_program_in_the_container() -> None:
     """`run busybox ls --help` asks ls; `up --help` says that it is no sandbox."""
-    assert "no sandbox for hostile code" in runtime("up", "--help")[1]
-    assert runtime("run", "busybox", "ls", "--help", host="nobody")[0] == 2
+    assert "no sandbox for hostile code" in typed("runtime", "up", "--help").stdout
+    assert typed("runtime", "--host", "nobody", "run", "busybox", "ls", "--help").returncode == 2
 
 
 @pytest.mark.root
