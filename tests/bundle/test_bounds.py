@@ -175,6 +175,7 @@ def ratio(run: Callable[[], object], to: Callable[[], object]) -> float:
     return min(times[0]) / min(times[1])
 
 
+@pytest.mark.slow
 def test_reading_is_quick(tmp_path: Path) -> None:
     """400 records and 1.5 MB: a few times what zlib and SHA-256 need for the same bytes."""
     made = large(1_500_000, 400)
@@ -190,6 +191,7 @@ def test_reading_is_quick(tmp_path: Path) -> None:
     assert ratio(lambda: read(str(path)), least) < 4
 
 
+@pytest.mark.slow
 def test_writing_is_quick() -> None:
     """500 records and 3 MB: little more than zlib needs at the fastest of the usual levels."""
     made = large(3_000_000, 500)

@@ -144,9 +144,14 @@ def test_facts_raise_nothing_but_evidence_missing(host: tuple[str, list[Damage]]
 ADDRESSES = (b"10.7.0.2", b"10.7.0.1", b"172.17.0.1", b"198.51.100.2", b"198.51.100.1", b"10.7.0.0/24", b"0.0.0.0")
 """Addresses of the base: of containers, bridges, the host, a nameserver, a network, a published port."""
 
+OTHERS = (b"10.7.0.999", "«»".encode(), b"", b"fe80::1%eth0", b"1/2/3")
+"""What is no address, or not of its kind."""
+
 
 @pytest.mark.parametrize("address", ADDRESSES, ids=bytes.decode)
-@pytest.mark.parametrize("other", [b"10.7.0.999", "«»".encode(), b"", b"fe80::1%eth0", b"1/2/3"], ids=repr)
+@pytest.mark.parametrize(
+    "other", [OTHERS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS[1:])], ids=repr
+)
 def test_an_address_that_is_none_stops_no_check(address: bytes, other: bytes) -> None:
     """What stands in the place of an address, in any one record, is no address, or not where it belongs."""
     base = BASES["healthy-28"]

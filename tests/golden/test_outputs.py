@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 REGISTRY = load(plugins=False)
 
 
+@cache
 def report(name: str) -> Report:
     """Judge an example, in a time that is as wide as most: on a busy machine a line would be filled up otherwise."""
     return replace(assess(read(path(name)), REGISTRY, REGISTRY.checks.values()), ms=250.0)

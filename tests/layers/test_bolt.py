@@ -57,7 +57,7 @@ def test_what_was_written_is_read(folder: Path, held: Held, size: int, inline: i
     assert bolt.read(kept(folder, data), everything) == held
 
 
-@settings(max_examples=60)
+@settings(max_examples=min(60, settings.default.max_examples))
 @given(held=HELD, data=st.data())
 def test_a_damaged_file_is_damaged_or_reads_on(folder: Path, held: Held, data: st.DataObject) -> None:
     """Bytes changed, pages swapped, ends cut: an answer or `Damaged`, and no other exception, and soon."""

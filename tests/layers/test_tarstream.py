@@ -144,7 +144,7 @@ def test_a_cut_archive_says_where() -> None:
     assert caught.value.offset == 1512
 
 
-@settings(max_examples=80)
+@settings(max_examples=min(80, settings.default.max_examples))
 @given(data=st.data())
 def test_whatever_is_in_it_it_ends_with_a_reason(data: st.DataObject) -> None:
     """Bytes changed and ends cut: members or `TarDamaged`, and no other exception."""

@@ -9,10 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from doctor import checks
-from doctor.registry import AREAS, HEADINGS, Check, load, sections
+from doctor.registry import AREAS, HEADINGS, load, sections
 from tests.meta.repository import ROOT, texts
 
 if TYPE_CHECKING:
@@ -23,47 +21,45 @@ CASES = ROOT / "tests" / "cases"
 CODE = re.compile(rf"(?:{'|'.join(AREAS)})\d\d\d")
 LONGEST_PAGE, LONGEST_LINE = 25, 96
 
-each_check = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 
-
-@each_check
-def test_page_has_every_heading_in_order(check: Check) -> None:
+def test_page_has_every_heading_in_order() -> None:
     """The headings are those of every page, in the order of every page, with 1 to 4 lines each."""
-    found = sections(check.page)
-    assert tuple(found) == HEADINGS
-    lines = {heading: text.count("\n") + 1 if text else 0 for heading, text in found.items()}
-    assert {heading: count for heading, count in lines.items() if not 1 <= count <= 4} == {}
+    for check in CHECKS.values():
+        found = sections(check.page)
+        assert tuple(found) == HEADINGS, check.code
+        lines = {heading: text.count("\n") + 1 if text else 0 for heading, text in found.items()}
+        assert {heading: count for heading, count in lines.items() if not 1 <= count <= 4} == {}, check.code
 
 
-@each_check
-def test_page_is_short(check: Check) -> None:
+def test_page_is_short() -> None:
     """A page fits on a screen, and its lines into a source file."""
-    lines = [line for line in check.page.split("\n") if line]
-    assert len(lines) <= LONGEST_PAGE
-    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+    for check in CHECKS.values():
+        lines = [line for line in check.page.split("\n") if line]
+        assert len(lines) <= LONGEST_PAGE, check.code
+        assert [line for line in lines if len(line) > LONGEST_LINE] == [], check.code
 
 
-@each_check
-def test_summary_is_a_sentence(check: Check) -> None:
+def test_summary_is_a_sentence() -> None:
     """The first line says what is wrong in one sentence, and stands alone."""
-    assert re.fullmatch(r"[A-Za-z].+[^.]\.", check.summary)
-    assert check.page.split("\n")[1] == ""
+    for check in CHECKS.values():
+        assert re.fullmatch(r"[A-Za-z].+[^.]\.", check.summary), check.code
+        assert check.page.split("\n")[1] == "", check.code
 
 
-@each_check
-def test_codes_on_a_page_are_codes(check: Check) -> None:
+def test_codes_on_a_page_are_codes() -> None:
     """What looks like a code is spelled as one, and is one that has a page; no check is its own rival."""
-    rivals = sections(check.page)["Looks like"]
-    found = re.findall(r"\b[A-Z]{2,8}\d{2,4}\b", check.page)
-    assert [word for word in (*found, *check.explains) if word not in CHECKS] == []
-    assert check.code not in (*re.findall(CODE, rivals), *check.explains)
+    for check in CHECKS.values():
+        rivals = sections(check.page)["Looks like"]
+        found = re.findall(r"\b[A-Z]{2,8}\d{2,4}\b", check.page)
+        assert [word for word in (*found, *check.explains) if word not in CHECKS] == [], check.code
+        assert check.code not in (*re.findall(CODE, rivals), *check.explains), check.code
 
 
-@each_check
-def test_code_and_name(check: Check) -> None:
+def test_code_and_name() -> None:
     """The code is the catalogue's: letters of an area and three digits. The name is words with dashes."""
-    assert CODE.fullmatch(check.code)
-    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", check.name)
+    for check in CHECKS.values():
+        assert CODE.fullmatch(check.code), check.code
+        assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", check.name), check.code
 
 
 def test_codes_and_names_are_unique() -> None:

@@ -34,6 +34,7 @@ PRODUCT = {
 }
 
 
+@pytest.mark.slow
 def test_every_code_is_proved_on_every_engine() -> None:
     """Of what a run makes no fault is missing, and no code, or area of those that are alike, on an engine that can have it."""
     made = collected()

@@ -151,7 +151,7 @@ def test_what_is_not_known(source: str, target: str, words: str) -> None:
         follow(source, target)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=min(150, settings.default.max_examples))
 @given(
     record=st.sampled_from(
         ["net/iptables-nft", "netns/host/links", "netns/host/routes", "netns/host/rules", "net/sysctl/ipv4", "net/nft"]

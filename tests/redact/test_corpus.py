@@ -37,10 +37,9 @@ def left(case: str, how: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("how", "case"), STRUCTURED)
-def test_every_structured_secret_goes(how: str, case: str) -> None:
+def test_every_structured_secret_goes() -> None:
     """A field that holds a secret is known by its name: recall is 100 %."""
-    assert left(case, how) == []
+    assert [(case, found) for how, case in STRUCTURED if (found := left(case, how))] == []
 
 
 def test_the_corpus_is_large_enough() -> None:
@@ -56,13 +55,12 @@ def test_free_text_recall() -> None:
     assert len(missed) <= total * 0.005, missed
 
 
-@pytest.mark.parametrize(("how", "case"), [(how, case) for how, cases in CLEAN.items() for case in cases])
-def test_look_alikes_stay(how: str, case: str) -> None:
-    """Evidence that only looks secret is the same object afterwards."""
-    data = case.encode()
-    out, count = Redactor().scrub(data, how)
-    assert out.decode() == case
-    assert count == 0
+@pytest.mark.parametrize("how", CLEAN)
+def test_look_alikes_stay(how: str) -> None:
+    """Evidence that only looks secret stays, and nothing of it is counted."""
+    for case in CLEAN[how]:
+        out, count = Redactor().scrub(case.encode(), how)
+        assert (out.decode(), count) == (case, 0)
 
 
 def shape(value: Any) -> Any:
@@ -72,24 +70,23 @@ def shape(value: Any) -> Any:
     return [shape(item) for item in value] if isinstance(value, list) else type(value).__name__
 
 
-@pytest.mark.parametrize(("how", "case"), [(how, case) for how, case in STRUCTURED if how not in {"unit", "cmdline"}])
-def test_json_keeps_its_shape(how: str, case: str) -> None:
+@pytest.mark.parametrize("how", [how for how in CORPUS["structured"] if how not in {"unit", "cmdline"}])
+def test_json_keeps_its_shape(how: str) -> None:
     """What was JSON is JSON of the same keys, order and types; what was none has as many lines as before."""
-    data = MARKED.sub(lambda match: match[1], case).encode()
-    out, _ = Redactor().scrub(data, how)
-    try:
-        before = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    for case in CORPUS["structured"][how]:
+        data = MARKED.sub(lambda match: match[1], case).encode()
+        out, _ = Redactor().scrub(data, how)
         assert out.count(b"\n") == data.count(b"\n")
-        return
-    assert shape(msgspec.json.decode(out)) == shape(before)
-    assert out.count(b"\n") == data.count(b"\n")
+        try:
+            before = msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            continue
+        assert shape(msgspec.json.decode(out)) == shape(before)
 
 
-@pytest.mark.parametrize(("how", "case"), [*STRUCTURED, *(("text", case) for case in FREE)])
-def test_scrubbing_twice_changes_nothing_more(how: str, case: str) -> None:
+def test_scrubbing_twice_changes_nothing_more() -> None:
     """Tokens are no secrets: a scrubbed text is at rest."""
-    once, _ = Redactor().scrub(MARKED.sub(lambda match: match[1], case).encode(), how)
-    again, count = Redactor().scrub(once, how)
-    assert again.decode() == once.decode()
-    assert count == 0
+    for how, case in (*STRUCTURED, *(("text", case) for case in FREE)):
+        once, _ = Redactor().scrub(MARKED.sub(lambda match: match[1], case).encode(), how)
+        again, count = Redactor().scrub(once, how)
+        assert (again.decode(), count) == (once.decode(), 0)

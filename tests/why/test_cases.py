@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from doctor.assess import assess
 from doctor.model import Severity
 from tests.cases import casefile
+from tests.cases.test_cases import FILES, FIRST, shown
 from tests.why.hosts import REGISTRY, why
 
-CASES = sorted((Path(__file__).parent.parent / "cases").glob("*/fires*.toml"))
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CASES = [path for path in FILES if path.stem.startswith("fires")]
 UNSEEN = frozenset({"MARTIAN_LOCALNET"})
 """The bases of cases have no local table for the loopback device: what a packet to 127.0.0.1 meets there is no model's."""
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", [one if one in FIRST else pytest.param(one, marks=pytest.mark.slow) for one in CASES], ids=shown
+)
 def test_who_is_named_is_told(path: Path) -> None:
     """By subject or hits; and where its packets are stopped, that finding is why."""
     snapshot = casefile.load(path).snapshot
