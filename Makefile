@@ -12,9 +12,8 @@ help: ## list the targets
 run: ## set up, and run doctor on this host (without Docker: on an example)
 	@sh tools/run.sh
 
-check: dev ## format, lint, types, import contracts, tests that need no root; two minutes
-	@sh tools/lint.sh
-	@$(PYTEST) -q -n auto --hypothesis-profile quick -m "not root and not engine and not browser and not slow"
+check: ## format, lint, types, import contracts, tests that need no root; a minute
+	@sh tools/check.sh
 
 test: ## everything, installing what it needs (system packages too, when root)
 	@sh tools/test.sh

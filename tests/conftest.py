@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -53,6 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="fail unless N tests are skipped; in CI as root: those listed here",
     )
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make, and seldom: eight thousand of them and their modules stay anyway."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)
