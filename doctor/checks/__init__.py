@@ -40,6 +40,7 @@ MODULES = (
     "layer_remains",
     "layerdb",
     "links",
+    "loopback_ports",
     "masking",
     "nameservers",
     "network_rules",

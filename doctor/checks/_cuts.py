@@ -37,6 +37,10 @@ _BY_RULE = {
 """Codes of ends that a rule of the host, or a policy, decides; those that name a chain of Docker's are of rules in it."""
 
 
+_ANSWERS = ("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+_NATIVE_ANSWERS = ("ct", "state", "{", "established,", "related", "}")
+
+
 class Owner(NamedTuple):
     """A program whose chains are known by their names. `code` is the check that tells of them; empty: as of anybody's."""
 
@@ -92,9 +96,15 @@ class Cut(Struct, frozen=True):
     def whole(self) -> bool:
         """Whether nobody can have meant it: every way out is shut, or neighbours are kept apart."""
         ways = self.promises.of("egress")
-        return any(one.kind == "neighbours" for one in self.walks) or (
-            bool(ways) and all(one in self.walks for one in ways)
+        ports = self.promises.of("local")
+        return any(one.kind == "neighbours" for one in self.walks) or any(
+            bool(held) and all(one in self.walks for one in held) for held in (ways, ports)
         )
+
+    @property
+    def local(self) -> bool:
+        """Whether all that it stops is what this host sends itself."""
+        return all(one.kind == "local" for one in self.walks)
 
     @property
     def bridges(self) -> list[str]:
@@ -136,6 +146,7 @@ class Cut(Struct, frozen=True):
             ("neighbours", "containers of one network among themselves"),
             ("published", "published ports, from outside"),
             ("egress", "what containers ask outside"),
+            ("local", "ports that are published for this host alone"),
         ):
             walked = [one for one in self.promises.all if one.kind == kind]
             if walked and all(one.kept for one in walked):
@@ -161,13 +172,16 @@ class Cut(Struct, frozen=True):
 def cuts(promises: Promises, site: Site) -> list[Cut]:
     """Give what rules and policies that are not Docker's stop: ways out, neighbours, and answers of published ports.
 
+    Ports that are published for this host alone, and that it cannot reach, are cut as well: nobody else could be meant.
+
     That a published port cannot be reached from outside is what people write rules for, and is no cut by itself; what the
     same rule stops beside is told with it.
     """
     found: dict[Citation, list[Walked]] = {}
-    for one in promises.broken("egress", "neighbours", "published"):
+    for one in promises.broken("egress", "neighbours", "published", "local"):
         cited = one.decided
-        if cited is None or one.code not in _BY_RULE or one.astray or promises.own(cited) or NATIVE in cited.place:
+        by_rule = one.code in _BY_RULE or (one.kind == "local" and one.code == "LOCAL_FIREWALL")
+        if cited is None or not by_rule or one.astray or promises.own(cited) or NATIVE in cited.place:
             continue
         found.setdefault(cited, []).append(one)
     return [
@@ -196,7 +210,7 @@ def _teller(cut: Cut, rules: EngineRules | None, stale: StaleRules | None) -> st
         return owner.code
     if cut.native:
         return "NET051"
-    if cut.policy:
+    if cut.policy and not cut.local:
         return "NET035"
     if cut.chain != "DOCKER-USER":
         return "NET028"
@@ -234,6 +248,8 @@ def without(cut: Cut, program: str) -> Remedy:
 
 def let_in(cut: Cut, keep: str = "put the same rules into the file that this table is loaded from") -> Remedy:
     """Let a chain of nftables accept what comes from and goes to bridges."""
+    if cut.local:
+        return let_itself(cut, "", keep)
     family, table, chain = cut.words[:3]
     if family in {"netdev", "bridge"}:
         return Remedy("take the rule away, or narrow it", (Note(f"nft -a list chain {family} {table} {chain}"),))
@@ -245,6 +261,36 @@ def let_in(cut: Cut, keep: str = "put the same rules into the file that this tab
     return Remedy(summary, steps, lasts="until-boot", for_good=(Note(keep),))
 
 
+def let_itself(
+    cut: Cut, program: str, keep: str = "put the same rules where this host's firewall is written"
+) -> Remedy:
+    """Let a chain of input or output accept what this host sends itself, and what docker-proxy sends containers."""
+    incoming = bool(cut.walks[0].result.walk.decider.iif)
+    steps: list[Step] = []
+    undo: list[Step] = []
+    for device in ("lo", *cut.bridges):
+        answers = incoming and device != "lo"
+        if cut.native:
+            words = (
+                "iifname" if incoming else "oifname",
+                f'"{device}"',
+                *(_NATIVE_ANSWERS if answers else ()),
+                "accept",
+            )
+            steps.append(Command(("nft", "insert", "rule", *cut.words[:3], *words)))
+        else:
+            rule = ("-i" if incoming else "-o", device, *(_ANSWERS if answers else ()), "-j", "ACCEPT")
+            steps.append(Command((program, "-I", cut.chain, *rule)))
+            undo.append(Command((program, "-D", cut.chain, *rule)))
+    return Remedy(
+        "let this host reach itself, and docker-proxy its containers",
+        tuple(steps),
+        undo=tuple(undo),
+        lasts="until-boot",
+        for_good=(Note(keep),),
+    )
+
+
 def hand_back(cut: Cut, program: str, keep: str, *, strangers: bool) -> Remedy:
     """Let somebody's chain hand back what is Docker's, so that Docker's own still judge it.
 
@@ -253,7 +299,7 @@ def hand_back(cut: Cut, program: str, keep: str, *, strangers: bool) -> Remedy:
     if not cut.forwarded:
         return without(cut, program)
     table = cut.words[-3]
-    answers = () if strangers else ("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    answers = () if strangers else _ANSWERS
     rules = [
         rule
         for bridge in cut.bridges

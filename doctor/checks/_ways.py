@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from doctor.packets.flow import Flow
     from doctor.packets.promises import Walked
     from doctor.packets.site import Site
+    from doctor.packets.walked import Kind
 
 _ANOTHER = 40001
 """A port that no promise is walked to."""
@@ -110,7 +111,7 @@ class Ways:
     @property
     def title(self) -> str:
         """What the rule does, in a few words."""
-        found = [self._out_title(), *self._between_titles(), self._in_title()]
+        found = [self._out_title(), *self._between_titles(), self._in_title(), self._local_title()]
         said = list(dict.fromkeys(one for one in found if one))
         both = " and ".join(said[:2])
         return both if len(both) <= _TITLE else f"{said[0]}, and more"
@@ -143,6 +144,11 @@ class Ways:
                 target = pairs[0].target + (f" ({limit})" if limit not in {"", "TCP"} else by)
                 others = {pair.target for pair in pairs} - {pairs[0].target}
                 yield f"keeps neighbours from {target}" + (f" and {len(others)} more" if others else "")
+
+    def _local_title(self) -> str:
+        ports = ports_of(self._of("local"), "local")
+        more = f" and {len(ports) - 1} more" if len(ports) > 1 else ""
+        return f"keeps this host from {ports[0].partition(' -> ')[0]}{more}" if ports else ""
 
     def _in_title(self) -> str:
         ports = self._of("published")
@@ -183,6 +189,10 @@ class Ways:
             if ports:
                 named = ", ".join(ports[:3]) + (f" and {len(ports) - 3} more" if len(ports) > 3 else "")  # noqa: PLR2004 - as many as are named
                 found.append(f"what clients outside send to {named}" if going else f"what {named} answers them")
+        ports = ports_of(self._of("local"), "local")
+        if ports:
+            named = ", ".join(ports[:3]) + (f" and {len(ports) - 3} more" if len(ports) > 3 else "")  # noqa: PLR2004 - as many as are named
+            found.append(f"what this host sends to {named}")
         return "; ".join(found)
 
     @property
@@ -202,6 +212,9 @@ class Ways:
             ports = ports_of(one for one in its if one.going == going)
             if ports:
                 found.append(Effect(text, ports))
+        ports = ports_of(held, "local")
+        if ports:
+            found.append(Effect("this host itself would not reach what is published for it alone:", ports))
         for one in held:
             if one.kind == "neighbours":
                 found += self._apart(one)
@@ -247,9 +260,9 @@ def names_of(walks: Iterable[Walked]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.name for walked in walks for one in walked.members))
 
 
-def ports_of(walks: Iterable[Walked]) -> tuple[str, ...]:
+def ports_of(walks: Iterable[Walked], kind: Kind = "published") -> tuple[str, ...]:
     """Name the published ports that walks stand for: a container may have others, which fare otherwise."""
-    published = (walked for walked in walks if walked.kind == "published")
+    published = (walked for walked in walks if walked.kind == kind)
     pairs = (pair for walked in published for pair in zip(walked.members, walked.ports, strict=True))
     return tuple(dict.fromkeys(f"{spelled(port)} -> {one.name}" for one, port in pairs))
 

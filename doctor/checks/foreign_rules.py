@@ -9,6 +9,7 @@ from doctor.checks._cuts import (
     family_of,
     idle,
     let_in,
+    let_itself,
     native_engine,
     program_of,
     told_by,
@@ -46,10 +47,10 @@ def other_rule_stops_containers(
     """A rule of iptables that is not Docker's stops packets of containers.
 
     ## What it is
-    A rule of a firewall, of a VPN, or of somebody's script stands before Docker's in FORWARD,
-    in one of Docker's own chains, or in table mangle or raw, and drops or rejects what
-    containers send, or the answers to it. Or it accepts in table nat before Docker's rules
-    are asked: addresses are not masked then, ports not led to their containers.
+    A rule of a firewall, a VPN or a script drops or rejects what containers send, or answers to
+    it: before Docker's in FORWARD, in one of Docker's chains, in mangle or raw; in INPUT or OUTPUT
+    (or their policy) what this host sends to a port published for it alone. Or it accepts in nat
+    before Docker's rules: addresses are not masked then, ports not led to their containers.
     ## What you see
     Containers reach nothing outside or not each other. Docker's own rules are all there.
     ## By hand
@@ -76,13 +77,20 @@ def other_rule_stops_containers(
     for cut in told_by("NET028", promises, site, rules, stale):
         owner = cut.owner.name if cut.owner is not None else ""
         place = " ".join(cut.words)
+        program = program_of(cut.cited, rules)
+        what = "the policy" if cut.policy else f"a rule of {owner or 'somebody else'}"
+        rule = (
+            f"rule {place} ({cut.cited.excerpt})"
+            if not cut.policy
+            else f"the policy of {cut.chain} ({cut.cited.excerpt})"
+        )
         yield Finding(
             subject=place,
             scope=cut.scope,
-            title=f"a rule of {owner or 'somebody else'} in {cut.chain} {cut.what}",
-            message=f"rule {place} ({cut.cited.excerpt}) is not Docker's, and stops {cut.stops}",
+            title=f"{what} {'of' if cut.policy else 'in'} {cut.chain} {cut.what}",
+            message=f"{rule} is not Docker's, and stops {cut.stops}",
             evidence=(cut.cited,),
-            remedy=without(cut, program_of(cut.cited, rules)),
+            remedy=let_itself(cut, program) if cut.policy else without(cut, program),
             severity=None if cut.whole else Severity.WARNING,
             hits=cut.hits,
             works=cut.works,

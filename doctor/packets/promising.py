@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from doctor.facts.engine_rules import ANY
+from doctor.facts.name_files import is_loopback
 from doctor.packets.flow import OUTSIDE, TCP, UDP, Flow
 from doctor.packets.flows import bits
 from doctor.packets.goal import Goal
 from doctor.packets.lacking import Lacking
+from doctor.packets.legs import version_of
 from doctor.packets.packet import spell
 from doctor.packets.pairs import Judgement, Pairs
 from doctor.packets.seats import Seat, Seats, is_address, stranger
@@ -92,6 +94,7 @@ class Asker:
         self.pairs.expect((space for _, space in self.seats.all), goals, (goal for _, _, goal in ports))
         self.egress()
         self.published(ports)
+        self.local()
         for version, by_network in called.items():
             for held in by_network.values():
                 self.neighbours(held, version)
@@ -165,6 +168,28 @@ class Asker:
             its = tuple(port for _, port, _ in several)
             fate = self.fate(goal, self.bits[OUTSIDE])
             self.walk("published", first, goal.version, flow, members, port=port, ports=its, arrives=_known(fate))
+
+    def local(self) -> None:
+        """Walk from this host to the ports that are published for it alone, one of each class."""
+        groups: dict[Hashable, list[tuple[Seat, Port, Goal]]] = {}
+        for one, space in self.seats.all:
+            for port in one.ports:
+                version: Version = 6 if ":" in port.host_ip else 4
+                if not is_loopback(port.host_ip):
+                    continue
+                # A port of ::1 may lead to a container that has IPv4 alone: docker-proxy connects by that.
+                seat = self.seats.way_out(one, space, version) or self.seats.way_out(one, space, 4)
+                goal = self.at_host(port, seat, version) if seat is not None else None
+                if seat is not None and goal is not None and self.site.host.holds(goal.dst, version):
+                    alike = version_of(seat.address) == version
+                    how = self.pairs.classes.goal(goal).key if alike else (one.id, port.host)
+                    key = (seat.network.id, version, how, self.lacking.of(seat.address, port.host, port.container))
+                    groups.setdefault(key, []).append((seat, port, goal))
+        for several in groups.values():
+            first, port, goal = several[0]
+            members = [seat.one for seat, _, _ in several]
+            ports = tuple(its for _, its, _ in several)
+            self.walk("local", first, goal.version, Flow(HOST, *goal.flow), members, port=port, ports=ports)
 
     def at_host(self, port: Port, seat: Seat, version: Version) -> Goal | None:
         """Give a published port as a goal; None where this host has no such address, or by a protocol not modelled."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from doctor.model import Citation
     from doctor.packets.site import Site
 
-Kind = Literal["egress", "published", "neighbours", "apart", "inside", "direct"]
+Kind = Literal["egress", "published", "local", "neighbours", "apart", "inside", "direct"]
 
 NATIVE = "docker-bridges"
 """The table of an engine with firewall-backend nftables; what is missing of it is not known."""
@@ -44,9 +44,10 @@ class Walked(Struct, frozen=True):
     """One promise, walked: the way out of a network, a published port, neighbours, what is to be kept apart.
 
     `container` is who was walked with, and stands for `members`. `egress`: to a stranger outside, and `masked` says that
-    the network's addresses are to be replaced; `published`: a stranger to `port` of the host; `neighbours`: `container` to
-    `other` of the same network; `apart` and `inside`: the same, and the packet is to be kept out (networks, or icc off);
-    `direct`: a stranger to `container` by its own address, which is walked only where a rule against that is missing.
+    the network's addresses are to be replaced; `published`: a stranger to `port` of the host; `local`: this host to a
+    `port` that is published for it alone; `neighbours`: `container` to `other` of the same network; `apart` and `inside`:
+    the same, and the packet is to be kept out (networks, or icc off); `direct`: a stranger to `container` by its own
+    address, which is walked only where a rule against that is missing.
     """
 
     kind: Kind
@@ -105,6 +106,8 @@ class Walked(Struct, frozen=True):
     @property
     def astray(self) -> bool:
         """Whether a rule that stopped it saw other devices than those it belongs on: it went another way before."""
+        if self.kind == "local":
+            return False
         end = self.result.walk.decider
         seen, bridge = {end.iif, end.oif} - {""}, self.network.bridge
         return bridge not in seen if self.kind != "neighbours" else seen != {bridge}

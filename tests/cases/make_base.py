@@ -494,7 +494,7 @@ class Cutter:
     @staticmethod
     def _routes(text: str) -> str:
         kept = [one for one in _objects(text) if ":" not in one.get("dst", "") and one.get("type") != "broadcast"]
-        return _rows([_pick(one, _ROUTE) for one in kept if one.get("dev") != "lo"])
+        return _rows([_pick(one, _ROUTE) for one in kept if one.get("dev") != "lo" or one["dst"] == "127.0.0.0/8"])
 
     @staticmethod
     def _rules(text: str) -> str:

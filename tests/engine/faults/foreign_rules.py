@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.engine.faults.rules import clients
 from tests.engine.faults.table import OUTSIDE_PORT, Fault, flows
-from tests.enginehost import OUTSIDE_IP
+from tests.enginehost import IMAGE, OUTSIDE_IP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,38 @@ def _masked_by_hand(host: EngineHost) -> None:
         host.sh(f"iptables -t nat -A POSTROUTING -s {subnet} ! -o {bridge} -j MASQUERADE")
 
 
+def own_port(host: EngineHost) -> None:
+    """Publish a port for this host alone."""
+    host.docker("run", "-d", "--name", "own", "-p", "127.0.0.1:8085:80", IMAGE, "serve")
+    host.await_listening("own", 80)
+
+
+def itself(host: EngineHost) -> object:
+    """Whether this host reaches its own port."""
+    return host.probe([("host", "127.0.0.1", 8085)])
+
+
+_CLOSED_HOST = """
+table inet closed {
+  chain in { type filter hook input priority 5; policy drop; iifname "eth0" accept; }
+}
+"""
+"""A firewall that forgot lo."""
+
 FAULTS = (
+    Fault("NET028", "a-port-of-this-host", _iptables("-I INPUT -p tcp --dport 8085 -j DROP"), itself, setup=own_port),
+    Fault(
+        "NET028", "policy-of-input", _iptables("-P INPUT DROP", "-A INPUT -i eth0 -j ACCEPT"), itself, setup=own_port
+    ),
+    Fault("NET051", "a-port-of-this-host", _nft(_CLOSED_HOST), itself, setup=own_port),
+    Fault(
+        "NET036",
+        "docker0",
+        lambda host: host.sh("sysctl -qw net.ipv4.conf.docker0.route_localnet=0"),
+        itself,
+        daemon_args=("--userland-proxy=false",),
+        setup=own_port,
+    ),
     Fault("NET067", "from-outside", _iptables("-I DOCKER-USER -i eth0 -j DROP"), outward),
     Fault("NET067", "allow-list", _iptables("-I DOCKER-USER -i eth0 ! -s 10.0.0.0/8 -j REJECT"), outward),
     Fault("NET029", "everything", _iptables("-I DOCKER-USER -j DROP"), flows),
