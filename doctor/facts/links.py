@@ -41,6 +41,20 @@ class _Info(Struct):
     info_slave_data: _Port = field(default_factory=_Port)
 
 
+class _Program(Struct):
+    id: int = 0
+
+
+class _Xdp(Struct):
+    mode: int = 0
+    prog: _Program = field(default_factory=_Program)
+
+
+class _Filters(Struct):
+    ingress: list[str] = field(default_factory=list)
+    egress: list[str] = field(default_factory=list)
+
+
 class _Address(Struct):
     family: str = ""
     local: str = ""
@@ -59,6 +73,8 @@ class _Link(Struct):
     address: str = ""
     qdisc: str = ""
     linkinfo: _Info = field(default_factory=_Info)
+    xdp: _Xdp | None = None
+    filters: _Filters = field(default_factory=_Filters)
     addr_info: list[_Address] = field(default_factory=list)
 
 
@@ -68,7 +84,8 @@ class Link(Struct, frozen=True):
     `port_state` is the state of a port of a bridge (`forwarding`, `listening`, ...); `learns` the seconds that a bridge
     with STP keeps a new port from forwarding, 0 without STP. `hairpin` and `isolated` are flags of a port; `filters` are
     the IP versions for which this bridge alone calls iptables (the sysctls do it for all bridges). `doubt` says what may
-    stop packets there and is not read: netem of tc, VLANs of a bridge; empty for most.
+    stop packets that leave by it and is not read: netem and filters of tc, VLANs of a bridge; `doubt_in` what may stop
+    those that come in by it: XDP programs, filters of tc. Empty for most.
     """
 
     name: str
@@ -88,6 +105,7 @@ class Link(Struct, frozen=True):
     isolated: bool = False
     filters: tuple[int, ...] = ()
     doubt: str = ""
+    doubt_in: str = ""
 
     @property
     def bare(self) -> set[str]:
@@ -220,7 +238,18 @@ def _doubt(one: _Link) -> str:
     """Say what may stop packets at a link, and is not read: tc-netem(8) loses some, a bridge with VLANs keeps them apart."""
     if one.qdisc == "netem":
         return f"how many packets tc loses on {one.ifname} (netem)"
+    if one.filters.egress:
+        return f"whether filters of tc ({', '.join(one.filters.egress)}) let packets leave by {one.ifname}"
     return f"which VLANs {one.ifname} lets through" if one.linkinfo.info_data.vlan_filtering else ""
+
+
+def _doubt_in(one: _Link) -> str:
+    """Say what may stop packets that come in by a link: a program of XDP, and filters of tc, are not read."""
+    if one.xdp is not None and one.xdp.mode:
+        return f"whether XDP program {one.xdp.prog.id} lets packets in by {one.ifname}"
+    if one.filters.ingress:
+        return f"whether filters of tc ({', '.join(one.filters.ingress)}) let packets in by {one.ifname}"
+    return ""
 
 
 def _links(record: Record, whose: str) -> tuple[Link, ...]:
@@ -258,6 +287,7 @@ def _links(record: Record, whose: str) -> tuple[Link, ...]:
                 isolated=port.isolated,
                 filters=(4,) * bool(data.nf_call_iptables) + (6,) * bool(data.nf_call_ip6tables),
                 doubt=_doubt(one),
+                doubt_in=_doubt_in(one),
             )
         )
     return tuple(found)

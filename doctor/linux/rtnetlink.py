@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from doctor.linux import netlink
 from doctor.linux.attributes import array
+from doctor.linux.filters import CLASSIFIED, read_filter, read_qdisc, show_filters
 from doctor.linux.links import Link, read_address, read_link, show_link
 from doctor.linux.routes import read_neighbour, read_route, read_rule, show_hop, show_route
 
@@ -31,6 +32,8 @@ _GETADDR = 22
 _GETROUTE = 26
 _GETNEIGH = 30
 _GETRULE = 34
+_GETQDISC = 38
+_GETTFILTER = 46
 
 # IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: the kernel need not sum up its counters.
 _LINKS = bytes(16) + pack("=HHI", 8, 29, 8)
@@ -57,14 +60,41 @@ class Route:
         """Close the socket."""
         self._socket.__exit__(kind, error, trace)
 
-    def links(self) -> bytes:
-        """Give links and their addresses, as `ip -j -d addr` does."""
+    def links(self, *, filters: bool = False) -> bytes:
+        """Give links and their addresses, as `ip -j -d addr` does; with `filters` also of which kinds those of tc are.
+
+        `"filters":{"ingress":["bpf"],"egress":["u32"]}` is ours: one more dump, and two for each link that has any.
+        """
         links = self._devices(anew=True)
+        for index, text in self._filters().items() if filters else ():
+            if index in links:
+                links[index] = links[index]._replace(text=f"{links[index].text},{text}")
         addresses: dict[int, list[str]] = {}
         for payload in self._socket.dump(_GETADDR, bytes(8), "RTM_GETADDR"):
             index, text = read_address(payload)
             addresses.setdefault(index, []).append(text)
         return array(show_link(link, addresses.get(link.ifindex, []), links) for link in links.values())
+
+    def _filters(self) -> dict[int, str]:
+        """Give the kinds of tc's filters by link, where a qdisc for them is there; a kernel without tc has none."""
+        try:
+            held = [read_qdisc(payload) for payload in self._socket.dump(_GETQDISC, bytes(20), "RTM_GETQDISC")]
+        except OSError:
+            return {}
+        found = {}
+        for index in {one for one in held if one}:
+            kinds = {name: self._kinds(index, parent) for name, parent in CLASSIFIED.items()}
+            if any(kinds.values()):
+                found[index] = show_filters(kinds)
+        return found
+
+    def _kinds(self, index: int, parent: int) -> list[str]:
+        body = pack("=BxxxiIII", 0, index, 0, parent, 0)
+        try:
+            payloads = self._socket.dump(_GETTFILTER, body, "RTM_GETTFILTER")
+        except OSError:  # the qdisc has no such side, or is gone
+            return []
+        return list(dict.fromkeys(kind for kind in map(read_filter, payloads) if kind))
 
     def routes(self) -> bytes:
         """Give the routes of all tables and both families, as `ip -j -d route show table all` does."""

@@ -20,6 +20,7 @@ import re
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from doctor.lanes import Lane, current, wait
@@ -173,7 +174,8 @@ class _Reader:
             else:
                 namespaces.enter(self.path, expected=int(self.inode))
             with rtnetlink.Route(timeout=SECONDS) as route:
-                self._dump("links", route.links)
+                # Filters of tc are asked for on the host, where the other end of each container's link is.
+                self._dump("links", partial(route.links, filters=self.name == "host"))
                 self._dump("routes", route.routes)
                 self._dump("rules", route.rules)
                 self._dump("neighbours", route.neighbours)

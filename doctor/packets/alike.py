@@ -328,10 +328,11 @@ class Classes:
                 link.kind,
                 link.up,
                 link.doubt != "",
+                link.doubt_in != "",
                 held,
                 tuple(one.partition("/")[2] for one in link.addresses),
             ),
-            (end.master, end.up, end.port_state, end.hairpin, end.isolated, end.doubt, names),
+            (end.master, end.up, end.port_state, end.hairpin, end.isolated, end.doubt, end.doubt_in, names),
         )
 
 

@@ -48,7 +48,7 @@ def outside(site: Site, address: int, version: Version) -> Leg | None:
     if way.route is None or way.route.type != "unicast" or not way.route.dev:
         return None
     link = site.host.links.get(way.route.dev)
-    if link is None or link.kind == "bridge" or link.master or link.doubt:
+    if link is None or link.kind == "bridge" or link.master or link.doubt or link.doubt_in:
         return None
     return Leg(address, link.name, link.name, address, address, ("outside", version))
 
@@ -167,7 +167,7 @@ class Legs:
             return None
         alike = (
             (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(mine)),
-            (links[0].doubt != "", port.doubt != ""),
+            tuple(bool(text) for link in (links[0], port) for text in (link.doubt, link.doubt_in)),
             (routes, self.bridge(bridge), version),
         )
         return Leg(address, bridge.name, port.name, *network, alike)
@@ -193,7 +193,10 @@ class Legs:
         held = self.bridges.get(bridge.name)
         if held is None:
             settings = tuple(self.settings.get(bridge.name, ()))
-            held = self.bridges[bridge.name] = (bridge.up, bridge.kind, bridge.filters, bridge.doubt, settings)
+            held = self.bridges[bridge.name] = (
+                *(bridge.up, bridge.kind, bridge.filters),
+                *(bridge.doubt, bridge.doubt_in, settings),
+            )
         return held
 
     def routes(

@@ -267,8 +267,11 @@ class Stack:
         return self.martian(space, packet) or self.directed(space, packet)
 
     def ingress(self, space: Space, device: str, packet: Packet) -> End | None:
-        """Run the chains of nft that look at a device before anything else."""
+        """Run what looks at a device before anything else: programs of XDP and tc, which are asked for, and chains of nft."""
         packet.iif = device
+        lost = wires.doubted_in(self, space, space.links.get(device))
+        if lost:
+            return lost
         for base in space.program.at("ingress", "netdev"):
             if base.devices and device not in base.devices:
                 continue

@@ -43,7 +43,7 @@ def _text(snapshot: Snapshot, held: Namespace) -> Hashable:
             ways = ways.replace(f'"{mine}"'.encode(), b'"own %d"' % count)
             lengths.append((":" in mine, mine.startswith("fe80"), length))
             count += 1
-        links.append((link.name, link.kind, link.up, link.doubt, tuple(lengths or link.addresses)))
+        links.append((link.name, link.kind, link.up, link.doubt, link.doubt_in, tuple(lengths or link.addresses)))
     records = (snapshot.get(f"netns/{held.inode}/{word}") for word in _RULES)
     inner = tuple((one.status, one.why, _CHANCE.sub(b"", one.data) if one.data else b"") for one in records)
     whole = (routes.status, ways, rules.status, rules.why, rules.data, len(neighbours) > len(b"[\n]\n"))

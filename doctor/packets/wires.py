@@ -53,6 +53,13 @@ def doubted(stack: Stack, space: Space, link: Link) -> End | None:
     return stack.end("dropped", code, stack.step(space, "link", link.doubt, link.cited, "drop"), space.id)
 
 
+def doubted_in(stack: Stack, space: Space, link: Link | None) -> End | None:
+    """Ask whether a link lets a packet in, where a program decides that is not read."""
+    if link is None or not link.doubt_in or stack.unknowns.ask(Question(link.doubt_in, link.cited)):
+        return None
+    return stack.end("dropped", "TC_DROP", stack.step(space, "link", link.doubt_in, link.cited, "drop"), space.id)
+
+
 def beyond(stack: Stack, space: Space, link: Link, packet: Packet) -> End:
     """It leaves the host."""
     text = f"leaves by {link.name} as {spelled(packet.src, packet.sport, packet.version)}"

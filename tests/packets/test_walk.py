@@ -212,16 +212,29 @@ def test_where_nothing_was_read_nothing_is_sure() -> None:
 
 @pytest.mark.parametrize(
     ("name", "question"),
-    [("eth0", "how many packets tc loses on eth0 (netem)"), ("docker0", "which VLANs docker0 lets through")],
+    [
+        ("eth0", "how many packets tc loses on eth0 (netem)"),
+        ("docker0", "which VLANs docker0 lets through"),
+        ("xdp", "whether XDP program 7 lets packets in by docker0"),
+        ("ingress", "whether filters of tc (bpf, u32) let packets in by eth0"),
+        ("egress", "whether filters of tc (flower) let packets leave by eth0"),
+    ],
 )
 def test_what_may_stop_packets_at_a_link_is_asked(name: str, question: str) -> None:
-    """Netem of tc, and VLANs of a bridge: the answer depends on the link that is named; that of others does not."""
+    """Netem and filters of tc, XDP, VLANs of a bridge: the answer depends on the link that is named, and no other does."""
+    more: dict[str, tuple[str, dict[str, object]]] = {
+        "xdp": ("docker0", {"xdp": {"mode": 2, "prog": {"id": 7}}}),
+        "ingress": ("eth0", {"filters": {"ingress": ["bpf", "u32"]}}),
+        "egress": ("eth0", {"filters": {"egress": ["flower"]}}),
+    }
     rows = []
     record = HEALTHY.records["netns/host/links"]
     for line in record.text.splitlines():
         row = json.loads(line.rstrip(",")) if line.startswith("{") else {}
         if row.get("ifname") == name == "eth0":
             row["qdisc"] = "netem"
+        elif name in more and row.get("ifname") == more[name][0]:
+            row |= more[name][1]
         elif row.get("ifname") == name:
             row["linkinfo"]["info_data"]["vlan_filtering"] = 1
         rows.append(json.dumps(row) if row else line)
