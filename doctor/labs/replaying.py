@@ -85,13 +85,15 @@ def replays(jobs: Sequence[tuple[Scenario, str]], width: int, *, keep: bool = Fa
 
 
 def _import_all() -> None:
-    """Import what a lab needs, once: labs are forks."""
-    from doctor import assess, collect
+    """Import what a lab needs, and judge a host that ships with doctor: what is read at the first time only is in each fork."""
+    from doctor import bundle, collect, examples, redact
+    from doctor.assess import assess
     from doctor.labs import lab, labhost
-    from doctor.options import registry
+    from doctor.options import selection
 
-    del assess, collect, lab, labhost
-    registry()
+    del collect, lab, labhost, redact
+    registry, checks = selection([], [], ())
+    assess(bundle.read(examples.path("rules-flushed")), registry, checks)
 
 
 def _encoded(scenario: Scenario, dialect: str, keep: bool) -> bytes:  # noqa: FBT001 - of a partial
