@@ -28,6 +28,7 @@ MODULES = (
     "file_rights",
     "firewalls",
     "foreign_rules",
+    "frozen",
     "hidden_images",
     "icc_rules",
     "image_database",
@@ -55,4 +56,5 @@ MODULES = (
     "user_rules",
     "veth",
     "volumes",
+    "way_out",
 )

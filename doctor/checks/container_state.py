@@ -71,7 +71,8 @@ def _names_program(one: Container) -> re.Match[str] | None:
     return _EXEC.search(one.asked.error) if one.exit_code in {NOT_RUNNABLE, NOT_FOUND} else None
 
 
-def _ports(one: Container) -> tuple[Effect, ...]:
+def ports_unanswered(one: Container) -> tuple[Effect, ...]:
+    """Say on which ports of the host nobody answers while a container does not do its work."""
     ports = tuple(f"{port.host} -> {one.name}" for port in one.ports if ":" not in port.host_ip)
     return (Effect("nobody answers on", ports),) if ports else ()
 
@@ -190,7 +191,7 @@ def _down(
         evidence=(one.cite(said),),
         remedy=remedy,
         severity=severity,
-        hits=(Effect(f"{one.name} {hits}"), *_ports(one)),
+        hits=(Effect(f"{one.name} {hits}"), *ports_unanswered(one)),
         excluded=excluded,
         because=because,
         since=ended,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.checks.frozen import stopped_shims, wake
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon, DaemonLog
 from doctor.facts.lifecycle import Lifecycle
@@ -140,8 +141,36 @@ def _stuck(daemon: Daemon, processes: Processes, containers: Containers, lifecyc
     containerd = processes.by_pid.get(daemon.containerd)
     if waits and containerd is not None and containerd.state in {"T", "t"}:
         yield _containerd_stopped(daemon, containerd, containers, lifecycle)
+    elif asleep := {owner: shim for owner, shim in stopped_shims(processes).items() if _waited_for(owner, waits)}:
+        yield _shims_stopped(daemon, asleep, containers, lifecycle)
     elif len(waits) > 1 or any(one.record.startswith(("api/inspect/", "api/containers")) for one in waits):
         yield _hangs(daemon, containers, lifecycle)
+
+
+def _waited_for(owner: str, waits: tuple[Citation, ...]) -> bool:
+    return any(one.record == f"api/inspect/{owner}" for one in waits)
+
+
+def _shims_stopped(daemon: Daemon, shims: dict[str, Process], containers: Containers, lifecycle: Lifecycle) -> Finding:
+    """Whoever stops or removes a container holds its lock, and waits for a shim that does not answer."""
+    price = lifecycle.price()
+    names = {one.id: one.name for one in containers.all}
+    who = ", ".join(sorted(names.get(owner, owner[:12]) for owner in shims))
+    first = next(iter(shims.values()))
+    return Finding(
+        subject="dockerd",
+        title=f"dockerd waits for the shim of {who}: {STATES[first.state]}",
+        message=f"the shim of {who} (pid {first.pid}) is in state {first.state}, and dockerd waits for it:"
+        f" {daemon.unanswered[0].place} {daemon.unanswered[0].excerpt}",
+        evidence=(first.cite(f"State: {first.state} ({NAMES[first.state]})", "status"), *daemon.unanswered[:3]),
+        remedy=wake(
+            *(shim.pid for shim in shims.values()), notes=(f"do not restart Docker for this: {price}",) if price else ()
+        ),
+        hits=(Effect(f"docker commands that ask for {who} hang: exec, stop, rm, inspect"),),
+        works=_works(containers),
+        excluded=(Excluded("", f"dockerd itself is in state {daemon.state}, and answers /_ping"),),
+        because=("NSP015",),
+    )
 
 
 def _containerd_stopped(daemon: Daemon, containerd: Process, containers: Containers, lifecycle: Lifecycle) -> Finding:
@@ -151,7 +180,7 @@ def _containerd_stopped(daemon: Daemon, containerd: Process, containers: Contain
         subject="containerd",
         title=f"dockerd waits for containerd: {STATES[containerd.state]}",
         message=f"containerd (pid {containerd.pid}) is in state {containerd.state}, and dockerd waits for it:"
-        f" {daemon.unanswered[0].excerpt}",
+        f" {daemon.unanswered[0].place} {daemon.unanswered[0].excerpt}",
         evidence=(containerd.cite(state, "status"), *daemon.unanswered[:3]),
         remedy=Remedy(
             "let it go on",
@@ -258,7 +287,8 @@ def _hangs(daemon: Daemon, containers: Containers, lifecycle: Lifecycle) -> Find
         subject="dockerd",
         title=("dockerd hangs, though it answers /_ping" if daemon.answers else "dockerd does not answer")
         + (f": {known}" if known else ""),
-        message=f"dockerd (pid {pid}, state {daemon.state}) does not answer: {asked[0].excerpt}",
+        message=f"dockerd (pid {pid}, state {daemon.state}) does not answer: "
+        + " ".join((*(one.place for one in daemon.unanswered[:1]), asked[0].excerpt)),
         evidence=tuple(evidence),
         remedy=remedy,
         hits=(

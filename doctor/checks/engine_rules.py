@@ -188,7 +188,7 @@ def _expected(daemon: Daemon) -> dict[str, tuple[str, ...]]:
     """Give the chains that this engine writes by table; for an unknown one, those that all of them have."""
     if daemon.generation == (0, 0):
         return {"filter": ("DOCKER", "DOCKER-USER"), "nat": ("DOCKER",)}
-    chains = sorted(dialect(daemon.version)[0].chains)
+    chains = sorted(dialect(daemon.release)[0].chains)
     return {table: tuple(name for held, name in chains if held == table) for table in ("filter", "nat")}
 
 

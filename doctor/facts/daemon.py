@@ -20,6 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
+
+RELEASES = {
+    "1.40": "19.03",
+    "1.41": "20.10",
+    "1.42": "23.0",
+    "1.43": "24.0",
+    "1.44": "25.0",
+    "1.45": "26.1",
+    "1.46": "27.1",
+    "1.47": "27.5",
+    "1.48": "28.0.4",
+    "1.49": "28.1",
+    "1.50": "28.2",
+    "1.51": "28.5",
+    "1.52": "29.0",
+}
+"""The newest version of the API that an engine speaks, and the last release that has it (matrix of the API's manual)."""
+
+
 class Daemon(Struct, frozen=True):
     """dockerd. `pid` 0: it does not run.
 
@@ -27,7 +47,7 @@ class Daemon(Struct, frozen=True):
     HTTP error); `why` is that in words. `unanswered` are the requests behind it that waited in vain. `supervisor` is who
     starts it: `systemd`, `init script`, `hand` (a person, or something we do not know), or empty when there is neither a
     process nor a way to start one. `threads` are the states of
-    its threads.
+    its threads. `api` is the newest version of the API that it speaks.
     """
 
     pid: int
@@ -44,11 +64,20 @@ class Daemon(Struct, frozen=True):
     supervisor: str
     containerd: int
     unanswered: tuple[Citation, ...] = ()
+    api: str = ""
+
+    @property
+    def release(self) -> str:
+        """The release whose engine it is: its version, where that is one, else what its API says (`28.5`); empty: unknown.
+
+        An engine that somebody built calls itself `dev`, `library-import` or `28.x-custom`.
+        """
+        return self.version if _RELEASE.match(self.version) else RELEASES.get(self.api, "")
 
     @property
     def generation(self) -> tuple[int, int]:
         """Major and minor version; (0, 0) when unknown."""
-        match = re.match(r"(\d+)\.(\d+)", self.version)
+        match = _RELEASE.match(self.release)
         return (int(match[1]), int(match[2])) if match else (0, 0)
 
     def cite(self, excerpt: str, file: str) -> Citation:
@@ -83,6 +112,7 @@ def places(snapshot: Snapshot) -> Places:
 
 class _Version(Struct):
     Version: str = ""
+    ApiVersion: str = ""
 
 
 @fact
@@ -93,6 +123,7 @@ def daemon(snapshot: Snapshot, places: Places, processes: Processes) -> Daemon:
         running = processes.named("dockerd")
         process = running[0] if running and places.pid else None
     ping = snapshot.get("api/ping")
+    told = _told(snapshot)
     engines = processes.named("containerd")
     children = [one.pid for one in engines if process and one.parent == process.pid] or [one.pid for one in engines]
     return Daemon(
@@ -105,11 +136,12 @@ def daemon(snapshot: Snapshot, places: Places, processes: Processes) -> Daemon:
         line=process.line if process else 0,
         answer=ping.status,
         why=ping.why,
-        version=_version(snapshot),
+        version=_version(snapshot, told),
         address=places.address,
         supervisor=_supervisor(snapshot, process),
         containerd=children[0] if children else 0,
         unanswered=tuple(_unanswered(snapshot)) if ping.status == "ok" else (),
+        api=told.ApiVersion,
     )
 
 
@@ -132,17 +164,23 @@ def _unanswered(snapshot: Snapshot) -> Iterator[Citation]:
         ):
             continue
         if record.status == "timeout" and record.ms >= _IN_VAIN:
-            yield Citation(name, 0, record.why, f"GET {record.target}")
+            # A path with an id in it is wider than a page, and twelve characters of an id are what docker prints.
+            path = re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", record.target)
+            yield Citation(name, 0, record.why.removeprefix(f"GET {record.target} "), f"GET {path}")
 
 
-def _version(snapshot: Snapshot) -> str:
-    """Read the version from the API, else from `dockerd --version`; empty when neither can be had."""
+def _told(snapshot: Snapshot) -> _Version:
     try:
-        named = msgspec.json.decode(snapshot.get("api/version").data, type=_Version).Version
+        return msgspec.json.decode(snapshot.get("api/version").data, type=_Version)
     except UNDECODABLE:
-        named = ""
+        return _Version()
+
+
+def _version(snapshot: Snapshot, told: _Version) -> str:
+    """Read the version from the API, else from `dockerd --version`; empty when neither can be had."""
+    named = told.Version
     if not named:
-        match = re.search(r"version (\d+\.\d+\.[^\s,]+)", snapshot.get("engine/version").text)
+        match = re.search(r"version ([^\s,]+),", snapshot.get("engine/version").text)
         named = match[1] if match else ""
     return named.partition("+")[0]
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from msgspec import Struct
 
-from doctor.engine.rules import Binding, Bridge, Dialect, Endpoint, Family, Link, Ruleset, Site, dialect, native
+from doctor.engine.rules import (
+    DIALECTS,
+    Binding,
+    Bridge,
+    Dialect,
+    Endpoint,
+    Family,
+    Link,
+    Ruleset,
+    Site,
+    dialect,
+    native,
+)
 from doctor.engine.rules.compare import Difference, compare
 from doctor.engine.rules.native import Native
 from doctor.facts.config import Options
@@ -19,6 +33,9 @@ from doctor.model import Command
 from doctor.places import Places
 from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SWITCHED_OFF = "iptables is switched off"
 """Why an engine that was told so writes no rules."""
@@ -98,28 +115,55 @@ def engine_rules(
     """Write the rules as the engine would, and compare."""
     if not daemon.pid:
         raise EvidenceMissing("daemon", "dockerd does not run: what it would write is not known")
-    if daemon.generation == (0, 0):
-        raise EvidenceMissing("daemon", "the version of dockerd is not known")
     for key in ("iptables", "ip6tables", "userland-proxy", "allow-direct-routing", "firewall-backend"):
         if not options.known(key):
             raise EvidenceMissing("daemon.json", options.unread)
-    found, live = dialect(daemon.version)
     if _native(firewall, options):
         told = _site(snapshot, daemon, options, networks, containers, links) if containers.complete else None
         return EngineRules("29 nftables", live=False, off=NATIVE, families=(), native=_natives(told))
     if not containers.complete:
         raise EvidenceMissing("API", "a container could not be inspected")
-    sight = _site(snapshot, daemon, options, networks, containers, links)
-    choice: tuple[tuple[Family, bool], ...] = (("ip", sight.iptables), ("ip6", sight.ip6tables))
+
+    def written(daemon: Daemon, found: Dialect) -> EngineRules:
+        site = _site(snapshot, daemon, options, networks, containers, links)
+        return _as_it_runs(site, found, firewall, options, places)
+
+    if daemon.generation == (0, 0):
+        return _by_shape(daemon, written)
+    found, live = dialect(daemon.release)
+    # What calls itself by no release may be built from a changed source, whatever its API says.
+    return msgspec.structs.replace(written(daemon, found), live=live and daemon.release == daemon.version)
+
+
+def _by_shape(daemon: Daemon, written: Callable[[Daemon, Dialect], EngineRules]) -> EngineRules:
+    """Take the rules of the generation whose rules are there, of an engine that does not say which it is."""
+    every = []
+    for one in DIALECTS:
+        release = ".".join(map(str, one.since)) if any(one.since) else one.name
+        rules = written(msgspec.structs.replace(daemon, version=release), one)
+        strange = sum(len(family.difference.missing) + len(family.difference.extra) for family in rules.families)
+        held = sum(len(family.expected.own) - len(family.difference.chains) for family in rules.families)
+        every.append((strange, -held, rules))
+    strange, held, rules = min(reversed(every), key=lambda one: one[:2])
+    if not held and not rules.off:
+        raise EvidenceMissing("daemon", "neither dockerd nor the chains that are there say which generation it is")
+    return rules
+
+
+def _as_it_runs(site: Site, found: Dialect, firewall: Firewall, options: Options, places: Places) -> EngineRules:
+    """Write the rules of a generation, and compare."""
+    choice: tuple[tuple[Family, bool], ...] = (("ip", site.iptables), ("ip6", site.ip6tables))
     on = {family: _backend(firewall, family, found.chains, places.iptables) for family, wanted in choice if wanted}
-    families = [_compared(sight, family, tables, found, places) for family, tables in on.items()]
+    families = [_compared(site, family, tables, found, places) for family, tables in on.items()]
     if "userland-proxy" not in options.running and any(one.difference.missing for one in families):
         # A file that was edited since the start says what the next one will do: what stands there tells the two apart.
-        other = msgspec.structs.replace(sight, proxy=not sight.proxy)
+        other = msgspec.structs.replace(site, proxy=not site.proxy)
         others = [_compared(other, family, tables, found, places) for family, tables in on.items()]
         if sum(len(one.difference.missing) for one in others) < sum(len(one.difference.missing) for one in families):
-            sight, families = other, others
-    return EngineRules(found.name, live, "" if families else SWITCHED_OFF, tuple(families), sight.proxy)
+            site, families = other, others
+    return EngineRules(
+        found.name, live=False, off="" if families else SWITCHED_OFF, families=tuple(families), proxy=site.proxy
+    )
 
 
 def _natives(site: Site | None) -> tuple[Native, ...]:

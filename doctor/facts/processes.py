@@ -21,6 +21,8 @@ from doctor.registry import fact
 from doctor.snapshot import EvidenceMissing, Snapshot
 
 _FIELDS = 4
+_TERMINAL = 4
+"""Where the controlling terminal stands (field 7), 0 for none."""
 _START = 19
 """Where the start stands in /proc/PID/stat, behind the command (proc_pid_stat(5), field 22)."""
 
@@ -32,7 +34,8 @@ class Process(Struct, frozen=True):
 
     `state` is the kernel's letter, `start` its start in clock ticks after boot, `started` in seconds since the epoch;
     `argv` is empty for a process that is no part of Docker; `threads` are the states of its threads
-    and `waits` the kernel functions that those in state D wait in (dockerd only); `line` is that of its stat.
+    and `waits` the kernel functions that those in state D wait in (dockerd only); `line` is that of its stat;
+    `terminal` says that it has one.
     """
 
     pid: int
@@ -48,6 +51,7 @@ class Process(Struct, frozen=True):
     threads: str
     waits: tuple[str, ...]
     line: int
+    terminal: bool = False
 
     def cite(self, excerpt: str, file: str = "stat") -> Citation:
         """Cite what the scan has of it, as a file of /proc/PID."""
@@ -87,11 +91,11 @@ class Processes(Struct, frozen=True):
         return [one for one in every if one.parent not in pids]
 
 
-def _stat(text: str) -> tuple[str, str, int, int]:
-    """Give command, state, parent and start of an escaped /proc/PID/stat; the command may hold spaces and brackets."""
+def _stat(text: str) -> tuple[str, str, int, int, bool]:
+    """Give command, state, parent, start and whether it has a terminal; the command may hold spaces and brackets."""
     name = unescape(text[text.find("(") + 1 : text.rfind(")")])
     rest = text[text.rfind(")") + 2 :].split(" ", _START + 1)
-    return name, rest[0], int(rest[1]), int(rest[_START])
+    return name, rest[0], int(rest[1]), int(rest[_START]), rest[_TERMINAL] != "0"
 
 
 def _files(text: str) -> dict[int, dict[str, tuple[str, int]]]:
@@ -124,7 +128,7 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
     found: dict[int, Process] = {}
     for number, parts in raw.items():
         try:
-            name, state, parent, start = _stat(parts["stat"][0])
+            name, state, parent, start, terminal = _stat(parts["stat"][0])
         except (KeyError, ValueError, IndexError):
             continue
         group = unescape(parts.get("cgroup", ("", 0))[0])
@@ -144,6 +148,7 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             threads="".join(text[text.rfind(")") + 2 : text.rfind(")") + 3] for text in tasks),
             waits=tuple(text for rest, (text, _) in parts.items() if rest.endswith("/wchan")),
             line=parts["stat"][1],
+            terminal=terminal,
         )
     _by_shim(found)
     return Processes(found, *_again(snapshot, found))
@@ -179,7 +184,7 @@ def _again(snapshot: Snapshot, found: dict[int, Process]) -> tuple[frozenset[int
     again = {}
     for pid, files in _files(record.text).items():
         try:
-            _, state, _, start = _stat(files["stat"][0])
+            _, state, _, start, _ = _stat(files["stat"][0])
         except (KeyError, ValueError, IndexError):
             continue
         again[pid] = (start, state)

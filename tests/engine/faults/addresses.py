@@ -273,6 +273,13 @@ def _old_project(host: EngineHost) -> None:
     host.docker("network", "create", "old_default")
 
 
+def _world(host: EngineHost) -> object:
+    """Whether the host's routes lead out into the world."""
+    return host.run("ip", "route", "get", "93.184.215.14", check=False).returncode
+
+
+_BACK = "ip route replace default via 198.51.100.1"
+
 FAULTS = (
     Fault("NET006", "vpn", _private_ranges, another, level="warning"),
     Fault(
@@ -300,6 +307,21 @@ FAULTS = (
     ),
     Fault("NET007", "narrower", lambda h: _other_bridge(h, "10.7.0.100/25"), flows),
     Fault("NET008", "narrower", lambda h: h.sh(f"ip route add 10.7.0.0/25 via {OUTSIDE_IP}"), flows),
+    Fault(
+        "NET068",
+        "no-default-route",
+        lambda h: h.sh("ip route del default"),
+        _world,
+        level="warning",
+        heal=lambda h: h.sh(_BACK),
+    ),
+    Fault(
+        "NET068",
+        "uplink-down",
+        lambda h: h.sh("ip link set eth0 down"),
+        _world,
+        heal=lambda h: h.sh(f"ip link set eth0 up; {_BACK}"),
+    ),
     Fault("NET008", "route-gone", lambda h: h.sh(f"ip route del 10.7.0.0/24 dev {_bridge(h)}"), flows),
     Fault(
         "NET008",

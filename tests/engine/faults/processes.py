@@ -6,9 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.engine.faults.table import Fault
-from tests.enginehost import IMAGE
+from tests.enginehost import HOST_IP, IMAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.enginehost import EngineHost
 
 UNKNOWN = "0123456789abcdef" * 4
@@ -124,6 +126,31 @@ def _same_namespace(host: EngineHost) -> object:
     return spaces[0] == spaces[1]
 
 
+def _stop(pattern: str) -> Callable[[EngineHost], None]:
+    """Stop what pgrep(1) finds, but for the shell that asks."""
+    return lambda host: host.sh(f"kill -STOP $(pgrep -f '{pattern}')") and None
+
+
+def _stop_shim(host: EngineHost) -> None:
+    """Stop the shim of cron, and let somebody wait for it, who holds the lock of cron."""
+    host.sh(f"kill -STOP $(awk '{{print $4}}' /proc/{host.container_pid('cron')}/stat)")
+    host.sh("timeout 20 docker exec cron true >/dev/null 2>&1 & sleep 0.5")
+
+
+def _first_stopped(host: EngineHost) -> None:
+    host.sh(f"kill -STOP {host.container_pid('web')} $(pgrep -P {host.container_pid('web')})")
+
+
+def _heard(host: EngineHost) -> object:
+    """What a client on the host hears from web, whom only docker-proxy leads there."""
+    return host.run("curl", "-s", "-m", "1", "-o", "/dev/null", "http://127.0.0.1:8080/", check=False).returncode
+
+
+def _answered(host: EngineHost) -> object:
+    """Whether web answers who comes by the rules."""
+    return host.http_get("outside", HOST_IP, 8080, timeout=1.0).outcome
+
+
 _STOPPED = ("DMN016",)
 """Where containerd was stopped, so that it does not clean up what is broken: that is a cause of its own, and rightly told."""
 
@@ -133,6 +160,9 @@ FAULTS = (
     Fault("NSP007", "unknown-to-docker", _behind_dockers_back, _shims, level="warning"),
     Fault("NSP007", "without-shim", _kill_shim, _execs, beside=_STOPPED),
     Fault("NSP008", "six", _orphans, _zombies, level="warning", setup=_not_reaping),
+    Fault("NSP015", "docker-proxy", _stop("docker-prox[y].*-host-port 8080"), _heard),
+    Fault("NSP015", "shim", _stop_shim, _execs, ("DMN016",)),
+    Fault("NSP015", "first-process", _first_stopped, _answered),
     Fault("NSP013", "reused", _pid_reused, _lives, beside=_STOPPED),
     Fault("NSP014", "no-handler", _without_handler, _stops, level="info", setup=_stops_well, heal=_with_handler),
 )
