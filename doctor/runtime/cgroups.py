@@ -167,9 +167,9 @@ def limit(path: str, resources: dict[str, Any]) -> list[str]:
             continue
         place = f"{one.own}/{path.strip('/')}"
         try:
-            if not one.words:
-                _delegate(one)
             os.makedirs(place, exist_ok=True)  # noqa: PTH103 - strings
+            if not one.words:
+                _delegate(one, path.strip("/"))
         except OSError:
             continue
         made.append(place)
@@ -178,14 +178,18 @@ def limit(path: str, resources: dict[str, Any]) -> list[str]:
     return made
 
 
-def _delegate(one: Hierarchy) -> None:
-    """Let groups below have the controllers: of version 2, once no process is in this one any more."""
+def _delegate(one: Hierarchy, path: str) -> None:
+    """Let a group below have the controllers: of version 2, once no process is in this one any more, level by level."""
     inner = f"{one.own}/host"
     os.makedirs(inner, exist_ok=True)  # noqa: PTH103 - strings
     for pid in small(f"{one.own}/cgroup.procs").split():
         with suppress(ProcessLookupError):
             _write(f"{inner}/cgroup.procs", pid)
-    _write(f"{one.own}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(one.controllers)))
+    words = " ".join(f"+{name}" for name in sorted(one.controllers))
+    level = one.own
+    for name in path.split("/"):
+        _write(f"{level}/cgroup.subtree_control", words)
+        level += f"/{name}"
 
 
 def _files(one: Hierarchy, resources: dict[str, Any]) -> list[tuple[str, str]]:

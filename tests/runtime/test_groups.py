@@ -7,16 +7,21 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from doctor.linux import mounting, syscalls
 from doctor.runtime import cgroups, oci
 from doctor.runtime.container import Container
 from doctor.runtime.host import Lab
 from doctor.runtime_commands import bring_up
 from tests.runtime.columns import become
 from tests.runtime.conftest import make_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 replace = msgspec.structs.replace
@@ -97,6 +102,63 @@ def test_what_was_killed_is_swept_at_the_next_start() -> None:
     with Lab.up(f"n{os.getpid()}", groups=True):
         pass
     assert not set(ours()) - set(before)
+
+
+@pytest.fixture
+def version_2(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """Let version 2 be all that there is, and one of its controllers the one to limit by; gives its place and the controller.
+
+    A machine that keeps the controllers of limits in version 1 has others. The root hands it down as long as this lasts.
+    """
+    place = next((one.place for one in cgroups.hierarchies() if not one.words and Path(one.place).is_dir()), "")
+    offered = Path(place, "cgroup.controllers").read_text().split() if place else []
+    if not offered:
+        pytest.skip("no hierarchy of version 2 with a controller here")
+    name, handed = offered[-1], Path(place, "cgroup.subtree_control")
+    before = handed.read_text().split()
+    monkeypatch.setattr(cgroups, "LIMITED", frozenset({name}))
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: [cgroups.Hierarchy(place, (), "/")])
+    handed.write_text(f"+{name}")
+    yield place, name
+    if name not in before:
+        handed.write_text(f"-{name}")
+
+
+def test_version_2_hands_controllers_down(version_2: tuple[str, str]) -> None:
+    """To a group two levels below the lab's, out of which its processes go first; all of it goes with the lab."""
+    place, name = version_2
+
+    def within() -> list[str]:
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
+        mounting.propagation("/", mounting.MS_REC | mounting.MS_PRIVATE)
+        mounting.attach(mounting.prepared("cgroup2", (), 0, "cgroup2"), place)
+        cgroups.enter(cgroups.limit("/docker/one", {}))
+        own = Path(place, "docker/one")
+        files = (own / "cgroup.controllers", Path(place, "cgroup.procs"), own / "cgroup.procs")
+        return [" ".join(one.read_text().split()) for one in files]
+
+    reading, writing = os.pipe()
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.read(ready, 1)
+            os.write(writing, "|".join(within()).encode())
+        except BaseException as error:  # noqa: BLE001 - a forked child leaves here
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    groups = cgroups.make(pid)
+    os.write(go, b"x")
+    os.close(writing)
+    said = os.read(reading, 4096).decode()
+    os.waitpid(pid, 0)
+    cgroups.remove(groups)
+    for handle in (reading, ready, go):
+        os.close(handle)
+    assert said == f"{name}||{pid}"
+    assert groups
+    assert not any(Path(one).exists() for one in groups)
 
 
 def test_a_user_is_told_that_they_need_root() -> None:
