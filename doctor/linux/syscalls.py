@@ -67,6 +67,12 @@ def failed(path: str | None = None) -> OSError:
     return OSError(code, os.strerror(code), path)
 
 
+def words(error: OSError) -> str:
+    """Say what failed, and where: path and cause, in lower case."""
+    said = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {said}" if error.filename else said
+
+
 def call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, path: str | None = None) -> int:
     """Make a system call that the C library has no function for, by its number (man 2 syscall). Raises OSError.
 

@@ -76,7 +76,7 @@ def between(
         else:
             _hold(sock, listener, plan, hold)
     except OSError as error:
-        said = userns.refusal(error) if ids is not None else words(error)
+        said = userns.refusal(error) if ids is not None else syscalls.words(error)
         with suppress(OSError):
             control.send(sock, {"error": f"no namespaces for a lab: {said}"})
     finally:
@@ -123,17 +123,11 @@ def _hold(
         privileges.die_with_parent(0)
         here.run()
     except BaseException as error:  # noqa: BLE001 - whoever brings the lab up is told, and all of it ends
-        said = words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        said = syscalls.words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
             control.send(sock, {"error": said})
     finally:
         os._exit(1)
-
-
-def words(error: OSError) -> str:
-    """Say what failed, and where."""
-    said = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {said}" if error.filename else said
 
 
 def _outside() -> int:
@@ -162,7 +156,7 @@ def _outside() -> int:
             code = 0
         except OSError as error:
             with suppress(OSError):
-                tell.send(words(error).encode())
+                tell.send(syscalls.words(error).encode())
         finally:
             os._exit(code)
     tell.close()

@@ -32,8 +32,7 @@ from doctor.linux.syscalls import (
     CLONE_NEWUTS,
     CLONE_PARENT,
 )
-from doctor.runtime import cgroups, control, launch, rootfs
-from doctor.runtime.launch import LaunchError
+from doctor.runtime import cgroups, control, launch
 from doctor.runtime.process import close_others, default_signals
 
 if TYPE_CHECKING:
@@ -55,16 +54,13 @@ KINDS = {
     "cgroup": CLONE_NEWCGROUP,
     "time": CLONE_NEWTIME,
 }
-_ENGINE = 125
-_SHORT = 1 << 13
-"""Bytes of what is said between a container that is made and its maker."""
 _JOINED = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 
 
 class ContainerError(Exception):
     """What could not be done with a container: the words of runc where it has some, and docker's exit code for it."""
 
-    def __init__(self, text: str, code: int = _ENGINE) -> None:
+    def __init__(self, text: str, code: int = launch.ENGINE) -> None:
         """Keep both."""
         super().__init__(text)
         self.code = code
@@ -168,7 +164,7 @@ class Container(Program):
                     if kind not in {CLONE_NEWPID, CLONE_NEWUSER}:
                         syscalls.setns(handle, kind)
                 network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC) if kinds & CLONE_NEWNET else -1
-                _be_first(config, root, overlay, theirs, stdio or (0, 1, 2), network, init=init)
+                launch.be_first(config, root, overlay, theirs, stdio or (0, 1, 2), network, init=init)
 
             early = [(handle, kind) for handle, kind in joined if kind in {CLONE_NEWPID, CLONE_NEWUSER}]
             kept = [theirs.fileno(), *(handle for handle, _ in joined), *(stdio or ())]
@@ -178,7 +174,7 @@ class Container(Program):
         except OSError as error:
             ours.close()
             cgroups.remove(groups)
-            raise ContainerError(_words(error)) from None
+            raise ContainerError(syscalls.words(error)) from None
         finally:
             theirs.close()
             for handle, _ in joined:
@@ -201,7 +197,7 @@ class Container(Program):
         """Wait until it stands before its program; gives its pid. Raises ContainerError: 126 and 127 for the program."""
         if self._is_created or self._sync is None:
             return self.pid
-        message, handles = control.receive(self._sync, _SHORT)
+        message, handles = control.receive(self._sync, launch.SHORT)
         if not message.get("created"):
             self._fail(message)
         self._is_created = True
@@ -219,7 +215,7 @@ class Container(Program):
         with suppress(OSError):
             control.send(self._sync, {"do": "start"})
         self._started = True
-        message, _ = control.receive(self._sync, _SHORT)
+        message, _ = control.receive(self._sync, launch.SHORT)
         self._sync.close()
         self._sync = None
         if message.get("code", launch.BROKEN) != launch.BROKEN:
@@ -234,7 +230,7 @@ class Container(Program):
         cgroups.remove(self._groups)
         code = message.get("code")
         text = str(message.get("error", "the process ended while the container was made"))
-        raise ContainerError(text, code if isinstance(code, int) else _ENGINE)
+        raise ContainerError(text, code if isinstance(code, int) else launch.ENGINE)
 
     def exec(self, process: Process, stdio: Stdio | None = None) -> Program:
         """Start another process in a container that runs. Raises ContainerError: 126 and 127 for the program."""
@@ -274,20 +270,20 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None, groups: Itera
     kept = [theirs.fileno(), pidfd, *(stdio or ())]
 
     def joined() -> None:
-        _join(process, theirs, stdio or (0, 1, 2))
+        launch.join(process, theirs, stdio or (0, 1, 2))
 
     try:
         pid = _born(0, [(pidfd, _JOINED)], kept, joined, groups, hidden=True)
     except OSError as error:
         ours.close()
-        raise ContainerError(f"cannot enter the container: {_words(error)}") from None
+        raise ContainerError(f"cannot enter the container: {syscalls.words(error)}") from None
     finally:
         theirs.close()
     program = Program(pid)
     console = -1
     with ours:
         while True:
-            message, handles = control.receive(ours, _SHORT)
+            message, handles = control.receive(ours, launch.SHORT)
             if not message:
                 break
             if handles:
@@ -295,7 +291,7 @@ def join(pidfd: int, process: Process, stdio: Stdio | None = None, groups: Itera
             if "error" in message and message.get("code") != launch.BROKEN:
                 program.wait()
                 program.close()
-                raise ContainerError(str(message["error"]), int(message.get("code", _ENGINE)))
+                raise ContainerError(str(message["error"]), int(message.get("code", launch.ENGINE)))
     program.console = console
     return program
 
@@ -359,100 +355,3 @@ def _run(function: Callable[[], None], kept: Iterable[int], *, hidden: bool) -> 
             os.write(2, f"{error}\n".encode(errors="replace"))
     finally:
         os._exit(code)
-
-
-def _be_first(
-    config: Config, root: str, overlay: Overlay | None, sync: socket.socket, stdio: Stdio, network: int, *, init: bool
-) -> None:
-    """Be the first process of a container, up to its program; `network` is its namespace where that is new, or -1."""
-    code, said = _ENGINE, ""
-    try:
-        os.setsid()
-        rootfs.enter(config, root, overlay)
-        if config.hostname:
-            syscalls.sethostname(config.hostname)
-        if config.domainname:
-            syscalls.setdomainname(config.domainname)
-        handles = [*([network] if network >= 0 else ()), *_wire(config.process, stdio, is_first=True)]
-        path = launch.find(config.process)
-        control.send(sync, {"created": True, "network": network >= 0}, handles)
-        for handle in handles:
-            os.close(handle)
-        message, _ = control.receive(sync, _SHORT)
-        if message.get("do") != "start":
-            return
-        launch.become(config.process, path, sync, joins=False, init=init)
-    except LaunchError as error:
-        code, said = error.code, error.text
-    except OSError as error:
-        said = _words(error)
-    except (ValueError, TypeError) as error:
-        said = str(error)
-    _tell(sync, code, said)
-
-
-def _join(process: Process, sync: socket.socket, stdio: Stdio) -> None:
-    """Be a process that joins a container, up to its program."""
-    code, said = _ENGINE, ""
-    try:
-        os.chdir("/")
-        os.setsid()
-        handles = _wire(process, stdio, is_first=False)
-        path = launch.find(process)
-        if handles:
-            control.send(sync, {"joined": True}, handles)
-        for handle in handles:
-            os.close(handle)
-        launch.become(process, path, sync, joins=True)
-    except LaunchError as error:
-        code, said = error.code, error.text
-    except OSError as error:
-        code, said = launch.CANNOT, f"exec: {_words(error)}"
-    except (ValueError, TypeError) as error:
-        said = str(error)
-    _tell(sync, code, said)
-
-
-def _tell(sync: socket.socket, code: int, said: str) -> NoReturn:
-    if code == launch.BROKEN:
-        with suppress(OSError):
-            os.write(2, f"{said}\n".encode(errors="replace"))
-    with suppress(OSError):
-        control.send(sync, {"error": said, "code": code})
-    os._exit(code)
-
-
-def _wire(process: Process, stdio: Stdio, *, is_first: bool) -> list[int]:
-    """Give the process its descriptors 0, 1 and 2: those it was handed, or a terminal, whose master is given."""
-    masters: list[int] = []
-    handles = stdio
-    if process.terminal:
-        master, slave = launch.terminal(process.console_size)
-        if is_first:
-            launch.console(slave)
-        handles, masters = (slave, slave, slave), [master]
-    # Above the numbers that they go to, or one would overwrite another.
-    high = [os.dup(one) if one > 2 else _above(one) for one in handles]  # noqa: PLR2004 - stderr
-    for number, handle in enumerate(high):
-        os.dup2(handle, number)
-    for handle in high:
-        os.close(handle)
-    if process.terminal:
-        import fcntl
-        import termios
-
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        with suppress(OSError):
-            os.fchown(0, process.user.uid, -1)
-    return masters
-
-
-def _above(handle: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def _words(error: OSError) -> str:
-    said = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {said}" if error.filename else said

@@ -20,16 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from doctor.linux import mounting, privileges, syscalls
+from doctor.runtime import control, rootfs, userns
 from doctor.runtime import process as processes
-from doctor.runtime import userns
 
 if TYPE_CHECKING:
     import socket
 
-    from doctor.runtime.oci import ConsoleSize, Process
+    from doctor.runtime.mounts import Overlay
+    from doctor.runtime.oci import Config, ConsoleSize, Process
 
-CANNOT, ABSENT, BROKEN = 126, 127, 255
-"""Exit codes: a program that cannot be executed, none of that name, and one that the kernel refused when it was too late."""
+ENGINE, CANNOT, ABSENT, BROKEN = 125, 126, 127, 255
+"""Exit codes: what is made is at fault; a program that cannot be executed, none of that name, and one refused too late."""
+
+SHORT = 1 << 13
+"""Bytes of what is said between a container that is made and its maker."""
 
 _SCRIPTS = 5
 """Interpreters of interpreters that the kernel follows (exec.c, bprm_execve)."""
@@ -46,6 +50,100 @@ class LaunchError(Exception):
         """Keep both."""
         super().__init__(text)
         self.text, self.code = text, code
+
+
+def be_first(
+    config: Config,
+    root: str,
+    overlay: Overlay | None,
+    sync: socket.socket,
+    stdio: tuple[int, int, int],
+    network: int,
+    *,
+    init: bool,
+) -> None:
+    """Be the first process of a container, up to its program; `network` is its namespace where that is new, or -1."""
+    code, said = ENGINE, ""
+    try:
+        os.setsid()
+        rootfs.enter(config, root, overlay)
+        if config.hostname:
+            syscalls.sethostname(config.hostname)
+        if config.domainname:
+            syscalls.setdomainname(config.domainname)
+        handles = [*([network] if network >= 0 else ()), *_wire(config.process, stdio, is_first=True)]
+        path = find(config.process)
+        control.send(sync, {"created": True, "network": network >= 0}, handles)
+        for handle in handles:
+            os.close(handle)
+        message, _ = control.receive(sync, SHORT)
+        if message.get("do") != "start":
+            return
+        become(config.process, path, sync, joins=False, init=init)
+    except LaunchError as error:
+        code, said = error.code, error.text
+    except OSError as error:
+        said = syscalls.words(error)
+    except (ValueError, TypeError) as error:
+        said = str(error)
+    _tell(sync, code, said)
+
+
+def join(process: Process, sync: socket.socket, stdio: tuple[int, int, int]) -> None:
+    """Be a process that joins a container, up to its program."""
+    code, said = ENGINE, ""
+    try:
+        os.chdir("/")
+        os.setsid()
+        handles = _wire(process, stdio, is_first=False)
+        path = find(process)
+        if handles:
+            control.send(sync, {"joined": True}, handles)
+        for handle in handles:
+            os.close(handle)
+        become(process, path, sync, joins=True)
+    except LaunchError as error:
+        code, said = error.code, error.text
+    except OSError as error:
+        code, said = CANNOT, f"exec: {syscalls.words(error)}"
+    except (ValueError, TypeError) as error:
+        said = str(error)
+    _tell(sync, code, said)
+
+
+def _tell(sync: socket.socket, code: int, said: str) -> NoReturn:
+    if code == BROKEN:
+        with suppress(OSError):
+            os.write(2, f"{said}\n".encode(errors="replace"))
+    with suppress(OSError):
+        control.send(sync, {"error": said, "code": code})
+    os._exit(code)
+
+
+def _wire(process: Process, stdio: tuple[int, int, int], *, is_first: bool) -> list[int]:
+    """Give the process its descriptors 0, 1 and 2: those it was handed, or a terminal, whose master is given."""
+    masters: list[int] = []
+    handles = stdio
+    if process.terminal:
+        master, slave = terminal(process.console_size)
+        if is_first:
+            console(slave)
+        handles, masters = (slave, slave, slave), [master]
+    # Above the numbers that they go to, or one would overwrite another.
+    high = [os.dup(one) if one > 2 else _above(one) for one in handles]  # noqa: PLR2004 - stderr
+    for number, handle in enumerate(high):
+        os.dup2(handle, number)
+    for handle in high:
+        os.close(handle)
+    if process.terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        with suppress(OSError):
+            os.fchown(0, process.user.uid, -1)
+    return masters
+
+
+def _above(handle: int) -> int:
+    return fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def find(process: Process) -> str:

@@ -188,8 +188,10 @@ def test_a_terminal_is_the_container_s_own(rootfs: Path) -> None:
     )
     one = Container.create(made, id="t", bundle=str(rootfs.parent))
     one.start()
-    os.write(one.console, b"abc\n")
     text = b""
+    while b"90" not in text:  # what is typed before is echoed in between
+        text += os.read(one.console, 4096)
+    os.write(one.console, b"abc\n")
     while b"got" not in text:
         text += os.read(one.console, 4096)
     assert b"/dev/pts/0\n30 90\n" in text.replace(b"\r", b"")

@@ -21,6 +21,11 @@ class Place(Struct, frozen=True):
         """Run a script, words in braces filled in. Raises GroundError."""
         return sh(self.ground, self.names.fill(script), seconds=seconds)
 
+    def do(self, script: str, back: str) -> Undo:
+        """Run a script, and give what takes it back: another one. Raises GroundError."""
+        self.sh(script)
+        return [self.later(back)]
+
     def later(self, script: str) -> Callable[[], object]:
         """Give what runs a script later; words in braces are filled in now."""
         filled = self.names.fill(script)

@@ -50,8 +50,7 @@ class FileRemove(Fault, frozen=True, kw_only=True):
         """See `Fault.make`."""
         aside = f"/root/.aside-{time.monotonic_ns()}"
         path = at.sh(f"printf %s {self.path}")
-        at.sh(f"mv {path} {aside}")
-        return [at.later(f"mv {aside} {path}")]
+        return at.do(f"mv {path} {aside}", f"mv {aside} {path}")
 
 
 class FileMode(Fault, frozen=True, kw_only=True):
@@ -63,8 +62,7 @@ class FileMode(Fault, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         before = at.sh(f"stat -L -c %a {self.path}").strip()
-        at.sh(f"chmod {self.mode} {self.path}")
-        return [at.later(f"chmod {before} {self.path}")]
+        return at.do(f"chmod {self.mode} {self.path}", f"chmod {before} {self.path}")
 
 
 def put_back(at: Place, path: str) -> Undo:

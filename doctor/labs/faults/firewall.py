@@ -24,8 +24,7 @@ class RuleInsert(Fault, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         head = f"{self.program} -w -t {self.table}"
-        at.sh(f"{head} -I {self.chain} {self.at} {self.rule}")
-        return [at.later(f"{head} -D {self.chain} {self.rule}")]
+        return at.do(f"{head} -I {self.chain} {self.at} {self.rule}", f"{head} -D {self.chain} {self.rule}")
 
 
 class RuleAppend(Fault, frozen=True, kw_only=True):
@@ -39,8 +38,7 @@ class RuleAppend(Fault, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         head = f"{self.program} -w -t {self.table}"
-        at.sh(f"{head} -A {self.chain} {self.rule}")
-        return [at.later(f"{head} -D {self.chain} {self.rule}")]
+        return at.do(f"{head} -A {self.chain} {self.rule}", f"{head} -D {self.chain} {self.rule}")
 
 
 class RuleDelete(Fault, frozen=True, kw_only=True):
@@ -99,8 +97,8 @@ class RulesPolicy(Fault, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         before = at.sh(f"{self.program} -w -S {self.chain} | head -1").split()[-1]
-        at.sh(f"{self.program} -w -P {self.chain} {self.policy}")
-        return [at.later(f"{self.program} -w -P {self.chain} {before}")]
+        head = f"{self.program} -w -P {self.chain}"
+        return at.do(f"{head} {self.policy}", f"{head} {before}")
 
 
 class NftTable(Fault, frozen=True, kw_only=True):

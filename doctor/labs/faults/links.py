@@ -6,7 +6,6 @@ import shlex
 from typing import Literal
 
 from doctor.labs.faults.base import Fault, Place, Undo
-from doctor.labs.ground import sh
 
 
 class Sysctl(Fault, frozen=True, kw_only=True):
@@ -18,8 +17,8 @@ class Sysctl(Fault, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         before = at.sh(f"sysctl -n {self.key}").strip()
-        at.sh(f"sysctl -qw {self.key}={shlex.quote(self.value)}")
-        return [at.later(f"sysctl -qw {self.key}={shlex.quote(before)}")]
+        setting = f"sysctl -qw {self.key}="
+        return at.do(setting + shlex.quote(self.value), setting + shlex.quote(before))
 
 
 class Inside(Fault, frozen=True, kw_only=True):
@@ -27,13 +26,13 @@ class Inside(Fault, frozen=True, kw_only=True):
 
     inside: str = ""
 
-    def head(self) -> str:
-        """Give how a command is begun that runs there."""
-        return f"nsenter -t {{pid:{self.inside}}} -n " if self.inside else ""
+    def ip(self, words: str) -> str:
+        """Give the command `ip` that runs there."""
+        return (f"nsenter -t {{pid:{self.inside}}} -n " if self.inside else "") + f"ip {words}"
 
     def texts(self) -> list[str]:
         """See `Fault.texts`."""
-        return [*super().texts(), self.head()]
+        return [*super().texts(), self.ip("")]
 
 
 class LinkState(Inside, frozen=True, kw_only=True):
@@ -44,9 +43,8 @@ class LinkState(Inside, frozen=True, kw_only=True):
 
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
-        at.sh(f"{self.head()}ip link set {self.link} {self.state}")
         other = "down" if self.state == "up" else "up"
-        return [at.later(f"{self.head()}ip link set {self.link} {other}")]
+        return at.do(self.ip(f"link set {self.link} {self.state}"), self.ip(f"link set {self.link} {other}"))
 
 
 class LinkMaster(Fault, frozen=True, kw_only=True):
@@ -59,8 +57,8 @@ class LinkMaster(Fault, frozen=True, kw_only=True):
         """See `Fault.make`."""
         link = at.names.fill(self.link)
         before = at.sh(f"basename $(readlink /sys/class/net/{link}/master) 2>/dev/null || true").strip()
-        at.sh(f"ip link set {link} " + (f"master {self.master}" if self.master else "nomaster"))
-        return [at.later(f"ip link set {link} " + (f"master {before}" if before else "nomaster"))]
+        after, before = (f"master {name}" if name else "nomaster" for name in (self.master, before))
+        return at.do(f"ip link set {link} {after}", f"ip link set {link} {before}")
 
 
 class LinkMtu(Inside, frozen=True, kw_only=True):
@@ -72,10 +70,8 @@ class LinkMtu(Inside, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         link = at.names.fill(self.link)
-        show = f"{self.head()}ip -o link show {link}"
-        before = at.sh(show).partition(" mtu ")[2].split()[0]
-        at.sh(f"{self.head()}ip link set {link} mtu {self.mtu}")
-        return [at.later(f"{self.head()}ip link set {link} mtu {before}")]
+        before = at.sh(self.ip(f"-o link show {link}")).partition(" mtu ")[2].split()[0]
+        return at.do(self.ip(f"link set {link} mtu {self.mtu}"), self.ip(f"link set {link} mtu {before}"))
 
 
 class LinkRename(Fault, frozen=True, kw_only=True):
@@ -88,8 +84,7 @@ class LinkRename(Fault, frozen=True, kw_only=True):
         """See `Fault.make`."""
         link = at.names.fill(self.link)
         script = "ip link set {0} down; ip link set {0} name {1}; ip link set {1} up"
-        at.sh(script.format(link, self.name))
-        return [at.later(script.format(self.name, link))]
+        return at.do(script.format(link, self.name), script.format(self.name, link))
 
 
 class LinkAdd(Fault, frozen=True, kw_only=True):
@@ -106,8 +101,7 @@ class LinkAdd(Fault, frozen=True, kw_only=True):
         if self.address:
             lines.append(f"ip address add {self.address} dev {self.name}")
         lines += [f"ip link set {self.name} up", *([f"ip link set {self.name}p up"] if other else [])]
-        at.sh("\n".join(lines))
-        return [at.later(f"ip link del {self.name}")]
+        return at.do("\n".join(lines), f"ip link del {self.name}")
 
 
 class LinkDelete(Fault, frozen=True, kw_only=True):
@@ -121,35 +115,37 @@ class LinkDelete(Fault, frozen=True, kw_only=True):
         address = at.sh(f"ip -o -4 addr show {link} | awk '{{print $4}}'").strip()
         ports = at.sh(f"ls /sys/class/net/{link}/brif 2>/dev/null || true").split()
         own = at.sh(f"cat /sys/class/net/{link}/address").strip()
-        at.sh(f"ip link del {link}")
         lines = [f"ip link add {link} address {own} type bridge"]
         lines += [f"ip address add {address} dev {link}"] if address else []
         lines += [*(f"ip link set {port} master {link}" for port in ports), f"ip link set {link} up"]
-        return [lambda: sh(at.ground, "\n".join(lines))]
+        return at.do(f"ip link del {link}", "\n".join(lines))
 
 
-class AddressAdd(Inside, frozen=True, kw_only=True):
+class Address(Inside, frozen=True, kw_only=True):
+    """An address of a link, with its length."""
+
+    link: str
+    address: str
+
+    def change(self, verb: str) -> str:
+        """Give the command that adds it, or takes it away."""
+        return self.ip(f"address {verb} {self.address} dev {self.link}")
+
+
+class AddressAdd(Address, frozen=True, kw_only=True):
     """`ip address add ADDRESS/LENGTH dev LINK`."""
 
-    link: str
-    address: str
-
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
-        at.sh(f"{self.head()}ip address add {self.address} dev {self.link}")
-        return [at.later(f"{self.head()}ip address del {self.address} dev {self.link}")]
+        return at.do(self.change("add"), self.change("del"))
 
 
-class AddressDelete(Inside, frozen=True, kw_only=True):
+class AddressDelete(Address, frozen=True, kw_only=True):
     """`ip address del ADDRESS/LENGTH dev LINK`."""
 
-    link: str
-    address: str
-
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
-        at.sh(f"{self.head()}ip address del {self.address} dev {self.link}")
-        return [at.later(f"{self.head()}ip address add {self.address} dev {self.link}")]
+        return at.do(self.change("del"), self.change("add"))
 
 
 class RouteAdd(Inside, frozen=True, kw_only=True):
@@ -159,8 +155,7 @@ class RouteAdd(Inside, frozen=True, kw_only=True):
 
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
-        at.sh(f"{self.head()}ip route add {self.route}")
-        return [at.later(f"{self.head()}ip route del {self.route}")]
+        return at.do(self.ip(f"route add {self.route}"), self.ip(f"route del {self.route}"))
 
 
 class RouteDelete(Inside, frozen=True, kw_only=True):
@@ -171,9 +166,8 @@ class RouteDelete(Inside, frozen=True, kw_only=True):
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
         route = at.names.fill(self.route)
-        before = at.sh(f"{self.head()}ip route show {route}").strip()
-        at.sh(f"{self.head()}ip route del {route}")
-        return [at.later(f"{self.head()}ip route add {before}")]
+        before = at.sh(self.ip(f"route show {route}")).strip()
+        return at.do(self.ip(f"route del {route}"), self.ip(f"route add {before}"))
 
 
 class PolicyAdd(Fault, frozen=True, kw_only=True):
@@ -183,5 +177,4 @@ class PolicyAdd(Fault, frozen=True, kw_only=True):
 
     def make(self, at: Place) -> Undo:
         """See `Fault.make`."""
-        at.sh(f"ip rule add {self.rule}")
-        return [at.later(f"ip rule del {self.rule}")]
+        return at.do(f"ip rule add {self.rule}", f"ip rule del {self.rule}")
