@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doctor import bundle as module
 from doctor.bundle import MANIFEST, BundleError, pack, read
+from doctor.bundle import archive as archive_module
 from doctor.snapshot import Record, Snapshot
 from tests.bundle.samples import archive, entry, gunzip, info, manifest, pack_gzip, snapshot, unpack, zeros
 
@@ -56,6 +56,7 @@ def test_a_member_that_says_too_much(tmp_path: Path) -> None:
     assert peak(path, "refused: member a is larger than 64 MiB") < MIB
 
 
+@pytest.mark.slow
 def test_many_members_that_are_too_much(tmp_path: Path) -> None:
     """Each is allowed, all of them are not."""
     names = ["a", "b", "c", "d", "e"]
@@ -89,7 +90,7 @@ def test_behind_the_end(tmp_path: Path) -> None:
 )
 def test_gzip_that_unpacks_to_nothing(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endless standard input has an end."""
-    monkeypatch.setattr(module, "TOTAL", MIB)
+    monkeypatch.setattr(archive_module, "TOTAL", MIB)
     with pytest.raises(BundleError, match="refused: it is larger than 1 MiB"):
         unpack(start + (b"n" if b"name" in start else b"\0\0\0\xff\xff") * 2 * MIB)
 
@@ -105,6 +106,7 @@ def test_endless_zeros(tmp_path: Path) -> None:
     assert peak(path, "refused: it is larger than 256 MiB") < 2 * MIB
 
 
+@pytest.mark.slow
 def test_manifests_that_swell(tmp_path: Path) -> None:
     """JSON that would be much larger as objects."""
     path = tmp_path / "bomb.tar.gz"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doctor import __version__
-from doctor import bundle as module
-from doctor.bundle import MANIFEST, BundleError, pack, read, write
+from doctor.bundle import MANIFEST, BundleError, pack, read, reading, write
+from doctor.bundle import manifest as manifest_module
 from tests.bundle.samples import META, SMALL, archive, bundle, entry, gunzip, info, manifest, pack_gzip, unpack
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def test_lying_manifest(name: str) -> None:
 
 def test_too_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count is judged before it costs memory, and once more when it is known."""
-    monkeypatch.setattr(module, "MEMBERS", 10)
+    monkeypatch.setattr(manifest_module, "MEMBERS", 10)
     assert told(manifest(*(entry(str(number)) for number in range(11)))).endswith("names more than 10 records")
     assert told(manifest(x=[{}] * 21)).endswith("names more than 10 records")
     assert unpack(archive((MANIFEST, manifest(*(entry(str(number)) for number in range(10))))))
@@ -427,7 +427,7 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(module, "_manifest", full)
+    monkeypatch.setattr(reading, "decode", full)
     with pytest.raises(BundleError, match="refused: it does not fit into memory"):
         unpack(pack(SMALL))
 
@@ -461,7 +461,7 @@ def test_a_slow_pipe(monkeypatch: pytest.MonkeyPatch, *, plain: bool, blocking: 
     """Bytes that come one at a time, also by a pipe that somebody set not to block."""
     out, into = os.pipe()
     os.set_blocking(out, blocking)
-    monkeypatch.setattr(module, "_open", lambda _path: out)
+    monkeypatch.setattr(reading, "_open", lambda _path: out)
     data = gunzip(pack(SMALL))[:1024] if plain else pack(SMALL)
 
     def trickle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def test_no_bit_is_named_for_another_damage(first: int, second: int, size: int) 
     assert flipped_bit(first, second, size) is None
 
 
+@pytest.mark.slow
 def test_the_place_is_found_in_a_file_of_gigabytes() -> None:
     """The first bit of 8 GiB of zeros: x^k is computed by squaring, nobody reads so much."""
     size = 1 << 33
