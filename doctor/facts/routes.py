@@ -146,6 +146,11 @@ class Routing(Struct, frozen=True):
                 return Way(rule)
         return Way()
 
+    def plain(self, number: int, version: int) -> Route | None:
+        """Give the route to an address by the rules that every host has; for where there are no `special` ones."""
+        found = (self._longest(number, version, rule) for rule in self.rules.get(version, ()))
+        return next((route for route in found if route is not None), None)
+
     def _longest(self, number: int, version: int, rule: Rule) -> Route | None:
         for length, route in self._leading(number, version, rule.table):
             # throw ends the search in this table, suppress_prefixlength forgets what it found.

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from doctor.packets.conditions import Address, Device, Number
+from doctor.packets.conditions import Address, Any, Ct, Device, Direction, Kind, Never, Number, Opaque
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import TypeIs
 
     from doctor.packets.packet import Packet
     from doctor.packets.program import Action, Chain, Rule, Step
+
+_ASKING = frozenset({Address, Any, Ct, Device, Direction, Kind, Never, Number, Opaque})
 
 FEW = 8
 """Rules that are gone through faster than they are looked up."""
 
 _ENDS = ("dst", "dport", "oif", "src", "iif", "sport", "physin", "physout")
 """What rules are found by, what tells most of them apart first."""
+_RANKS = {end: rank for rank, end in enumerate(_ENDS)}
+_PORTS = frozenset({"sport", "dport"})
 
 
 class Choice:
@@ -72,30 +74,34 @@ def choice(chain: Chain, held: dict[tuple[str, str, str, str], Choice]) -> Choic
 
 
 def _key(rule: Rule) -> tuple[str, int | str] | None:
-    """Give what a rule can be found by; None where it asks for nothing exact."""
-    asked = dict(_exact(rule))
-    return next(((end, asked[end]) for end in _ENDS if end in asked), None)
-
-
-def _exact(rule: Rule) -> Iterator[tuple[str, int | str]]:
-    """Give the exact values that a rule asks for before it does anything."""
+    """Give what a rule can be found by: what it asks for exactly before it does anything; None where that is nothing."""
+    best: tuple[str, int | str] | None = None
+    rank = len(_ENDS)
     for step in rule.steps:
-        if not isinstance(step, Address | Device | Number):
-            if acts(step):
-                return
-            continue
-        if step.negated:
-            continue
-        if isinstance(step, Device):
-            if len(step.names) == 1 and not step.names[0].endswith("*"):
-                yield step.end, step.names[0]
-        elif len(step.ranges) == 1 and step.ranges[0][0] == step.ranges[0][1]:
-            if isinstance(step, Address):
-                yield step.end, step.ranges[0][0]
-            elif step.mask == -1 and step.field in {"sport", "dport"}:
-                yield step.field, step.ranges[0][0]
+        found = _exact(step)
+        if found is not None:
+            if _RANKS[found[0]] < rank:
+                best, rank = found, _RANKS[found[0]]
+        elif acts(step):
+            break
+    return best
+
+
+def _exact(step: Step) -> tuple[str, int | str] | None:
+    """Give the exact value that a condition asks for; None where it asks for none."""
+    if isinstance(step, Address):
+        if not step.negated and len(step.ranges) == 1 and step.ranges[0][0] == step.ranges[0][1] and step.end in _RANKS:
+            return step.end, step.ranges[0][0]
+    elif isinstance(step, Device):
+        if not step.negated and len(step.names) == 1 and not step.names[0].endswith("*") and step.end in _RANKS:
+            return step.end, step.names[0]
+    elif isinstance(step, Number) and step.field in _PORTS and step.mask == -1 and not step.negated:
+        first, last = step.ranges[0]
+        if len(step.ranges) == 1 and first == last:
+            return step.field, first
+    return None
 
 
 def acts(step: Step) -> TypeIs[Action]:
     """Whether a step does something, and asks nothing."""
-    return not hasattr(step, "holds")
+    return type(step) not in _ASKING

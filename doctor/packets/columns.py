@@ -93,7 +93,7 @@ class Columns:
         self.keys = senders
         self.clients = clients or {}
         self.walks = 0
-        self.codes: dict[Hashable, tuple[str, str]] = {}
+        self.codes: dict[int, tuple[str, str]] = {}
         self.judged: dict[Goal, Judged] = {}
         host = site.host
         below = any(base.chain.family in {"bridge", "netdev"} for base in host.program.bases)
@@ -127,12 +127,11 @@ class Columns:
 
     def told(self, hit: Hit, goal: Goal) -> tuple[str, str]:
         """Give the code of a drop, and its words."""
-        key = hit.chain.key, hit.cited
-        found = self.codes.get(key)
+        found = self.codes.get(id(hit.cited))  # that of one rule, and of nothing else
         if found is None:
             text = hit.cited.excerpt or hit.chain.name
             step = Step(HOST, hit.chain.table, text)
-            found = self.codes[key] = code_of(hit, self.site.host, Flow("", goal.dst, goal.dport), step), text
+            found = self.codes[id(hit.cited)] = code_of(hit, self.site.host, Flow("", goal.dst, goal.dport), step), text
         return found
 
 
@@ -177,13 +176,20 @@ class _Table:
         for at, leg in enumerate(self.senders):
             if leg is not None:
                 alike[leg.alike] = alike.get(leg.alike, 0) | 1 << at
+        # A leg has as many goals as it has ports, and what it is alike in is long.
+        numbers: dict[Hashable, int] = {}
+        known: dict[int, tuple[int, tuple[str, int, int, int]]] = {}
         kinds: dict[tuple[bool, Hashable], dict[tuple[str, int, int, int], int]] = {}
         for at, (goal, leg) in enumerate(self.goals):
             if goal.protocol in {TCP, UDP, ICMP, ICMP6} and not (goal.behind and self.near(goal.dst)):
                 called = goal.dst if goal.behind is not None else None
                 clients = goal.dport == CLIENT_PORT, goal.behind is not None and goal.behind[1] == CLIENT_PORT
-                kind = (leg.alike, goal.protocol, not goal.dport, *clients, listening(self.site, goal), called)
-                where = leg.bridge, leg.first, leg.last, self.near(leg.address)
+                placed = known.get(id(leg))
+                if placed is None:
+                    where = leg.bridge, leg.first, leg.last, self.near(leg.address)
+                    placed = known[id(leg)] = numbers.setdefault(leg.alike, len(numbers)), where
+                number, where = placed
+                kind = (number, goal.protocol, not goal.dport, *clients, listening(self.site, goal), called)
                 held = kinds.setdefault((at >= inner, kind), {})
                 held[where] = held.get(where, 0) | 1 << at
         for mask in alike.values():

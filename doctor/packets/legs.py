@@ -139,6 +139,7 @@ class Legs:
         self.gates: dict[tuple[str, str], bool] = {}
         self.found: dict[Hashable, Hashable | None] = {}
         self.settings = _settings(site)
+        self.ruled = bool(site.host.routing.special)
 
     def of(self, key: str, version: Version) -> Leg | None:
         """Describe a namespace with one link; None for what is not so plain."""
@@ -185,7 +186,8 @@ class Legs:
         """Whether an address is one namespace's alone, and the host's way to it is by its bridge."""
         if not self.owners.only(address, version):
             return False
-        route = self.site.host.routing.find(Asked(spell(address, version))).route
+        routing = self.site.host.routing
+        route = routing.find(Asked(spell(address, version))).route if self.ruled else routing.plain(address, version)
         return route is not None and (route.type, route.dev, route.gateway) == ("unicast", bridge, "")
 
     def bridge(self, bridge: Link) -> Hashable:

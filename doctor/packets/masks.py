@@ -136,6 +136,9 @@ class Masks:
         return made
 
 
+_AT_ENDS = (Address, Device)
+_PLAIN = (Verdict, Nat)
+"""Targets that ask for nothing. Tuples, for isinstance is slow with unions, and there are ten thousand rules."""
 _FIELDS = {Tracked: ("state", "status"), Direction: ("original", "reply")}
 
 
@@ -144,9 +147,11 @@ def _fields(chain: Chain) -> tuple[str, ...]:
     found: set[str] = set()
     for rule in chain.rules:
         for step in rule.steps:
-            if isinstance(step, Address | Device):
+            if isinstance(step, _AT_ENDS):
                 found.add(step.end)
-            else:
+            elif isinstance(step, Number):
+                found.add(step.field)
+            elif not isinstance(step, _PLAIN):
                 found.update(_asked(step))
     return tuple(sorted(found))
 
@@ -236,37 +241,49 @@ class _Sight(Struct, frozen=True):
             if isinstance(step, Any):
                 several.append(self.several(step))
                 continue
-            box = self.box(step)
-            if box is None:
+            part = self.part(step)
+            if part is None:
                 doubtful = True
                 continue
-            senders &= box.senders
-            goals &= box.goals
+            side, mask = part
+            if side == "goal":
+                goals &= mask
+            else:
+                senders &= mask
             if not senders or not goals:
                 return None
         # Whoever it takes goes on, as does everybody else; that it is not known whom it takes changes nothing.
         return None
 
-    def box(self, condition: Condition) -> _Box | None:
-        """Say whom a condition holds for; None where that is not known."""
-        if isinstance(condition, Address):
+    def part(self, condition: Condition) -> tuple[Side, int] | None:
+        """Say whom a condition holds for, senders or goals; None where that is not known."""
+        role = None
+        if isinstance(condition, _AT_ENDS):
             role = self.crowd.roles.get(condition.end)
-            if role is not None:
-                if condition.version != self.crowd.packet.version:
-                    return _Box(0, 0)
-                return _box(role[0], self.masks.ends[role[0]].within(role[1], condition.ranges), condition.negated)
-        elif isinstance(condition, Device):
-            role = self.crowd.roles.get(condition.end)
-            if role is not None:
-                return _box(role[0], self.masks.ends[role[0]].named(role[1], condition.names), condition.negated)
         elif isinstance(condition, Number):
             role = self.crowd.roles.get(condition.field)
-            if role is not None:
-                if condition.mask != -1:
-                    return None
-                return _box(role[0], self.masks.ends[role[0]].within(role[1], condition.ranges), condition.negated)
-        answer = condition.holds(self.crowd.packet, self.crowd.where)
-        return None if answer is None else _Box(ALL, ALL) if answer else _Box(0, 0)
+            if role is not None and condition.mask != -1:
+                return None
+        if role is None or not isinstance(condition, (Address, Device, Number)):
+            answer = condition.holds(self.crowd.packet, self.crowd.where)
+            return None if answer is None else ("sender", ALL if answer else 0)
+        side, what = role
+        ends = self.masks.ends[side]
+        if isinstance(condition, Device):
+            held = ends.named(what, condition.names)
+        elif isinstance(condition, Address) and condition.version != self.crowd.packet.version:
+            return side, 0
+        else:
+            held = ends.within(what, condition.ranges)
+        return side, ~held if condition.negated else held
+
+    def box(self, condition: Condition) -> _Box | None:
+        """Say whom a condition holds for, as a rectangle; None where that is not known."""
+        part = self.part(condition)
+        if part is None:
+            return None
+        side, mask = part
+        return _Box(mask, ALL) if side == "sender" else _Box(ALL, mask)
 
     def several(self, condition: Any) -> _Several:
         """Say whom one of several holds for whole."""
@@ -296,11 +313,6 @@ class _Sight(Struct, frozen=True):
                 if old.senders & new.senders and old.goals & new.goals
             ]
         return found
-
-
-def _box(side: Side, mask: int, negated: bool) -> _Box:  # noqa: FBT001 - as the condition has it
-    held = ~mask if negated else mask
-    return _Box(held, ALL) if side == "sender" else _Box(ALL, held)
 
 
 class _Walk(Struct):

@@ -24,6 +24,7 @@ from doctor.packets.walk import Result, Walk, follow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from doctor.packets.evaluate import Hit
     from doctor.packets.flow import End as Ended
     from doctor.packets.goal import Goal
     from doctor.packets.site import Site
@@ -106,18 +107,19 @@ class _Column(Struct):
     """A goal, judged for sets of senders; `alone` are those not yet judged."""
 
     alone: int
-    held: dict[Judgement, int] = field(default_factory=dict)
+    held: dict[int, tuple[int, Judgement]] = field(default_factory=dict)
 
     def put(self, mask: int, judged: Judgement) -> None:
-        """Note a judgement."""
-        self.held[judged] = self.held.get(judged, 0) | mask
+        """Note a judgement; by which object it is, for to compare them costs more than to have two."""
+        known = self.held.get(id(judged))
+        self.held[id(judged)] = (mask if known is None else known[0] | mask), judged
         self.alone &= ~mask
 
     def of(self, bit: int) -> Judgement | None:
         """Give the judgement for one sender."""
         if self.alone & bit:
             return None
-        return next((judged for judged, mask in self.held.items() if mask & bit), None)
+        return next((judged for mask, judged in self.held.values() if mask & bit), None)
 
 
 class Pairs:
@@ -154,6 +156,8 @@ class Pairs:
         self._grouped: dict[int, int] | None = None
         self._columns: Columns | None = None
         self._filled: dict[Goal, _Column] = {}
+        self._dropped: dict[int, Judgement] = {}
+        self._ended: dict[str, Judgement] = {}
 
     def expect(self, senders: Iterable[str], goals: Iterable[Goal], ports: Iterable[Goal] = ()) -> None:
         """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked.
@@ -178,7 +182,7 @@ class Pairs:
         filled = self._fill(goal)
         if filled.alone:
             self._classed(goal, filled)
-        return tuple((mask, judged) for judged, mask in filled.held.items())
+        return tuple(filled.held.values())
 
     def _classed(self, goal: Goal, filled: _Column) -> None:
         """Judge who is left: those of one class by one walk, where no rule about one of them decides."""
@@ -221,7 +225,7 @@ class Pairs:
     def known(self, goal: Goal) -> tuple[tuple[tuple[int, Judgement], ...], int]:
         """Give what is known of a goal without a walk of its own, as `column` does, and those of whom nothing is."""
         filled = self._fill(goal)
-        return tuple((mask, judged) for judged, mask in filled.held.items()), filled.alone
+        return tuple(filled.held.values()), filled.alone
 
     @property
     def classes(self) -> Classes:
@@ -249,12 +253,21 @@ class Pairs:
         if judged is not None:
             for mask, hit in judged.dropped:
                 if mask & others:
-                    code, text = self._columns.told(hit, goal)
-                    filled.put(mask & others, Judgement("no", code, hit.cited, text))
+                    filled.put(mask & others, self._denied(hit, goal))
             for mask, code in judged.ended:
                 if mask & others:
-                    filled.put(mask & others, Judgement("refused", code) if code else Judgement("yes"))
+                    filled.put(
+                        mask & others, self._ended.setdefault(code, Judgement("refused" if code else "yes", code))
+                    )
         return filled
+
+    def _denied(self, hit: Hit, goal: Goal) -> Judgement:
+        """Judge those whom a rule drops."""
+        found = self._dropped.get(id(hit.cited))
+        if found is None and self._columns is not None:
+            code, text = self._columns.told(hit, goal)
+            found = self._dropped[id(hit.cited)] = Judgement("no", code, hit.cited, text)
+        return found or Judgement("no", cited=hit.cited)
 
     def _source(self, key: str) -> Class:
         mine = self._sources.get(key)
