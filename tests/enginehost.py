@@ -1133,8 +1133,12 @@ class EngineHost:
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file in the host, with its folders; `mode` holds for a new one."""
-        with os.fdopen(self._open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-            file.write(text)
+        self.write_bytes(path, text.encode(), mode)
+
+    def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Write a file that is no text."""
+        with os.fdopen(self._open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
 
     def exists(self, path: str) -> bool:
         """Whether a path in the host leads to something."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.enginehost import OUTSIDE_IP, EngineHost
+from tests.enginehost import OUTSIDE_IP, EngineHost, build_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -306,16 +306,18 @@ FROM busybox:lab
 COPY copied /srv/copied
 RUN rm /www/cgi-bin/peer && ln -s /srv/copied /srv/link && chmod 4755 /srv/copied
 END
-DOCKER_BUILDKIT=1 docker build -q -t shop/built:1 .
+DOCKER_BUILDKIT=1 /root/client build -q -t shop/built:1 .
 """
 
 
-def test_what_buildkit_made_is_verified() -> None:
-    """Its layers have directories of their own kind of name. The client of 20.10 can ask for it, later ones need buildx.
+def test_what_buildkit_made_is_verified(suite: str) -> None:
+    """Its layers have directories of their own kind of name. Clients after 20.10 need buildx: that one asks each engine.
 
     The host is its own: what is built stays in BuildKit's cache, damaged.
     """
-    with EngineHost.up(suite="bookworm") as host:
+    client = (build_root("bookworm") / "usr/bin/docker").read_bytes()
+    with EngineHost.up(suite=suite) as host:
+        host.write_bytes("/root/client", client, 0o755)
         host.sh(_BUILD, timeout=120)
         rows = json.loads(host.doctor("layers", "list", "--format", "json").stdout)["layers"]
         mine = [one for one in rows if "shop/built:1" in one["images"]]
