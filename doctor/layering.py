@@ -77,10 +77,25 @@ def judged(
             report.outcomes,
             len(wanted.chains) if wanted else len(layers.chains) if layers else 0,
             round((time.perf_counter() - began) * 1000, 1),
+            {one.layer: _images(facts, one) for each in lines for one in each.checked.values() if one.damages},
         ),
         report,
         facts,
     )
+
+
+def _images(facts: Facts, checked: Checked) -> tuple[str, ...]:
+    """Name the images that stand on a layer of one of Docker's stores."""
+    try:
+        if checked.store == "containerd":
+            held: ContainerdStore = facts.get(ContainerdStore)
+            return shown(held.images_on(checked.layer))
+        if checked.store == "overlay2":
+            impacts: Impacts = facts.get(Impacts)
+            return tuple(name for one in impacts.of(checked.layer, []).every_image for name in one.shown)
+    except EvidenceMissing:
+        pass
+    return ()
 
 
 def _or_none(facts: Facts) -> LayerDb | None:

@@ -31,7 +31,8 @@ _HELD = (
 
 def anew(impact: Impact) -> Remedy:
     """Make the cure that removes all that shares the layer, and gets it again: by digest where one is known."""
-    containers, images = impact.every_container, impact.every_image
+    containers = impact.every_container
+    images = sorted(impact.every_image, key=lambda one: -len(one.chains))  # what stands on others goes first
     steps: list[Step] = []
     if containers:
         steps.append(Note("copy out first what is worth it: docker cp"))
@@ -48,7 +49,8 @@ def anew(impact: Impact) -> Remedy:
         steps.append(Command(("doctor", "layers", "verify", "FILE")))
     running = tuple(one.name for one in containers if one.running)
     names = ", ".join(one.name for one in containers)
-    lost = f"what container{'s' if len(containers) > 1 else ''} {names} wrote is lost"
+    has = "containers {} have" if len(containers) > 1 else "container {} has"
+    lost = f"what {has.format(names)} written is lost"
     return Remedy(
         lost if containers else "remove all that shares the layer, then get it anew",
         tuple(steps),

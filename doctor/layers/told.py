@@ -49,3 +49,5 @@ class Verification(Struct, frozen=True):
     structure: int
     """Layers whose structure was looked at."""
     ms: float
+    images: dict[str, tuple[str, ...]] = {}
+    """Names of the images that stand on each damaged layer, by its id; those of archives and of podman's have none here."""

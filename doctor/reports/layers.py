@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -138,9 +139,14 @@ class _Text:
         yield from self._part("cure", self._cure(one.remedy))
         if one.by_hand:
             yield from words.by_hand(one.by_hand)
-        asked = " ".join(self.style.asked)
+        asked = " ".join(self.style.asked) or self._standing(damages)
         deep = "--deep " if damages else ""
         yield from self._part("then", iter([f"doctor layers verify {deep}{asked}".rstrip()]))
+
+    def _standing(self, damages: list[Damage]) -> str:
+        """Name an image that has the damaged layer: verifying that one alone is enough to know."""
+        names = self.value.images.get(damages[0].layer, ()) if damages else ()
+        return next((shlex.quote(words.safe(one)) for one in names), "")
 
     def _of(self, one: Reported) -> list[Damage]:
         """Give the damages that a finding is about: those of its layer that it cites, and of the same kinds."""
