@@ -18,7 +18,8 @@ from msgspec import Struct
 from doctor.exits import UsageError
 from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containers import Containers
-from doctor.facts.store import Images, LayerDb, Overlay
+from doctor.facts.images import Images
+from doctor.facts.store import LayerDb, Overlay
 from doctor.hiders import seen
 from doctor.layers import containerd, podman
 from doctor.layers.manifests import Unusable

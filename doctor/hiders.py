@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from doctor.facts.containerd import ContainerdStore
-from doctor.facts.store import Images, LayerDb, Overlay
+from doctor.facts.images import Images
+from doctor.facts.store import LayerDb, Overlay
 from doctor.layers.folders import Folders
 from doctor.layers.model import Damage
 from doctor.layers.union import meets

@@ -13,8 +13,9 @@ from doctor.deep import Deep, named, run
 from doctor.examine import Facts
 from doctor.exits import CLEAN, FAULT, FOUND, INCOMPLETE, UsageError
 from doctor.facts.containerd import ContainerdStore, shown
+from doctor.facts.images import Images
 from doctor.facts.layer_content import Impacts, LayerContent
-from doctor.facts.store import Images, LayerDb, Overlay
+from doctor.facts.store import LayerDb, Overlay
 from doctor.layers.model import VERIFIERS, Checked, Damage, Run, Unread, dump
 from doctor.layers.told import LayerList, LayerRow, Verification
 from doctor.model import SCHEMA, Result, Severity

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from doctor.exits import UsageError
 from doctor.facts.containers import Container, Containers
+from doctor.facts.images import Images
 from doctor.facts.networks import Networks
-from doctor.facts.store import Images
 from doctor.model import Severity
 from doctor.reports.words import safe, shortened
 from doctor.snapshot import EvidenceMissing

@@ -37,6 +37,8 @@ MODULES = (
     "kernel_log",
     "layer_content",
     "layer_depth",
+    "layer_directories",
+    "layer_lowers",
     "layer_mounts",
     "layer_remains",
     "layerdb",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from doctor.facts.images import Images
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.loaded import Loaded
 from doctor.facts.lowers import Lowers
+from doctor.facts.owners import Owners
 from doctor.facts.repairs import new_name, together, write
-from doctor.facts.store import LINK, MOUNT_ID, Images, LayerDb, Mount, Overlay, Owners
+from doctor.facts.store import LINK, MOUNT_ID, LayerDb, Mount, Overlay
 from doctor.model import Citation, Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Yield
 from doctor.registry import check
 
@@ -169,7 +171,7 @@ def _mount_of(init_id: str, top: str, overlay: Overlay, layers: LayerDb, lowers:
     if by_init:
         return by_init if by_init in overlay.layers else ""
     owned = {identity for mount in layers.mounts.values() for identity in (mount.mount_id, mount.init_id) if identity}
-    below = lowers.below.get(top, "")
+    below = lowers.below(top)
     found = [
         layer.id
         for layer in overlay.layers.values()
@@ -186,7 +188,7 @@ def _empty_layer(
     path = f"{overlay.root}/{identity}"
     names = [name for name in overlay.names_of(identity) if LINK.fullmatch(name)]
     name = names[0] if names else new_name(identity)
-    below = lowers.below.get(parent, "")
+    below = lowers.below(parent)
     lower = below
     if not identity.endswith("-init") and init_id:
         link = overlay.name_of(init_id) or new_name(init_id)

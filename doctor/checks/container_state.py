@@ -11,7 +11,7 @@ from doctor.facts.cgroups import Cgroups
 from doctor.facts.clock import Clock
 from doctor.facts.containerfiles import ContainerFiles, Damaged
 from doctor.facts.containers import Container, Containers
-from doctor.facts.store import Images
+from doctor.facts.images import Images
 from doctor.model import (
     Citation,
     Command,

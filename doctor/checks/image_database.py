@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from doctor.facts.containers import Containers
 from doctor.facts.daemon import Daemon
+from doctor.facts.images import Image, Images
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.loaded import Loaded
 from doctor.facts.repairs import again, together, write
-from doctor.facts.store import Image, Images, LayerDb, Overlay
+from doctor.facts.store import LayerDb, Overlay
 from doctor.model import (
     Citation,
     Command,

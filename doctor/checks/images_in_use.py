@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from doctor.amounts import sized
 from doctor.facts.binfmt import Binfmt
 from doctor.facts.containers import Containers
+from doctor.facts.images import Images
 from doctor.facts.space import Space
-from doctor.facts.store import Images
 from doctor.model import Citation, Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Yield
 from doctor.registry import check
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.facts.images import Image, Images
+from doctor.facts.owners import Owners
 from doctor.facts.repairs import together
-from doctor.facts.store import Image, Images, Overlay, Owners
+from doctor.facts.store import Overlay
 from doctor.model import Citation, Effect, Finding, NotApplicable, Note, Remedy, Severity, Yield
 from doctor.registry import check
 

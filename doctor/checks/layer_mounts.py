@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from doctor.facts.daemon import Daemon
 from doctor.facts.overlay_mounts import OverlayMount, OverlayMounts
-from doctor.facts.store import Overlay, Owners
+from doctor.facts.owners import Owners
+from doctor.facts.store import Overlay
 from doctor.model import Command, Effect, Finding, NotApplicable, Remedy, Severity, Step, Yield
 from doctor.registry import check
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from doctor.facts.images import Images
+from doctor.facts.owners import Owners
 from doctor.facts.repairs import again
-from doctor.facts.store import Images, LayerDb, Overlay, Owners
+from doctor.facts.store import LayerDb, Overlay
 from doctor.model import Citation, Command, Effect, Finding, NotApplicable, Remedy, Severity, Step, Unknown, Yield
 from doctor.registry import check
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from doctor.facts.chain_users import ChainUsers
+from doctor.facts.images import chain_ids
 from doctor.facts.lowers import Lowers
 from doctor.facts.repairs import lost, together, write
-from doctor.facts.store import DIGEST, LINK, Chain, Overlay, Owners, chain_ids
+from doctor.facts.store import DIGEST, LINK, Chain, Overlay
 from doctor.model import (
     Citation,
     Command,
@@ -24,6 +26,9 @@ from doctor.model import (
     Yield,
 )
 from doctor.registry import check
+
+if TYPE_CHECKING:
+    from doctor.facts.owners import Owners
 
 
 def _nothing(overlay: Overlay, users: ChainUsers) -> str:
@@ -45,24 +50,19 @@ def _unread(users: ChainUsers) -> Iterator[Unknown]:
 def _cache_of(overlay: Overlay, users: ChainUsers, lowers: Lowers, chain: str) -> str:
     """Find the directory of a chain: what is right below the layers on top of it, else the one that fits and has no owner."""
     layers = users.layers
-    tops = [one.cache_id for one in layers.chains.values() if one.parent == chain]
-    tops += [one.init_id or one.mount_id for one in layers.mounts.values() if one.parent == chain]
     found = set()
-    for one in tops:
-        held = overlay.layers.get(one or "")
+    for one in layers.on_top.get(chain, ()):
+        held = overlay.layers.get(one)
         word = (held.lower or "").partition(":")[0].removeprefix("l/") if held else ""
         target = overlay.links.get(word, "")
         if LINK.fullmatch(word) and target.startswith("../") and target.endswith("/diff"):
             found.add(target[3:-5])
     if not found:
         parent = layers.chains[chain].parent if chain in layers.chains else None
-        below = lowers.below.get(parent or "", "")
-        wanted = below or None
+        below = lowers.below(parent or "")
         if parent and not below:
             return ""
-        for layer in overlay.layers.values():
-            if layer.id not in users.owners.owned and layer.lower == wanted and not layer.id.endswith("-init"):
-                found.add(layer.id)
+        found.update(lowers.spare.get(below or None, ()))
     return found.pop() if len(found) == 1 else ""
 
 
@@ -102,7 +102,8 @@ def layer_record_damaged(overlay: Overlay, users: ChainUsers, lowers: Lowers) ->
         return
     found = []
     for chain in users.used.values():
-        if chain.id in users.layers.unread:
+        sound = chain.cache_id and chain.size and chain.size.isdecimal()
+        if (sound and chain.id not in users.odd) or chain.id in users.layers.unread:
             continue
         wrong = {}
         if not chain.diff or not DIGEST.fullmatch(chain.diff):
@@ -181,7 +182,7 @@ def directory_of_layer_missing(overlay: Overlay, users: ChainUsers, lowers: Lowe
         yield NotApplicable(why)
         return
     found = []
-    for chain in users.used.values():
+    for chain in [one for one in users.used.values() if one.cache_id not in overlay.layers]:
         cache = chain.cache_id
         if (
             cache
@@ -277,11 +278,9 @@ def _arithmetic(overlay: Overlay, users: ChainUsers, *, unknown_parent: bool) ->
         yield NotApplicable(why)
         return
     found = []
-    for chain in users.used.values():
+    for chain in [users.used[name] for name in users.used if name in users.odd]:
         parent = chain.parent
         made = users.images.chains.get(chain.id)
-        if made is not None and made == (parent or "", chain.diff) and parent != "":
-            continue
         if chain.id in users.layers.unread or not chain.diff or not DIGEST.fullmatch(chain.diff):
             continue  # LAY007 says so
         strange = parent is not None and parent not in users.layers.chains

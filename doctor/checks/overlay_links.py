@@ -1,15 +1,14 @@
-"""The directories of overlay2: what the engine mounts, and by which short links it finds what is below."""
+"""The short names of layers in overlay2, by which the engine finds what is below."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
 
-from doctor.facts.daemon import Daemon, DaemonLog
-from doctor.facts.lowers import LowerFault, Lowers
-from doctor.facts.repairs import MANY, lost, new_name, together, write
-from doctor.facts.store import LINK, MOUNT_ID, Images, Layer, LayerDb, Overlay, Owners
+from doctor.facts.daemon import DaemonLog
+from doctor.facts.owners import Owners
+from doctor.facts.repairs import MANY, new_name, together, write
+from doctor.facts.store import LINK, Layer, LayerDb, Overlay
 from doctor.model import (
     Citation,
     Command,
@@ -18,28 +17,13 @@ from doctor.model import (
     Finding,
     Moment,
     NotApplicable,
-    Note,
     Remedy,
     Severity,
     Since,
     Step,
-    Unknown,
     Yield,
 )
 from doctor.registry import check
-
-
-def _judged(overlay: Overlay, owners: Owners) -> Iterator[Layer]:
-    """Give the layers that something settled stands on, and that were still there at the end."""
-    for identity, layer in overlay.layers.items():
-        if owners.judged(identity) and (overlay.last is None or identity in overlay.last):
-            yield layer
-
-
-def _unreadable(overlay: Overlay, owners: Owners) -> Iterator[Unknown]:
-    for identity, why in overlay.unread.items():
-        if owners.judged(identity):
-            yield Unknown(identity, why)
 
 
 @check(
@@ -76,24 +60,22 @@ def link_file_damaged(overlay: Overlay, owners: Owners, layers: LayerDb) -> Iter
     if overlay.unused:
         yield NotApplicable(overlay.unused)
         return
-    found = []
-    for layer in _judged(overlay, owners):
-        if layer.link is not None and LINK.fullmatch(layer.link):
-            continue
-        if layer.id not in overlay.unread:
-            found.append(_link_file(overlay, owners, layers, layer))
+    found = [
+        _link_file(overlay, owners, layers, layer)
+        for layer in owners.settled(overlay, overlay.unnamed)
+        if (layer.link is None or not LINK.fullmatch(layer.link)) and layer.id not in overlay.unread
+    ]
     yield from together(found, "layers have no link file that holds a name", "overlay2")
-    yield from _unreadable(overlay, owners)
+    yield from owners.unreadable(overlay)
 
 
 def _above(overlay: Overlay, owners: Owners, layers: LayerDb, identity: str) -> str:
     """Give the name by which a layer right on top of this one knows it."""
     chain = owners.chain_of.get(identity, "")
-    tops = [one.cache_id for one in layers.chains.values() if chain and one.parent == chain]
-    tops += [one.init_id or one.mount_id for one in layers.mounts.values() if chain and one.parent == chain]
-    tops += [one.mount_id for one in layers.mounts.values() if one.init_id == identity]
+    tops = layers.on_top.get(chain, []) if chain else []
+    tops = [*tops, *(one.mount_id or "" for one in layers.mounts.values() if one.init_id == identity)]
     for one in tops:
-        held = overlay.layers.get(one or "")
+        held = overlay.layers.get(one)
         word = (held.lower or "").partition(":")[0].removeprefix("l/") if held else ""
         if LINK.fullmatch(word) and overlay.links.get(word, f"../{identity}/diff") == f"../{identity}/diff":
             return word
@@ -122,7 +104,7 @@ def _link_file(overlay: Overlay, owners: Owners, layers: LayerDb, layer: Layer) 
     if names_of and not top:
         hits.append(Effect("nothing that shares this layer can be built or pulled; it is part of:", names_of))
     if own:
-        hits.append(Effect("when these containers are removed, their short link stays behind", _own(owners, layer.id)))
+        hits.append(Effect("when these containers are removed, their short link stays behind", owners.own(layer.id)))
     since = Since(latest=Moment(layer.written, "the file was written last", evidence[0])) if layer.written else None
     leads = f"l/{name} leads to this layer" if name in overlay.links else "no short link leads to this layer"
     return Finding(
@@ -137,10 +119,6 @@ def _link_file(overlay: Overlay, owners: Owners, layers: LayerDb, layer: Layer) 
         excluded=(Excluded("LAY002", f"the short link l/{name} is there"),) if name in overlay.links else (),
         since=since,
     )
-
-
-def _own(owners: Owners, identity: str) -> tuple[str, ...]:
-    return tuple(sorted({one.name for one in owners.containers.get(identity, ())}))
 
 
 @check(
@@ -177,14 +155,12 @@ def short_link_missing(overlay: Overlay, owners: Owners, log: DaemonLog) -> Iter
     if overlay.unused:
         yield NotApplicable(overlay.unused)
         return
-    wrong = []
     shared = _shared_links(overlay, owners)
-    for layer in _judged(overlay, owners):
-        link = layer.link
-        if link is None or overlay.links.get(link) == f"../{layer.id}/diff" or not LINK.fullmatch(link):
-            continue
-        if link not in shared:
-            wrong.append(layer)
+    wrong = [
+        layer
+        for layer in owners.settled(overlay, overlay.unnamed)
+        if layer.link is not None and LINK.fullmatch(layer.link) and layer.link not in shared
+    ]
     if len(wrong) > MANY:
         yield _many(overlay, owners, wrong)
         return
@@ -216,7 +192,7 @@ def _many(overlay: Overlay, owners: Owners, wrong: list[Layer]) -> Finding:
     evidence.append(overlay.cite(f"{first.id}/link", first.link or ""))
     running = tuple(sorted({one.name for layer in wrong for one in owners.standing(layer.id) if one.running}))
     images = tuple(sorted({name for layer in wrong for name in owners.names(layer.id)}))
-    own = tuple(sorted({name for layer in wrong for name in _own(owners, layer.id)}))
+    own = tuple(sorted({name for layer in wrong for name in owners.own(layer.id)}))
     hits = [Effect("nothing made from these images can start, restart or be exec'd into:", images)] if images else []
     if own:
         hits.append(Effect("these containers cannot be started again or exec'd into", own))
@@ -286,283 +262,3 @@ def _since(layer: Layer, link: Citation, owners: Owners, log: DaemonLog) -> Sinc
     )
     latest = Moment(first.at, "first complaint of dockerd", first.cited) if first is not None and first.at else None
     return Since(earliest=earliest, latest=latest) if earliest or latest else None
-
-
-# What is below a layer
-
-_SHORT = 200
-_SAYS = {
-    "missing": "is not there",
-    "empty": "is empty",
-    "malformed": "holds {0!r}, which is no short link",
-    "unknown": "names {0}, which is no layer's",
-    "twice": "names {0} twice",
-    "itself": "names {0}, which is the layer itself",
-    "order": "is not what the layer database says: {0}",
-}
-
-
-def _lower(overlay: Overlay, owners: Owners, lowers: Lowers, kinds: set[str], what: str) -> Iterator[Yield]:
-    if overlay.unused:
-        yield NotApplicable(overlay.unused)
-        return
-    found = [
-        _lower_finding(overlay, owners, fault)
-        for fault in lowers.faults
-        if fault.kind in kinds and (overlay.last is None or fault.id in overlay.last)
-    ]
-    yield from together(found, what, "overlay2")
-    yield from _unreadable(overlay, owners)
-
-
-def _lower_finding(overlay: Overlay, owners: Owners, fault: LowerFault) -> Finding:
-    path = f"{overlay.root}/{fault.id}/lower"
-    says = _SAYS[fault.kind].format(fault.detail)
-    excerpt = "is not there" if fault.kind == "missing" else overlay.layers[fault.id].lower or "is empty"
-    steps: tuple[Step, ...] = (
-        (write(path, fault.wanted),)
-        if fault.wanted
-        else (Note("heal the layers below first, then run doctor check again: it will know what to write"),)
-    )
-    if fault.lowest:
-        steps = (Command(("rm", path)),)
-    words = overlay.layers[fault.id].lower or ""
-    return Finding(
-        subject=fault.id,
-        title=f"the list of layers below {fault.id[:12]} {says.split(',')[0].split(':')[0]}",
-        message=f"{path} {says}" + (f"; it has to be {fault.wanted}" if 0 < len(fault.wanted) < _SHORT else ""),
-        evidence=(overlay.cite(f"{fault.id}/lower", excerpt),),
-        remedy=Remedy(
-            "write the list that the layer database asks for; it holds from the next start of a container",
-            steps,
-            undo=(write(path, words),) if words else (),
-        ),
-        hits=owners.hits(fault.id),
-        works=owners.works(fault.id),
-        excluded=(Excluded("LAY002", "the short links of the layers below are there"),) if fault.wanted else (),
-    )
-
-
-@check("LAY003", Severity.ERROR, blocks_start=True)
-def lower_file_damaged(overlay: Overlay, owners: Owners, lowers: Lowers) -> Iterator[Yield]:
-    """A layer's list of what is below it is missing, empty, or names what is not there.
-
-    ## What it is
-    overlay2/ID/lower lists the short links of the layers below: l/NAME:l/NAME. Each layer but
-    the lowest of an image has one; containers are mounted by theirs.
-    ## What you see
-    Without it a container has only its own files: "no such file or directory" for its command.
-    With an empty one: "readlink /var/lib/docker/overlay2/l: invalid argument".
-    ## By hand
-    cat /var/lib/docker/overlay2/ID/lower
-    ## Cure
-    Write the list back: it follows from the layer database and the link files. Nothing stops.
-    docker pull does not heal, it takes the layer for whole.
-    ## Looks like
-    LAY002 (the list is right, a short link is gone), LAY008 (a layer of the list is gone)
-    ## Limits
-    Only layers that an image or a container uses are judged.
-    ## References
-    moby daemon/graphdriver/overlay2/overlay.go, moby issue 42978
-    """
-    kinds = {"missing", "empty", "malformed", "unknown"}
-    yield from _lower(overlay, owners, lowers, kinds, "layers have no right list of what is below them")
-
-
-@check("LAY004", Severity.ERROR)
-def lower_file_of_other_layers(overlay: Overlay, owners: Owners, lowers: Lowers) -> Iterator[Yield]:
-    """A layer's list of what is below it is not what the layer database says.
-
-    ## What it is
-    overlay2/ID/lower has to list the layers below in the order of the layer database, the
-    nearest first. Here layers are missing, or stand in another order.
-    ## What you see
-    Containers start and have the wrong files: some are old, some are missing, deleted ones are
-    back. Nothing complains.
-    ## By hand
-    cat /var/lib/docker/overlay2/ID/lower
-    docker image inspect IMAGE -f '{{json .GraphDriver.Data}}'
-    ## Cure
-    Write the list that the layer database asks for. Running containers keep what they were
-    mounted with until they are started again.
-    ## Looks like
-    LAY003 (the list is empty or names nothing), LAY032 (a layer is in it twice)
-    ## Limits
-    A directory that the layer database does not know may be BuildKit's, and is not judged.
-    ## References
-    moby daemon/graphdriver/overlay2/overlay.go, OCI image-spec config.md
-    """
-    yield from _lower(overlay, owners, lowers, {"order"}, "layers have the wrong layers below them")
-
-
-@check("LAY032", Severity.ERROR, blocks_start=True)
-def lower_file_with_a_loop(overlay: Overlay, owners: Owners, lowers: Lowers) -> Iterator[Yield]:
-    """A layer stands twice among the layers of one mount.
-
-    ## What it is
-    The kernel refuses to mount an overlay in which one directory is a layer twice. Here the
-    list of a layer (overlay2/ID/lower) names one of them again, or the layer itself.
-    ## What you see
-    "error creating overlay mount to ... too many levels of symbolic links" (ELOOP).
-    ## By hand
-    cat /var/lib/docker/overlay2/ID/lower
-    cat /var/lib/docker/overlay2/ID/link
-    ## Cure
-    Write the list that the layer database asks for. Nothing stops.
-    ## Looks like
-    LAY004 (each once, in the wrong order), LAY019 (two layers of one name)
-    ## Limits
-    Only layers that an image or a container uses are judged.
-    ## References
-    mount(2) ELOOP, moby issue 46498, Linux Documentation/filesystems/overlayfs.rst
-    """
-    yield from _lower(overlay, owners, lowers, {"twice", "itself"}, "layers have one below them twice")
-
-
-@check("LAY006", Severity.ERROR, blocks_start=True)
-def content_of_layer_missing(overlay: Overlay, owners: Owners) -> Iterator[Yield]:
-    """A layer's directory is there, and the content in it (diff) or its work directory is not.
-
-    ## What it is
-    overlay2/ID/diff holds the files of a layer. A container's own layer also has work, which
-    the kernel needs for its writes.
-    ## What you see
-    "error creating overlay mount to ... no such file or directory" at the start of containers.
-    ## By hand
-    ls -l /var/lib/docker/overlay2/ID
-    ## Cure
-    A container's own directories are made again, empty: what it wrote is lost already. A layer of
-    an image is lost: it comes anew only when every image and container that shares it is gone.
-    docker pull and docker load do not heal, they take the layer for whole.
-    ## Looks like
-    LAY008 (the whole directory is gone), LAY002 (the content is there, its short link is not)
-    ## Limits
-    Whether the content is what it was is not looked at. Image layers need no work directory.
-    ## References
-    moby daemon/graphdriver/overlay2/overlay.go, Linux Documentation/filesystems/overlayfs.rst
-    """
-    if overlay.unused:
-        yield NotApplicable(overlay.unused)
-        return
-    mounts = {identity for identity in owners.containers if not identity.endswith("-init")}
-    found = []
-    for layer in _judged(overlay, owners):
-        if layer.id in overlay.unread:
-            continue
-        if layer.diff != "d":
-            found.append(_content(overlay, owners, layer, "diff"))
-        if layer.work != "d" and layer.lower and layer.id in mounts and layer.id not in owners.images:
-            found.append(_content(overlay, owners, layer, "work"))
-    yield from together(found, "layers have lost their content", "overlay2")
-    yield from _unreadable(overlay, owners)
-
-
-def _content(overlay: Overlay, owners: Owners, layer: Layer, member: Literal["diff", "work"]) -> Finding:
-    path = f"{overlay.root}/{layer.id}/{member}"
-    kind = layer.diff if member == "diff" else layer.work
-    state = "is not there" if kind == "-" else "is no directory"
-    own = layer.id not in owners.images
-    what = "work directory" if member == "work" else "content"
-    names = ", ".join(_own(owners, layer.id))
-    if own:
-        steps: tuple[Step, ...] = () if kind == "-" else (Command(("mv", path, f"{path}.was")),)
-        steps += (Command(("mkdir", "-m", "755" if member == "diff" else "700", path)),)
-        remap = overlay.root.split("/")[-2].partition(".")
-        if remap[0].isdecimal() and remap[2].isdecimal():
-            steps += (Command(("chown", f"{remap[0]}:{remap[2]}", path)),)
-        remedy = Remedy("make it again, empty; it heals at once, no restart", steps)
-    else:
-        remedy = lost(layer.id, owners)
-    return Finding(
-        subject=layer.id if member == "diff" else f"{layer.id}/work",
-        title=f"the {what} of {f'the layer of {names}' if own and names else f'layer {layer.id[:12]}'} is gone",
-        message=f"{path} {state}",
-        evidence=(overlay.cite(f"{layer.id}/{member}", state), overlay.cite(f"{layer.id}/link", layer.link or "")),
-        remedy=remedy,
-        hits=owners.hits(layer.id)
-        + (
-            (Effect("what these containers wrote is lost", _own(owners, layer.id)),) if own and member == "diff" else ()
-        ),
-        works=owners.works(layer.id),
-        excluded=(Excluded("LAY008", "the layer's directory is there"),),
-    )
-
-
-@check("LAY018", Severity.INFO)
-def layers_left_over(
-    overlay: Overlay, owners: Owners, layers: LayerDb, images: Images, daemon: Daemon
-) -> Iterator[Yield]:
-    """Directories of overlay2 belong to nothing any more.
-
-    ## What it is
-    Each directory that the engine made is named in the layer database, by a layer or by a
-    container. A dockerd that was killed while it pulled, made or removed something leaves others.
-    ## What you see
-    du of overlay2 says much more than docker system df; names that end in -init without the one
-    they belong to.
-    ## By hand
-    grep -r ID /var/lib/docker/image/overlay2/layerdb
-    ## Cure
-    Remove the directories and their short links. What is listed was there before dockerd started,
-    and no layer stands on it.
-    ## Looks like
-    LAY024 (a container has lost the record of its directory), LAY007 (a layer has)
-    ## Limits
-    BuildKit's directories have names of 25 letters, and are not judged; sizes are not measured.
-    When the layer database is damaged nothing is said: what seems left over may be needed.
-    ## References
-    moby layer/layer_store.go (deleteLayer), Docker release notes 29.1.3
-    """
-    if overlay.unused:
-        yield NotApplicable(overlay.unused)
-        return
-    left = [layer for layer in overlay.layers.values() if _left(layer, overlay, owners, daemon)]
-    if not left or _in_doubt(owners, layers, images):
-        return
-    ids = {layer.id for layer in left}
-    named = {
-        word[2:]
-        for layer in overlay.layers.values()
-        if layer.lower and layer.id not in ids
-        for word in layer.lower.split(":")
-    }
-    left = [layer for layer in left if not named.intersection({layer.link, *overlay.names_of(layer.id)})]
-    if not left:
-        return
-    links = [f"{overlay.root}/l/{name}" for layer in left for name in overlay.names_of(layer.id)]
-    inits = sum(layer.id.endswith("-init") for layer in left)
-    yield Finding(
-        subject="overlay2",
-        title=f"{len(left)} directories in overlay2 belong to nothing",
-        message=f"{len(left)} of {len(overlay.layers)} directories in {overlay.root} belong to no image and no container"
-        + (f", {inits} of them are init layers" if inits else ""),
-        evidence=tuple(overlay.cite(f"{layer.id}/diff", "in no record of the layer database") for layer in left[:MANY]),
-        remedy=Remedy(
-            "remove them and their short links; nothing stops",
-            (Command(("rm", "-r", *(f"{overlay.root}/{layer.id}" for layer in left), *links)),),
-            risk="destructive",
-        ),
-        hits=(Effect("they take room that docker system df does not count"),),
-        works=(Effect("everything: nothing stands on them"),),
-    )
-
-
-def _left(layer: Layer, overlay: Overlay, owners: Owners, daemon: Daemon) -> bool:
-    if layer.id in owners.owned or not MOUNT_ID.fullmatch(layer.id) or layer.id in overlay.unread:
-        return False
-    if overlay.last is not None and layer.id not in overlay.last:
-        return False
-    return not daemon.pid or 0 < layer.written < daemon.started - 1
-
-
-def _in_doubt(owners: Owners, layers: LayerDb, images: Images) -> bool:
-    """Whether something here has lost its record, so that nobody can say what it stood on."""
-    chains = layers.chains
-    if layers.unread or images.damaged or images.unread or any(not one.cache_id for one in chains.values()):
-        return True
-    if any(name not in chains for name in images.chains):
-        return True
-    mounts = layers.mounts
-    return any(
-        one.id not in mounts or not mounts[one.id].mount_id for one in owners.everyone if one.driver in {"", "overlay2"}
-    )

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from doctor.facts.images import Images
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.loaded import Loaded
-from doctor.facts.store import Chain, Images, LayerDb, Owners
+from doctor.facts.owners import Owners
+from doctor.facts.store import DIGEST, Chain, LayerDb
 from doctor.model import Effect, Remedy, Step
 from doctor.registry import fact
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Container
-    from doctor.facts.store import Image
+    from doctor.facts.images import Image
 
 
-class ChainUsers(Struct, frozen=True):
+class ChainUsers(Struct, frozen=True, dict=True):
     """The layer database with its users.
 
     `used` are the chains, by chain id, that a settled image or container stands on; all of them where nothing can change.
     """
 
     used: dict[str, Chain]
+    odd: frozenset[str]
+    """Those of them whose parent and diff are not, word for word, what an image says."""
     layers: LayerDb
     images: Images
     owners: Owners
     loaded: Loaded
     lifecycle: Lifecycle
 
+    @cached_property
+    def _by_chain(self) -> dict[str, list[Image]]:
+        found: dict[str, list[Image]] = {}
+        for image in self.images.all:
+            for chain in dict.fromkeys(image.chains):
+                found.setdefault(chain, []).append(image)
+        return found
+
+    @cached_property
+    def _mounted(self) -> dict[str, set[str]]:
+        """The containers whose mount stands right on a chain, by its id."""
+        found: dict[str, set[str]] = {}
+        for mount in self.layers.mounts.values():
+            found.setdefault(mount.parent or "", set()).add(mount.container)
+        return found
+
     def _images_on(self, chain: str) -> tuple[Image, ...]:
-        return tuple(image for image in self.images.all if chain in image.chains)
+        return tuple(self._by_chain.get(chain, ()))
 
     def _dropped(self, chain: str) -> bool:
         """Whether the dockerd that runs has dropped an image of this chain already."""
@@ -44,7 +65,7 @@ class ChainUsers(Struct, frozen=True):
     def containers_on(self, chain: str) -> tuple[Container, ...]:
         """Give the containers of these images, and those whose mount stands on the chain."""
         held = {image.id for image in self._images_on(chain)}
-        mounted = {mount.container for mount in self.layers.mounts.values() if mount.parent == chain}
+        mounted = self._mounted.get(chain, set())
         return tuple(one for one in self.owners.everyone if one.image_id in held or one.id in mounted)
 
     def hits(self, chain: str) -> tuple[Effect, ...]:
@@ -85,7 +106,14 @@ class ChainUsers(Struct, frozen=True):
 @fact
 def chain_users(layers: LayerDb, images: Images, owners: Owners, loaded: Loaded, lifecycle: Lifecycle) -> ChainUsers:
     """Follow every settled image and container down to its base."""
-    return ChainUsers(_used(layers, images, owners), layers, images, owners, loaded, lifecycle)
+    used = _used(layers, images, owners)
+    made = images.chains
+    odd = frozenset(
+        name
+        for name, one in used.items()
+        if one.parent == "" or made.get(name) != (one.parent or "", one.diff) or not DIGEST.fullmatch(one.diff or "")
+    )
+    return ChainUsers(used, odd, layers, images, owners, loaded, lifecycle)
 
 
 def _used(layers: LayerDb, images: Images, owners: Owners) -> dict[str, Chain]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from doctor.facts.containers import Container
+from doctor.facts.images import Image, Images
 from doctor.facts.loaded import Loaded
-from doctor.facts.store import Image, Images, LayerDb, Owners
+from doctor.facts.owners import Owners
+from doctor.facts.store import LayerDb
 from doctor.layers.model import Checked, Damage, Run, Unread, load
 from doctor.model import Citation, Effect
 from doctor.registry import fact

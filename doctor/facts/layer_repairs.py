@@ -16,8 +16,8 @@ from doctor.model import Command, Note, Remedy, Step
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from doctor.facts.images import Image
     from doctor.facts.layer_content import Impact
-    from doctor.facts.store import Image
     from doctor.layers.good import Place
     from doctor.layers.model import Checked, Damage
 

@@ -14,7 +14,7 @@ from doctor.registry import fact
 from doctor.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from doctor.facts.store import Image
+    from doctor.facts.images import Image
 
 _TICK = 0.05
 

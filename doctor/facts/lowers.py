@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from doctor.facts.store import LINK, Images, LayerDb, Overlay, Owners
+from doctor.facts.images import Images
+from doctor.facts.owners import Owners
+from doctor.facts.store import LINK, LayerDb, Overlay
 from doctor.registry import fact
 
 if TYPE_CHECKING:
@@ -33,25 +36,23 @@ class LowerFault(Struct, frozen=True):
     lowest: bool = False
 
 
-class Lowers(Struct, frozen=True):
-    """Every wrong list of a layer that something settled stands on; `below` is the right list above each chain."""
-
-    faults: tuple[LowerFault, ...]
-    below: dict[str, str]
-
-
 class _Stacks:
     """For each chain, the list that a layer on top of it has to have; empty where a link or a layer of it is not known."""
 
-    def __init__(self, overlay: Overlay, layers: LayerDb, images: Images) -> None:
+    def __init__(self, overlay: Overlay, layers: LayerDb, images: Images, owned: frozenset[str]) -> None:
         """Know which directories stand for two chains: nobody can say what is below those."""
         self.overlay = overlay
         self.layers = layers
         self.made = images.chains
+        self.owned = owned
         counted = Counter(one.cache_id for one in layers.chains.values())
         self.shared = {cache for cache, count in counted.items() if count > 1}
         self.done: dict[str, str] = {}
-        self.depth: dict[str, tuple[str, ...]] = {}
+
+    @cached_property
+    def claimed(self) -> frozenset[str | None]:
+        """The names that any layer says it has."""
+        return frozenset(one.link for one in self.overlay.layers.values())
 
     def of(self, chain: str) -> str:
         """Give the list for one chain; chains that name each other as parents have none."""
@@ -94,12 +95,35 @@ class _Stacks:
         return found
 
 
+class Lowers(Struct, frozen=True, dict=True):
+    """Every wrong list of a layer that something settled stands on."""
+
+    faults: tuple[LowerFault, ...]
+    stacks: _Stacks
+
+    def below(self, chain: str) -> str:
+        """Give the list that a layer on top of a chain has to have; empty where that cannot be known."""
+        return self.stacks.of(chain)
+
+    @cached_property
+    def spare(self) -> dict[str | None, list[str]]:
+        """The directories that nothing refers to, but for init layers, by their list: one may be what a record has lost."""
+        found: dict[str | None, list[str]] = {}
+        for layer in self.stacks.overlay.layers.values():
+            if layer.id not in self.stacks.owned and not layer.id.endswith("-init"):
+                found.setdefault(layer.lower, []).append(layer.id)
+        return found
+
+
 @fact
 def lowers(overlay: Overlay, layers: LayerDb, images: Images, owners: Owners) -> Lowers:
     """Compare every list."""
-    stacks = _Stacks(overlay, layers, images)
+    stacks = _Stacks(overlay, layers, images, owners.owned)
+    every = (*_of_images(owners, stacks), *_of_containers(owners, stacks))
+    if _all_follow(overlay, owners, stacks, every):
+        return Lowers((), stacks)
     faults = []
-    for identity, parent, init in (*_of_images(owners, stacks), *_of_containers(owners, stacks)):
+    for identity, parent, init in every:
         layer = overlay.layers.get(identity)
         if layer is None or identity in overlay.unread:
             continue
@@ -111,7 +135,28 @@ def lowers(overlay: Overlay, layers: LayerDb, images: Images, owners: Owners) ->
             found = _judge(overlay, owners, stacks, identity, parent, wanted, init)
             if found:
                 faults.append(found)
-    return Lowers(tuple(faults), stacks.done)
+    return Lowers(tuple(faults), stacks)
+
+
+def _all_follow(overlay: Overlay, owners: Owners, stacks: _Stacks, every: tuple[tuple[str, str, str], ...]) -> bool:
+    """Whether each list is the name and the list of the layer right below, itself one of these: then all are right."""
+    layers, chains = overlay.layers, stacks.layers.chains
+    on_top = {}
+    for identity in overlay.named:
+        if owners.judged(identity) and identity not in stacks.shared:
+            layer = layers[identity]
+            on_top[identity] = f"l/{layer.link}:{layer.lower}" if layer.lower else f"l/{layer.link}"
+    for identity, parent, init in every:
+        wanted = None
+        if init or parent:
+            below = chains.get(parent)
+            wanted = on_top.get(init or (below.cache_id if below else None) or "")
+            if wanted is None:
+                return False
+        held = layers.get(identity)
+        if held is None or held.lower != wanted:
+            return False
+    return True
 
 
 def _of_images(owners: Owners, stacks: _Stacks) -> Iterator[tuple[str, str, str]]:
@@ -157,9 +202,8 @@ def _judge(
             return LowerFault(identity, "itself", word, wanted)
     if (parent and not wanted) or any(overlay.gone(cache) for cache in (*caches, *((init,) if init else ()))):
         return None  # a directory or a name below that is gone is the cause
-    named = {one.link for one in overlay.layers.values()}
     for word in words:
-        if word[2:] not in overlay.links and word[2:] not in named:
+        if word[2:] not in overlay.links and word[2:] not in stacks.claimed:
             return LowerFault(identity, "unknown", word, wanted)
     expected = ([init] if init else []) + caches
     return _order(overlay, owners, identity, words, expected, wanted)

@@ -11,7 +11,7 @@ import re
 from msgspec import Struct
 
 from doctor.facts.backing import Backing
-from doctor.facts.store import Images
+from doctor.facts.images import Images
 from doctor.model import Citation
 from doctor.registry import fact
 from doctor.snapshot import Snapshot, need, tree_entries

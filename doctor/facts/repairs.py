@@ -10,7 +10,8 @@ from doctor.model import Command, Effect, Finding, Note, Remedy, Severity, Step
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Container
-    from doctor.facts.store import Image, Owners
+    from doctor.facts.images import Image
+    from doctor.facts.owners import Owners
 
 MANY = 5
 """Findings of one check on one host from which on they are told as one: they have one cause."""

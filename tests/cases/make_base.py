@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from doctor.facts.store import chain_ids
+from doctor.facts.images import chain_ids
 from doctor.snapshot import Snapshot
 from tests.enginehost import IMAGE, EngineHost
 

@@ -35,6 +35,7 @@ from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.ends import Ends
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.groups import DockerGroup
+from doctor.facts.images import Images
 from doctor.facts.kernellog import KernelLog
 from doctor.facts.layer_content import Impacts, LayerContent
 from doctor.facts.lifecycle import Lifecycle
@@ -50,6 +51,7 @@ from doctor.facts.nextstart import NextStart
 from doctor.facts.openfiles import OpenFiles
 from doctor.facts.other_roots import HiddenStores, OtherRoots
 from doctor.facts.overlay_mounts import OverlayMounts
+from doctor.facts.owners import Owners
 from doctor.facts.paths import Paths
 from doctor.facts.pidfile import PidFile
 from doctor.facts.processes import Processes
@@ -60,7 +62,7 @@ from doctor.facts.sandboxes import Sandboxes
 from doctor.facts.sockets import Sockets
 from doctor.facts.space import Drivers, Space
 from doctor.facts.stale_rules import StaleRules
-from doctor.facts.store import Images, LayerDb, Overlay, Owners
+from doctor.facts.store import LayerDb, Overlay
 from doctor.facts.subnets import Subnets
 from doctor.facts.sysctls import Sysctls
 from doctor.facts.unit import Units
@@ -157,6 +159,9 @@ def plain(value: Any, seen: dict[int, str], *, inside: bool = False) -> Any:
         return f"{value.record}:{value.line} {value.excerpt} ({value.place})"
     if isinstance(value, Record):
         return f"record {value.name}"
+    if isinstance(value, Lowers):
+        below = {chain: value.below(chain) for chain in value.stacks.layers.chains}
+        return {"faults": plain(value.faults, seen), "below": below}
     if inside and type(value) in REGISTRY.facts:
         return f"fact {type(value).__name__}"
     if isinstance(value, msgspec.Struct):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from doctor.facts.store import chain_ids
+from doctor.facts.images import chain_ids
 from doctor.layers.crc64 import own
 from doctor.layers.model import Work
 
