@@ -156,6 +156,8 @@ def _unanswered(snapshot: Snapshot) -> Iterator[Citation]:
     last = snapshot.get("api/containers-last")
     for name in (*_ASKED, *(one.name for one in snapshot.under("api/inspect/"))):
         record = snapshot.get(name)
+        if record.status != "timeout" or record.ms < _IN_VAIN:
+            continue
         # A container that is being removed keeps who inspects it waiting; the one that is left at the end does not.
         if (
             last.status == "ok"
@@ -163,10 +165,9 @@ def _unanswered(snapshot: Snapshot) -> Iterator[Citation]:
             and name.removeprefix("api/inspect/") not in last.text
         ):
             continue
-        if record.status == "timeout" and record.ms >= _IN_VAIN:
-            # A path with an id in it is wider than a page, and twelve characters of an id are what docker prints.
-            path = re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", record.target)
-            yield Citation(name, 0, record.why.removeprefix(f"GET {record.target} "), f"GET {path}")
+        # A path with an id in it is wider than a page, and twelve characters of an id are what docker prints.
+        path = re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", record.target)
+        yield Citation(name, 0, record.why.removeprefix(f"GET {record.target} "), f"GET {path}")
 
 
 def _told(snapshot: Snapshot) -> _Version:

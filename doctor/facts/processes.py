@@ -93,8 +93,9 @@ class Processes(Struct, frozen=True):
 
 def _stat(text: str) -> tuple[str, str, int, int, bool]:
     """Give command, state, parent, start and whether it has a terminal; the command may hold spaces and brackets."""
-    name = unescape(text[text.find("(") + 1 : text.rfind(")")])
-    rest = text[text.rfind(")") + 2 :].split(" ", _START + 1)
+    end = text.rindex(")")
+    name = unescape(text[text.find("(") + 1 : end])
+    rest = text[end + 2 :].split(" ", _START + 1)
     return name, rest[0], int(rest[1]), int(rest[_START]), rest[_TERMINAL] != "0"
 
 
@@ -104,10 +105,10 @@ def _files(text: str) -> dict[int, dict[str, tuple[str, int]]]:
     last = ""
     files: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(text.split("\n"), 1):
-        fields = line.split("\t")
-        if len(fields) != _FIELDS or fields[1] not in {"f", "l"}:
+        path, _, rest = line.partition("\t")
+        if rest[:2] not in {"f\t", "l\t"} or rest.count("\t") != _FIELDS - 2:
             continue
-        path, _, _, content = fields
+        content = rest[rest.rindex("\t") + 1 :]
         pid, _, name = path.partition("/")
         if pid != last:
             if not pid.isdecimal():
@@ -131,9 +132,11 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             name, state, parent, start, terminal = _stat(parts["stat"][0])
         except (KeyError, ValueError, IndexError):
             continue
-        group = unescape(parts.get("cgroup", ("", 0))[0])
-        owner = CONTAINER.search(group)
-        tasks = [text for rest, (text, _) in parts.items() if rest.startswith("task/") and rest.endswith("/stat")]
+        group = unescape(parts["cgroup"][0]) if "cgroup" in parts else ""
+        owner = CONTAINER.search(group) if group else None
+        tasks = []
+        if name == "dockerd":  # the threads of nobody else are read
+            tasks = [(rest, text) for rest, (text, _) in parts.items() if rest.startswith("task/")]
         found[number] = Process(
             pid=number,
             parent=parent,
@@ -145,8 +148,8 @@ def processes(snapshot: Snapshot, clock: Clock) -> Processes:
             container=owner[1] if owner else "",
             cgroup=group,
             namespaces={rest[3:]: text for rest, (text, _) in parts.items() if rest.startswith("ns/")},
-            threads="".join(text[text.rfind(")") + 2 : text.rfind(")") + 3] for text in tasks),
-            waits=tuple(text for rest, (text, _) in parts.items() if rest.endswith("/wchan")),
+            threads="".join(text[text.rfind(")") + 2 :][:1] for rest, text in tasks if rest.endswith("/stat")),
+            waits=tuple(text for rest, text in tasks if rest.endswith("/wchan")),
             line=parts["stat"][1],
             terminal=terminal,
         )
