@@ -13,9 +13,10 @@ from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
 from doctor.facts.sockets import Sockets
+from doctor.packets.boxes import Known
 from doctor.packets.build import SITE
 from doctor.packets.flow import OUTSIDE
-from doctor.packets.matrix import Known, Wanted, matrix
+from doctor.packets.matrix import Wanted, matrix
 from doctor.packets.site import HOST
 from doctor.snapshot import EvidenceMissing
 

@@ -106,7 +106,11 @@ class Columns:
                 for held in (wanted.goals, wanted.ports)
             ]
             if any(parts):
-                self.judged.update(_Table(self, version, parts[0] + parts[1]).judge(len(parts[0])))
+                for goal, judged in _Table(self, version, parts[0] + parts[1]).judge(len(parts[0])):
+                    held = self.judged.setdefault(goal, judged)
+                    if held is not judged:  # those who ask are others
+                        held.dropped += judged.dropped
+                        held.ended += judged.ended
 
     def leg(self, goal: Goal) -> Leg | None:
         """Describe where a goal is; None for what is not plain."""

@@ -153,6 +153,7 @@ class Pairs:
         self._ports: tuple[Goal, ...] = ()
         self._every = 0
         self._alone: frozenset[Goal] = frozenset()
+        self._both: frozenset[Goal] = frozenset()
         self._grouped: dict[int, int] | None = None
         self._columns: Columns | None = None
         self._filled: dict[Goal, _Column] = {}
@@ -162,11 +163,12 @@ class Pairs:
     def expect(self, senders: Iterable[str], goals: Iterable[Goal], ports: Iterable[Goal] = ()) -> None:
         """Say which containers (ids of namespaces) will be asked about which goals: they are judged at once, when asked.
 
-        About `ports` who is outside will be asked, and nobody else: it is the last sender then.
+        About `ports` who is outside will be asked as well (alone, where they are not among the goals): the last sender then.
         """
         self._expected = tuple(dict.fromkeys(goals))
         self._ports = tuple(dict.fromkeys(ports))
         self._alone = frozenset(self._ports)
+        self._both = self._alone.intersection(self._expected)
         self._senders = {key: at for at, key in enumerate(dict.fromkeys(senders))}
         self._every = (1 << len(self._senders)) - 1
         if self._ports:
@@ -246,7 +248,9 @@ class Pairs:
         if filled is not None:
             return filled
         own = self._senders.get(goal.where)
-        asking = 1 << self._senders[OUTSIDE] if goal in self._alone else self._every
+        asking = self._every
+        if self._alone and goal in self._alone:
+            asking = 1 << self._senders[OUTSIDE] | (self._every if goal in self._both else 0)
         others = asking & ~(0 if own is None else 1 << own)
         filled = self._filled[goal] = _Column(others)
         judged = self._columns.judged.get(goal)

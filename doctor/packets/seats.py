@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ class Seats:
         self.site = site
         self.namespaces = namespaces
         self.by_id = {one.id: one for one in networks.all}
+        self._ways: dict[tuple[str, Version], Seat | None] = {}
         self.all = [
             (one, process.net)
             for one in containers.running
@@ -99,6 +101,11 @@ class Seats:
 
     def way_out(self, one: Container, space: str, version: Version) -> Seat | None:
         """Give a container's place in the network that its default route leads to; None where it is none of Docker's."""
+        if (space, version) not in self._ways:
+            self._ways[space, version] = self._way_out(one, space, version)
+        return self._ways[space, version]
+
+    def _way_out(self, one: Container, space: str, version: Version) -> Seat | None:
         held = self.namespaces[space].routes
         gateways = {one.gateway for one in held if one.dst == "default" and one.version == version}
         for end, network, address in self.ends(one, version):
@@ -137,6 +144,7 @@ class Seats:
         return next((port for port in heard if port not in mine), CLIENT_PORT)
 
 
+@lru_cache(maxsize=1 << 12)
 def is_address(text: str, version: Version) -> bool:
     """Whether a text is an address of a version: what an engine says may be anything."""
     try:

@@ -20,9 +20,9 @@ from doctor.facts.sockets import Listener, Sockets
 from doctor.facts.sysctls import Value
 from doctor.model import Citation
 from doctor.packets import iptables
+from doctor.packets.boxes import Known
 from doctor.packets.flow import ICMP, OUTSIDE
 from doctor.packets.goal import Goal
-from doctor.packets.matrix import Known
 from doctor.packets.packet import number, spell
 from doctor.packets.program import Program
 from doctor.packets.site import HOST, Port, Site, Space, Spaces
