@@ -104,7 +104,9 @@ def builtin(store: Store) -> Image:
         if NAMES[0] in image.tags:
             return image
     layer = store.add_layer(made().layer)
-    return store.add_image(_config(), (layer,), NAMES)
+    image = store.add_image(_config(), (layer,), NAMES)
+    made.cache_clear()  # two megabytes that every shim would have a copy of
+    return image
 
 
 def _config() -> dict[str, Any]:
