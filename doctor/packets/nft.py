@@ -7,7 +7,6 @@ Named sets and maps are listed with their elements where these were asked for; w
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -16,13 +15,14 @@ from msgspec import Struct, field
 from doctor.facts import UNDECODABLE
 from doctor.model import Citation
 from doctor.packets import conditions as when
+from doctor.packets import nft_values as read
 from doctor.packets import program as then
+from doctor.packets.nft_text import spelled
+from doctor.packets.nft_values import ICMP, ICMP6, SERVICES, Unread
 from doctor.packets.packet import PROTOCOLS, number
 from doctor.packets.program import Base, Chain, Hook, Program, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from doctor.packets.conditions import Condition, NumberField
     from doctor.packets.program import Action, Step
     from doctor.snapshot import Record
@@ -38,31 +38,6 @@ _HOOKS: dict[str, Hook] = {
 }
 _KINDS: dict[str, Literal["filter", "nat", "route"]] = {"nat": "nat", "route": "route"}
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
-_SERVICES = {"ssh": 22, "domain": 53, "http": 80, "https": 443, "ntp": 123, "smtp": 25, "bootps": 67, "bootpc": 68}
-_ICMP = {
-    "echo-reply": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5, "echo-request": 8,
-    "router-advertisement": 9, "router-solicitation": 10, "time-exceeded": 11, "parameter-problem": 12,
-}  # fmt: skip
-_ICMP6 = {
-    "destination-unreachable": 1, "packet-too-big": 2, "time-exceeded": 3, "parameter-problem": 4,
-    "echo-request": 128, "echo-reply": 129, "mld-listener-query": 130, "mld-listener-report": 131,
-    "mld-listener-done": 132, "nd-router-solicit": 133, "nd-router-advert": 134, "nd-neighbor-solicit": 135,
-    "nd-neighbor-advert": 136, "nd-redirect": 137, "mld2-listener-report": 143,
-}  # fmt: skip
-_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
-_REJECT = {
-    "port-unreachable": "port",
-    "host-unreachable": "host",
-    "addr-unreachable": "host",
-    "net-unreachable": "net",
-    "no-route": "net",
-    "prot-unreachable": "proto",
-    "admin-prohibited": "admin",
-    "host-prohibited": "admin",
-    "net-prohibited": "admin",
-}
-_LENGTHS = {4: 32, 6: 128}
-_STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
 
 
 class _Set(Struct):
@@ -101,10 +76,6 @@ class _Entry(Struct):
 
 class _Listing(Struct):
     nftables: list[_Entry] = field(default_factory=list)
-
-
-class Unread(Exception):  # noqa: N818 - a part of a rule that is not modelled
-    """A part of a rule that is not modelled."""
 
 
 def compile_ruleset(
@@ -210,7 +181,7 @@ class _Compiler:
             case "jump" | "goto":
                 return [then.Jump(value["target"], leave=name == "goto")]
             case "reject":
-                return [then.Reject(_reject(value))]
+                return [then.Reject(read.reject(value))]
             case "vmap":
                 return [self.vmap(value)]
             case "dnat" | "snat" | "masquerade" | "redirect":
@@ -258,9 +229,9 @@ class _Compiler:
                 end: Literal["iif", "oif"] = "iif" if name.startswith("iif") else "oif"
                 return [when.Device(end, tuple(str(one) for one in values), negated)]
             case "ct", {"key": "state"}:
-                return [when.Ct(_states(right, values), negated)]
+                return [when.Ct(read.states(right, values), negated)]
             case "ct", {"key": "status"}:
-                asked = frozenset(_words(values))
+                asked = frozenset(read.words(values))
                 if not asked <= {"dnat", "snat"}:
                     raise Unread
                 # Without `in` the whole word is compared, and no connection has one of these bits alone.
@@ -272,9 +243,9 @@ class _Compiler:
             case "payload", {"protocol": ("ip" | "ip6") as protocol, "field": ("saddr" | "daddr") as name}:
                 return self.addresses(protocol, name, values, negated=negated)
             case "payload", {"protocol": "tcp", "field": "flags"}:
-                return [_protocol("tcp"), self.flags(values, negated=negated, bits=bits)]
+                return [read.protocol("tcp"), self.flags(values, negated=negated, bits=bits)]
             case "&", [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]:
-                return [_protocol("tcp"), self.flags(values, negated=negated, mask=_flags([mask]))]
+                return [read.protocol("tcp"), self.flags(values, negated=negated, mask=read.flags([mask]))]
             case _:
                 needs, field_, mask = self.numeric(left)
                 ranges = tuple(self.span(left, one) for one in values)
@@ -286,14 +257,14 @@ class _Compiler:
     def flags(values: list[Any], *, negated: bool, bits: bool = False, mask: int = 0xFF) -> Condition:
         """Compile the flags of TCP: `tcp flags syn` asks for a bit (`in`), `tcp flags == syn`, `!= syn` and sets for all."""
         if bits:
-            return when.Number("flags", ((0, 0),), not negated, _flags(values))
-        wanted = [_flags([one]) for one in values]
+            return when.Number("flags", ((0, 0),), not negated, read.flags(values))
+        wanted = [read.flags([one]) for one in values]
         return when.Number("flags", tuple((one, one) for one in wanted), negated, mask)
 
     def addresses(self, protocol: str, name: str, values: list[Any], *, negated: bool) -> list[Condition]:
         """Compile addresses of one version."""
         version = 4 if protocol == "ip" else 6
-        ranges = tuple(_span(one, version) for one in values)
+        ranges = tuple(read.span(one, version) for one in values)
         needs: list[Condition] = [] if self.version == version else [when.Number("version", ((version, version),))]
         return [*needs, when.Address("src" if name == "saddr" else "dst", version, ranges, negated)]
 
@@ -340,7 +311,7 @@ class _Compiler:
             case "payload", {"protocol": "ether", "field": "type"}:
                 return [], "version", -1
             case "payload", {"protocol": ("tcp" | "udp" | "th") as protocol, "field": ("sport" | "dport") as name}:
-                return ([_protocol(protocol)] if protocol != "th" else []), name, -1
+                return ([read.protocol(protocol)] if protocol != "th" else []), name, -1
             case "payload", {"protocol": "ip", "field": "protocol"}:
                 return self._of(4), "protocol", -1
             case "payload", {"protocol": "ip6", "field": "nexthdr"}:
@@ -348,7 +319,7 @@ class _Compiler:
             case "payload", {"protocol": "ip", "field": "ttl"}:
                 return self._of(4), "ttl", -1
             case "payload", {"protocol": ("icmp" | "icmpv6") as protocol, "field": "type"}:
-                return [_protocol(protocol)], "icmp", -1
+                return [read.protocol(protocol)], "icmp", -1
             case "ct", {"key": ("proto-dst" | "proto-src") as name, "dir": "original"}:
                 return [], "original.dport" if name.endswith("dst") else "original.sport", -1
             case "ct", {"key": ("daddr" | "saddr" | "ip daddr" | "ip saddr") as name, "dir": "original"}:
@@ -373,7 +344,7 @@ class _Compiler:
         if isinstance(value, int):
             return value, value
         if isinstance(value, dict) and "prefix" in value:
-            return _span(value, 6 if ":" in value["prefix"]["addr"] else 4)
+            return read.span(value, 6 if ":" in value["prefix"]["addr"] else 4)
         if not isinstance(value, str):
             raise Unread
         for names in self.names(left):
@@ -393,9 +364,9 @@ class _Compiler:
                 return ({"ipv4": 4, "ipv6": 6, "ip": 4, "ip6": 6, "arp": 0},)
             case "icmp":
                 six = isinstance(left, dict) and left.get("payload", {}).get("protocol") == "icmpv6"
-                return (_ICMP6 if six else _ICMP,)
+                return (ICMP6 if six else ICMP,)
             case "sport" | "dport":
-                return (_SERVICES,)
+                return (SERVICES,)
             case _:
                 return ()
 
@@ -405,10 +376,10 @@ class _Compiler:
             held = self.sets.get((self.rule.family, self.rule.table, right[1:]))
             if held is None:
                 raise Unread
-            return [_element(one) for one in held]
+            return [read.element(one) for one in held]
         if isinstance(right, dict) and "set" in right:
             inner = right["set"]
-            return [_element(one) for one in (inner if isinstance(inner, list) else [inner])]
+            return [read.element(one) for one in (inner if isinstance(inner, list) else [inner])]
         if isinstance(right, dict) and "|" in right:
             return [*right["|"]]
         if isinstance(right, list):
@@ -429,7 +400,7 @@ class _Compiler:
         elements: list[tuple[tuple[Condition, ...], Action]] = []
         for pair in pairs:
             wanted, verdict = pair
-            wanted = _element(wanted)
+            wanted = read.element(wanted)
             action = self.statement(verdict)[0]
             if not isinstance(action, then.Verdict | then.Jump):
                 raise Unread
@@ -474,180 +445,4 @@ class _Compiler:
             }:
                 return []
             raise Unread
-        return [_marked(field_, value["value"])]
-
-
-def _marked(field_: Literal["mark", "connmark"], value: Any) -> Action:
-    """Compile what a mark is set to: a number, another mark, or bits of its own changed."""
-    match value:
-        case int():
-            return then.SetNumber(field_, 0, value)
-        case {"meta": {"key": "mark"}}:
-            return then.SetNumber(field_, 0, 0, "mark")
-        case {"ct": {"key": "mark"}}:
-            return then.SetNumber(field_, 0, 0, "connmark")
-        case {"|": [inner, int(bits)]} if _itself(field_, inner):
-            return then.SetNumber(field_, ~bits & 0xFFFFFFFF, bits)
-        case {"&": [inner, int(bits)]} if _itself(field_, inner):
-            return then.SetNumber(field_, bits, 0)
-        case {"^": [inner, int(bits)]} if _itself(field_, inner):
-            return then.SetNumber(field_, 0xFFFFFFFF, bits)
-        case {"|": [{"&": [inner, int(kept)]}, int(bits)]} if _itself(field_, inner):
-            return then.SetNumber(field_, kept & ~bits & 0xFFFFFFFF, bits)
-        case _:
-            raise Unread
-
-
-def _itself(field_: str, inner: Any) -> bool:
-    return bool(inner == {"meta" if field_ == "mark" else "ct": {"key": "mark"}})
-
-
-def _element(one: Any) -> Any:
-    """Take an element out of what may stand around it: a counter, a timeout, a comment."""
-    if isinstance(one, dict) and "elem" in one:
-        return one["elem"]["val"]
-    return one
-
-
-def _states(right: Any, values: list[Any]) -> frozenset[str]:
-    """Give the states that are asked for. `ct state != new,established` compares with both bits at once: no state is that."""
-    joined = isinstance(right, dict) and "|" in right
-    return frozenset() if joined and len(values) > 1 else frozenset(_words(values))
-
-
-def _words(values: list[Any]) -> list[str]:
-    return [str(one) for one in values]
-
-
-def _protocol(name: str) -> Condition:
-    value = PROTOCOLS[name]
-    return when.Number("protocol", ((value, value),))
-
-
-def _flags(values: list[Any]) -> int:
-    total = 0
-    for one in values:
-        if isinstance(one, dict) and "|" in one:
-            total |= _flags(one["|"])
-        elif isinstance(one, list):
-            total |= _flags(one)
-        else:
-            total |= one if isinstance(one, int) else _FLAGS[one]
-    return total
-
-
-def _span(value: Any, version: int) -> tuple[int, int]:
-    """Read an address, a prefix or a range of addresses."""
-    if isinstance(value, dict) and "prefix" in value:
-        net = ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)
-        return int(net.network_address), int(net.broadcast_address)
-    if isinstance(value, dict) and "range" in value:
-        return number(value["range"][0]), number(value["range"][1])
-    if not isinstance(value, str):
-        raise Unread
-    if "/" in value:
-        net = ip_network(value, strict=False)
-        return int(net.network_address), int(net.broadcast_address)
-    found = number(value)
-    if found >> _LENGTHS[version]:
-        raise Unread
-    return found, found
-
-
-def _reject(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "port"
-    if value.get("type") == "tcp reset":
-        return "reset"
-    return _REJECT.get(str(value.get("expr", "port-unreachable")), "port")
-
-
-# Text
-
-
-_PLAIN: dict[str, Callable[[Any], str]] = {
-    "counter": lambda _: "",
-    "accept": lambda _: "accept",
-    "drop": lambda _: "drop",
-    "return": lambda _: "return",
-    "continue": lambda _: "continue",
-    "notrack": lambda _: "notrack",
-    "jump": lambda value: f"jump {value['target']}",
-    "goto": lambda value: f"goto {value['target']}",
-    "log": lambda _: "log",
-}
-
-
-def spelled(expressions: list[dict[str, Any]], comment: str = "") -> str:
-    """Spell a rule as nft prints it, near enough to find it by: counters are left out."""
-    words = []
-    for statement in expressions:
-        for name, value in statement.items():
-            words.append(_statement(name, value))
-    if comment:
-        words.append(f'comment "{comment}"')
-    return " ".join(word for word in words if word)
-
-
-def _statement(name: str, value: Any) -> str:
-    if name in _PLAIN:
-        try:
-            return _PLAIN[name](value)
-        except (KeyError, TypeError):
-            return name
-    if name == "match" and isinstance(value, dict):
-        operator = value.get("op", "==")
-        middle = f" {operator} " if operator not in {"==", "in"} else " "
-        return f"{_expression(value.get('left'))}{middle}{_expression(value.get('right'))}"
-    if name == "vmap" and isinstance(value, dict):
-        return f"{_expression(value.get('key'))} vmap {_expression(value.get('data'))}"
-    if name == "mangle" and isinstance(value, dict):
-        return f"{_expression(value.get('key'))} set {_expression(value.get('value'))}"
-    if name in {"dnat", "snat", "redirect", "masquerade"} and isinstance(value, dict):
-        address, port = value.get("addr"), value.get("port")
-        aim = (_expression(address) if address is not None else "") + (
-            f":{_expression(port)}" if port is not None else ""
-        )
-        return f"{name} to {aim}" if aim else name
-    if name == "reject" and isinstance(value, dict):
-        return f"reject with {value.get('type', '')} {value.get('expr', '')}".rstrip()
-    return f"{name} {_expression(value)}" if value is not None else name
-
-
-def _expression(value: Any) -> str:  # noqa: C901, PLR0912 - a ladder of the shapes of libnftables-json(5)
-    match value:
-        case {"meta": {"key": key}}:
-            return str(key) if key in {"iif", "iifname", "oif", "oifname"} else f"meta {key}"
-        case {"payload": {"protocol": protocol, "field": name}}:
-            return f"{protocol} {name}"
-        case {"ct": {"key": key, **rest}}:
-            way = rest.get("dir")
-            return f"ct {way} {key}" if way else f"ct {key}"
-        case {"fib": {"result": result, "flags": flags}}:
-            return f"fib {' . '.join(flags) if isinstance(flags, list) else flags} {result}"
-        case {"prefix": {"addr": address, "len": length}}:
-            return f"{address}/{length}"
-        case {"range": [first, last]}:
-            return f"{_expression(first)}-{_expression(last)}"
-        case {"set": list(held)}:
-            return "{ " + ", ".join(_expression(one) for one in held) + " }"
-        case {"set": one}:
-            return "{ " + _expression(one) + " }"
-        case {"concat": list(held)}:
-            return " . ".join(_expression(one) for one in held)
-        case {"elem": {"val": inner}}:
-            return _expression(inner)
-        case {"|": list(held)} | {"&": list(held)} | {"^": list(held)}:
-            sign = next(iter(value))
-            return f" {sign} ".join(_expression(one) for one in held)
-        case [key, dict(verdict)]:
-            return f"{_expression(key)} : {spelled([verdict])}"
-        case list(held):
-            return ", ".join(_expression(one) for one in held)
-        case str():
-            return value if value.startswith("@") or value.replace(".", "").replace("-", "").isalnum() else f'"{value}"'
-        case dict() if len(value) == 1:
-            name, inner = next(iter(value.items()))
-            return f"{name} {_expression(inner)}"
-        case _:
-            return str(value)
+        return [read.marked(field_, value["value"])]
