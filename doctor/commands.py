@@ -271,6 +271,7 @@ def _layer_facts(bundle: str, style: str, deadline: str, example: str) -> tuple[
     from doctor.examine import Facts
     from doctor.exits import Left
     from doctor.facts.store import LayerDb, Overlay
+    from doctor.layering import rows
     from doctor.snapshot import EvidenceMissing
 
     if style not in {"text", "json"}:
@@ -284,7 +285,7 @@ def _layer_facts(bundle: str, style: str, deadline: str, example: str) -> tuple[
     except EvidenceMissing as missing:
         sys.stderr.write(f"doctor: layers: {missing}\n")
         raise Left(INCOMPLETE) from missing
-    if overlay.unused:
+    if overlay.unused and not rows(facts):
         sys.stderr.write(f"doctor: layers: {overlay.unused}\n")
     return facts, assess(snapshot, registry, (), facts=facts).host
 

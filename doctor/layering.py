@@ -16,6 +16,7 @@ from doctor.facts.containerd import ContainerdStore, shown
 from doctor.facts.images import Images
 from doctor.facts.layer_content import Impacts, LayerContent
 from doctor.facts.store import LayerDb, Overlay
+from doctor.layers.containerd_model import SNAPSHOTTER
 from doctor.layers.model import VERIFIERS, Checked, Damage, Run, Unread, dump
 from doctor.layers.told import LayerList, LayerRow, Verification
 from doctor.model import SCHEMA, Result, Severity
@@ -76,7 +77,7 @@ def judged(
             tuple(unread for one in lines for unread in one.unread),
             findings,
             report.outcomes,
-            len(wanted.chains) if wanted else len(layers.chains) if layers else 0,
+            len(wanted.chains) if wanted else (len(layers.chains) if layers else 0) + len(_containerd_rows(facts)),
             round((time.perf_counter() - began) * 1000, 1),
             {one.layer: _images(facts, one) for each in lines for one in each.checked.values() if one.damages},
         ),
@@ -306,8 +307,6 @@ def chosen(facts: Facts, word: str) -> tuple[tuple[LayerRow, ...], dict[str, str
         raise UsageError(f"layers: {word}: no such layer; doctor layers list has them all")
     if len(found) > 1:
         raise UsageError(f"layers: {word}: {len(found)} layers begin so; give more of it")
-    layers: LayerDb = facts.get(LayerDb)
-    overlay: Overlay = facts.get(Overlay)
     by_id = {one.layer: one for one in every}
     stack, parent = [found[0]], found[0].parent
     while parent in by_id and by_id[parent] not in stack:
@@ -318,8 +317,27 @@ def chosen(facts: Facts, word: str) -> tuple[tuple[LayerRow, ...], dict[str, str
         "chain id": first.layer,
         "diffID": first.digest,
         "parent": first.parent or "none: a base",
-        "files": f"{overlay.root}/{first.directory}/diff",
-        "record": f"{layers.folder(first.layer)}/tar-split.json.gz",
+        **_where(facts, first),
+    }
+
+
+def _where(facts: Facts, one: LayerRow) -> dict[str, str]:
+    """Say where a layer's files are, and what tells how they have to be."""
+    if one.store == "containerd":
+        held: ContainerdStore = facts.get(ContainerdStore)
+        blobs = {
+            chain: blob for image in held.store.images for chain, blob in zip(image.chains, image.blobs, strict=False)
+        }
+        blob = blobs.get(one.layer, "").removeprefix("sha256:")
+        return {
+            "files": f"{held.store.root}/{SNAPSHOTTER}/{one.directory}/fs",
+            "blob": f"{held.store.root}/io.containerd.content.v1.content/blobs/sha256/{blob}" if blob else "not known",
+        }
+    layers: LayerDb = facts.get(LayerDb)
+    overlay: Overlay = facts.get(Overlay)
+    return {
+        "files": f"{overlay.root}/{one.directory}/diff",
+        "record": f"{layers.folder(one.layer)}/tar-split.json.gz",
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from doctor.facts.layer_content import Found, Impact, Impacts, LayerContent, StoreContent
 from doctor.facts.layer_repairs import anew, in_place, stopped
 from doctor.facts.repairs import together, write
@@ -33,6 +35,10 @@ RIGHTS = ("mode", "owner", "xattr", "capability", "link target")
 HIDDEN = ("whiteout lost", "opaque lost")
 _NOT_ASKED = "the content of layers is read with --deep only"
 _SHOWN = 5
+_LOOK = (
+    "look before anything is removed: what is missing may be what was added, under another name, or the record may be that"
+    " of another layer"
+)
 LIKELY = {
     "bit": "memory or disk, not an edit: one bit",
     "bits": "memory, disk, or a program that kept the file's time",
@@ -63,6 +69,11 @@ def _each(content: StoreContent, kinds: tuple[str, ...]) -> Iterator[tuple[Check
         found = [one for one in content.of(checked.layer) if one.damage.kind in kinds]
         if found:
             yield checked, sorted(found, key=lambda one: not one.damage.grave)
+
+
+def _of(content: LayerContent, checked: Checked) -> tuple[Found, ...]:
+    held = content.get(checked.store)
+    return held.of(checked.layer) if held else ()
 
 
 def _since(checked: Checked, found: list[Found], layers: LayerDb) -> Since | None:
@@ -321,7 +332,8 @@ def file_added_to_layer(overlay: Overlay, content: LayerContent, impacts: Impact
     ## Looks like
     LAY012 (a file of the image was changed), LAY018 (a whole directory that nothing refers to)
     ## Limits
-    Files in containers' own layers are theirs. A file whose name was recorded is LAY012's.
+    Files in containers' own layers are theirs. A file whose name was recorded is LAY012's. Where files
+    are missing as well, no command removes the others: they may be the same under another name.
     ## References
     tar-split tar/storage, kernel Documentation/filesystems/overlayfs.rst
     """
@@ -333,7 +345,12 @@ def file_added_to_layer(overlay: Overlay, content: LayerContent, impacts: Impact
             title = _many(
                 damages, "a program was added to layer {}", "files were added to layer {}, programs among them"
             )
-        return _finding(checked, damages, impacts, title.format(layer), by_hand="ls -l PATH")
+        remedy = None
+        if any(one.damage.kind == "missing" for one in _of(content, checked)):
+            # What one command would remove here may be the only copy of what is missing there.
+            whole = anew(impacts.of(checked.layer, [one.damage for one in damages]))
+            remedy = structs.replace(whole, notes=(_LOOK, *whole.notes))
+        return _finding(checked, damages, impacts, title.format(layer), by_hand="ls -l PATH", remedy=remedy)
 
     yield from _judged(overlay, content, ("added",), told, "layers have files that were never pulled")
 

@@ -16,6 +16,7 @@ from doctor.model import (
     Excluded,
     Finding,
     NotApplicable,
+    Note,
     Remedy,
     Severity,
     Step,
@@ -42,7 +43,8 @@ def content_of_layer_missing(overlay: Overlay, owners: Owners) -> Iterator[Yield
     ## Looks like
     LAY008 (the whole directory is gone), LAY002 (the content is there, its short link is not)
     ## Limits
-    Whether the content is what it was is not looked at. Image layers need no work directory.
+    Whether the content is what it was is not looked at. Image layers need no work directory. A diff
+    that is a symbolic link is a warning: containers start, and where it leads is not looked at.
     ## References
     moby daemon/graphdriver/overlay2/overlay.go, Linux Documentation/filesystems/overlayfs.rst
     """
@@ -55,12 +57,38 @@ def content_of_layer_missing(overlay: Overlay, owners: Owners) -> Iterator[Yield
     for layer in owners.settled(overlay, bare):
         if layer.id in overlay.unread:
             continue
-        if layer.diff != "d":
+        if layer.diff == "l":
+            yield _elsewhere(overlay, owners, layer)
+        elif layer.diff != "d":
             found.append(_content(overlay, owners, layer, "diff"))
         if layer.work != "d" and layer.lower and layer.id in mounts and layer.id not in owners.images:
             found.append(_content(overlay, owners, layer, "work"))
     yield from together(found, "layers have lost their content", "overlay2")
     yield from owners.unreadable(overlay)
+
+
+def _elsewhere(overlay: Overlay, owners: Owners, layer: Layer) -> Finding:
+    path = f"{overlay.root}/{layer.id}/diff"
+    return Finding(
+        subject=layer.id,
+        title=f"the content of layer {layer.id[:12]} lies elsewhere: its diff is a symbolic link",
+        message=f"{path} is a symbolic link; the kernel follows it, much else does not",
+        evidence=(overlay.cite(f"{layer.id}/diff", "is a symbolic link"),),
+        remedy=Remedy(
+            "put the content back where it belongs",
+            (
+                Note(f"see where it leads and what is there: readlink -f {path}"),
+                Note(f"stop what runs on it; rm {path}; mv TARGET {path}"),
+                Note("is the disk too small, move the whole data-root; leads it to nothing, the layer is lost"),
+            ),
+            risk="disruptive",
+            stops=tuple(one.name for one in owners.standing(layer.id) if one.running),
+        ),
+        severity=Severity.WARNING,
+        hits=(Effect("backups, copies and doctor layers verify, which follow no link, have nothing of this layer"),),
+        works=(Effect("containers start and run, as long as there is a directory where the link leads"),),
+        excluded=(Excluded("LAY008", "the layer's directory is there"),),
+    )
 
 
 def _content(overlay: Overlay, owners: Owners, layer: Layer, member: Literal["diff", "work"]) -> Finding:

@@ -140,7 +140,8 @@ class _Text:
         if one.by_hand:
             yield from words.by_hand(one.by_hand)
         asked = " ".join(self.style.asked) or self._standing(damages)
-        deep = "--deep " if damages else ""
+        read = any(each.record.startswith("layers/") for each in one.evidence)
+        deep = "--deep " if damages or (read and self.value.deep) else ""
         yield from self._part("then", iter([f"doctor layers verify {deep}{asked}".rstrip()]))
 
     def _standing(self, damages: list[Damage]) -> str:

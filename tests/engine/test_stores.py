@@ -155,6 +155,18 @@ def test_who_sees_a_file_is_told_and_it_comes_from_an_archive(containerd: Engine
         host.docker("rmi", "-f", "shop/top:1")
 
 
+def test_a_layer_is_explained_where_it_lies(containerd: EngineHost) -> None:
+    """Its files and its blob are there, and what is told of overlay2 is not told of this store."""
+    rows = json.loads(containerd.doctor("layers", "list", "--format", "json").stdout)["layers"]
+    done = containerd.doctor("layers", "explain", rows[0]["layer"][7:19])
+    assert done.stderr == ""
+    places = [line.split()[1] for line in done.stdout.split("\n") if line.startswith((" files ", " blob "))]
+    assert len(places) == 2
+    assert all(containerd.exists(place) for place in places)
+    counted = containerd.doctor("layers", "verify").stdout
+    assert counted.startswith(f"{len(rows)} layer"), counted
+
+
 @pytest.mark.proves("LAY031")
 def test_an_archive_is_proved_before_it_is_loaded(engine: EngineHost) -> None:
     """What docker save of each engine writes is whole; cut or changed it is told, and docker load refuses the cut one."""
