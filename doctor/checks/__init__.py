@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MODULES = (
     "addressing",
+    "api_exposure",
     "archives",
     "backing",
     "bridges",
@@ -16,6 +17,7 @@ MODULES = (
     "daemon_log",
     "daemon_options",
     "daemon_paths",
+    "daemon_programs",
     "daemon_socket",
     "daemon_start",
     "deleted_files",

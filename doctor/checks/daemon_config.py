@@ -21,9 +21,10 @@ from doctor.engine.options import (
     Type,
     standing,
 )
-from doctor.facts.config import ConfigFile, DaemonJson, SyntaxFault, check_text
+from doctor.facts.config import ConfigFile, DaemonJson
 from doctor.facts.daemon import Daemon
 from doctor.facts.nextstart import NextStart
+from doctor.facts.strict_json import SyntaxFault, check_text
 from doctor.model import (
     Command,
     Edit,

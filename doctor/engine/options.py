@@ -20,6 +20,8 @@ Type = Literal["bool", "string", "number", "list", "map"]
 Release = tuple[int, int]
 """Major and minor of a release, (0, 0) for one that is not known."""
 
+NOT_KNOWN: Release = (0, 0)
+
 NEWEST: Release = (29, 7)
 """The newest release whose options are known here: a later one may have more."""
 

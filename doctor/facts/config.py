@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from doctor.engine.options import ENVIRONMENT, FLAT, Flag, Release, default, parse_flags
 from doctor.facts import UNDECODABLE
 from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.strict_json import SyntaxFault, decoded, strict, whole
 from doctor.facts.unit import Unit, Units
 from doctor.model import Citation, EditKey, Moment, Note, Step
 from doctor.registry import fact
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
 RECORD = "engine/daemon.json"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-class SyntaxFault(Struct, frozen=True):
-    """Why a text is no JSON: line and column from 1, and the parser's words in lower case."""
-
-    line: int
-    column: int
-    what: str
 
 
 class ConfigFile(Struct, frozen=True):
@@ -161,83 +154,6 @@ class Options(Struct, frozen=True):
         return self.file.get(key) or self.environment.get(key)
 
 
-def _strict(text: str, *, first_only: bool = False) -> tuple[Any, SyntaxFault | None]:
-    def refuse(word: str) -> None:
-        raise ValueError(word)
-
-    decoder = json.JSONDecoder(parse_constant=refuse)
-    try:
-        if not first_only or text.startswith("\ufeff"):
-            return json.loads(text, parse_constant=refuse), None
-        start = len(text) - len(text.lstrip(" \t\n\r"))
-        return decoder.raw_decode(text, start)[0], None
-    except json.JSONDecodeError as error:
-        at = error.pos
-        if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 and later point at the comma, dockerd does not
-            at += len(text[at:]) - len(text[at + 1 :].lstrip())
-        line = text.count("\n", 0, at) + 1
-        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), _go_words(error.msg, at, text))
-    except ValueError as error:
-        at = max(text.find(str(error)), 0)
-        line = text.count("\n", 0, at) + 1
-        return None, SyntaxFault(line, at - text.rfind("\n", 0, at), f"{error} is no JSON value")
-    except RecursionError:
-        return None, SyntaxFault(1, 1, "nested too deeply")
-
-
-def _go_words(said: str, at: int, text: str) -> str:
-    """Say what is wrong at the place, in words that a person can act on."""
-    here = text[at : at + 1]
-    before = text[:at].rstrip()
-    if not text.strip():
-        return "the file is empty"
-    if text.startswith("\ufeff"):
-        return "a byte order mark, which Docker takes from 23 on"
-    if not here:
-        return "the text ends too early: a bracket is not closed"
-    if said == "Extra data":
-        return "something follows the closing bracket"
-    if before.endswith(",") and here in "}]":
-        return f"comma before {here}"
-    if here in "'\u2018\u2019\u201c\u201d":
-        return f"{here} is no quotation mark of JSON"
-    if here in "/#":
-        return "JSON has no comments"
-    if said.startswith("Expecting property name") and before.endswith(","):
-        return f"comma before {here}" if here in "}]" else f"a key in double quotes is expected, not {here}"
-    if "delimiter" in said and "','" in said:
-        return f"a comma is missing before {here}"
-    return f"{said[:1].lower()}{said[1:]}, not {here!r}"
-
-
-def check_text(text: str) -> SyntaxFault | None:
-    """Give the first fault of a text as strict JSON, None for JSON."""
-    return _strict(text)[1]
-
-
-def _decoded(data: bytes) -> tuple[str, SyntaxFault | None]:
-    """Decode as Docker from 23 on does: by the byte order mark, UTF-8 without one, and nothing that is neither."""
-    codec = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-    try:
-        return data.decode(codec), None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        what = f"byte 0x{data[error.start]:02x} is no UTF-8" if codec == "utf-8-sig" else "no UTF-16"
-        return data.decode("utf-8", "replace"), SyntaxFault(line, column, what)
-
-
-def _whole(value: Any) -> Any:
-    r"""Put U+FFFD for each half of a surrogate pair (`"\ud800"`), as Go's decoder does: no report could print it."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_whole(one) for one in value]
-    if isinstance(value, dict):
-        return {_whole(key): _whole(one) for key, one in value.items()}
-    return value
-
-
 @fact
 def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
     """Parse daemon.json as this generation of dockerd does (seen on 20.10.24, 26.1.5 and 28.5.2).
@@ -252,11 +168,11 @@ def config_file(snapshot: Snapshot, daemon: Daemon) -> ConfigFile:
         unread = f"{record.target}: {record.why or record.status}"
         return ConfigFile(record.target, exists=True, text="", data=None, fault=None, mtime=0.0, unread=unread)
     old = (0, 0) < daemon.generation < (23, 0)
-    text, wrong = (record.text, None) if old else _decoded(record.data)
+    text, wrong = (record.text, None) if old else decoded(record.data)
     found = None
     if wrong is None:
-        found, wrong = _strict(text if old else text.rstrip(), first_only=old)
-        found = _whole(found) if "\\u" in text else found
+        found, wrong = strict(text if old else text.rstrip(), first_only=old)
+        found = whole(found) if "\\u" in text else found
     return ConfigFile(
         record.target,
         exists=True,
