@@ -73,6 +73,8 @@ class Number(Struct, frozen=True):
             if packet.original is None:
                 return False
             value = getattr(packet.original, self.field[9:])
+        elif self.field == "connmark" and packet.original is None:
+            return False  # connmark_mt() and nft_ct_get_eval(): without a connection there is no mark to compare
         else:
             value = getattr(packet, self.field)
         return _within(value & self.mask, self.ranges) != self.negated

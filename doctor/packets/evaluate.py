@@ -281,10 +281,11 @@ class _Hook(Struct):
                 address = self.machine.where.outward(packet)
                 if address is None:
                     return Ended(self.note(rule, chain, "no address to masquerade with"))
+            was = packet.src, packet.sport
             packet.src = packet.src if address is None else address
             packet.sport = _fit(packet.sport, action.ports)
             connection.src = packet.src, packet.sport
-            connection.status |= {"snat"}
+            connection.status |= {"snat"} if connection.src != was else frozenset()  # nf_nat_setup_info()
             effect = f"from {_end(packet, packet.src, packet.sport)}"
         else:
             address = action.address
@@ -292,10 +293,11 @@ class _Hook(Struct):
                 address = self.machine.where.inward(packet)
                 if address is None:
                     return Ended(self.note(rule, chain, "no address to redirect to"))
+            was = packet.dst, packet.dport
             packet.dst = packet.dst if address is None else address
             packet.dport = _fit(packet.dport, action.ports)
             connection.dst = packet.dst, packet.dport
-            connection.status |= {"dnat"}
+            connection.status |= {"dnat"} if connection.dst != was else frozenset()
             effect = f"to {_end(packet, packet.dst, packet.dport)}"
         packet.status = connection.status
         self.note(rule, chain, effect)

@@ -149,7 +149,7 @@ def _fields(chain: Chain) -> tuple[str, ...]:
         for step in rule.steps:
             if isinstance(step, _AT_ENDS):
                 found.add(step.end)
-            elif isinstance(step, Number):
+            elif isinstance(step, Number) and step.field != "connmark":
                 found.add(step.field)
             elif not isinstance(step, _PLAIN):
                 found.update(_asked(step))
@@ -161,7 +161,7 @@ def _asked(step: Condition | Action) -> Iterable[str]:
     if isinstance(step, Address | Device):
         return (step.end,)
     if isinstance(step, Number):
-        return (step.field,)
+        return (step.field, "original") if step.field == "connmark" else (step.field,)
     if isinstance(step, Kind):
         return (step.end, step.limit) if step.limit else (step.end,)
     if isinstance(step, Any):

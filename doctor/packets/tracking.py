@@ -83,6 +83,8 @@ def nat(stack: Stack, space: Space, hook: Hook, packet: Packet, held: Connection
 
 def undo(stack: Stack, space: Space, packet: Packet, held: Connection, *, there: bool) -> None:
     """Give an answer the ends back that its first packet had."""
+    if stack.failing and packet.protocol in {ICMP, ICMP6} and ("snat" if there else "dnat") not in held.status:
+        return  # nf_nat_icmp_reply_translation(): only what NAT has changed
     original = held.original
     if there and (packet.dst, packet.dport) != (original.src, original.sport):
         packet.dst, packet.dport = original.src, original.sport

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
+from doctor.packets.conditions import Number
 from doctor.packets.program import Jump, Program, Rule
 from tests.kernel.lan import Flow, Lan, shown
 from tests.kernel.test_native import walked, with_rules
@@ -88,16 +89,23 @@ def joined(sets: list[str], version: int) -> str:
     return "\n".join(found) + "\n"
 
 
+_PACKETS = Number("protocol", ((6, 6), (17, 17)))
+_ERRORS = Number("protocol", ((1, 1), (58, 58)))
+_TRACKED = Number("original.sport", ((0, 65535),))
+
+
 def programs(whole: Program, count: int) -> list[Program]:
-    """Give each set as the model has it: the same base chains, each with a jump to the chain of that set alone."""
+    """Give each set as the model has it: the same base chains, each with the jumps to the chain of that set alone."""
     found = []
     for at in range(count):
         bases = []
         for base in whole.bases:
             name = f"s{at}_{base.chain.name}"
             if (*base.chain.key[:3], name) in whole.chains:
-                jump = Rule((Jump(name, leave=True),), base.chain.cited)
-                bases.append(structs.replace(base, chain=structs.replace(base.chain, rules=(jump,))))
+                rules = (Rule((_PACKETS, Jump(name, leave=True)), base.chain.cited),)
+                if base.chain.table != "raw":  # an error about what is not tracked is led to no set
+                    rules += (Rule((_ERRORS, _TRACKED, Jump(name, leave=True)), base.chain.cited),)
+                bases.append(structs.replace(base, chain=structs.replace(base.chain, rules=rules)))
         found.append(Program(whole.chains, tuple(bases), whole.unread, whole.choices))
     return found
 

@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from doctor.examine import Facts
 from doctor.exits import UsageError
+from doctor.packets.build import SITE
+from doctor.packets.conditions import Number
+from doctor.packets.packet import Packet
 from doctor.registry import load
 from doctor.reports.trace import as_json, as_text
 from doctor.trace import trace
@@ -244,3 +248,35 @@ def test_what_may_stop_packets_at_a_link_is_asked(name: str, question: str) -> N
     assert found.works is None
     assert question in str(found)
     assert follow("db", "api:80", doubted).works
+
+
+def test_nat_that_changes_nothing_leaves_no_mark() -> None:
+    """nf_nat_setup_info() says DNAT of a connection only when its end is another one now (set 302711 of the random ones)."""
+    jump = "[0:0] -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n[0:0] -A OUTPUT ! -d 127.0.0.0/8"
+    same = jump, "-A PREROUTING -d 10.7.0.2/32 -p tcp -j DNAT --to-destination 10.7.0.2:80\n" + jump
+    user = "[0:0] -A FORWARD -j DOCKER-USER\n"
+    drop = user, user + "[0:0] -A DOCKER-USER -m conntrack --ctstate DNAT -j DROP\n"
+    assert follow("db", "api:80", with_rules(same, drop)).works
+    assert not follow("outside", "host:8081", with_rules(same, drop)).works
+
+
+def test_an_error_is_translated_where_nat_was() -> None:
+    """What OUTPUT rejects is told by the host itself, whom no rule about the receiver stops (set 300804)."""
+    user = "[0:0] -A FORWARD -j DOCKER-USER\n"
+    rules = (
+        user,
+        user
+        + (
+            "[0:0] -A OUTPUT -d 10.7.0.2/32 -p tcp -j REJECT --reject-with icmp-port-unreachable\n"
+            "[0:0] -A INPUT -s 10.7.0.2/32 -j DROP\n"
+        ),
+    )
+    assert follow("host", "api:80", with_rules(rules)).client_sees == "refused"
+
+
+def test_without_a_connection_no_mark_is_compared() -> None:
+    """connmark_mt(): a packet that is not tracked matches neither a mark nor its absence (set 303226)."""
+    packet = Packet(4, 17, 1, 2, 3, 4)
+    here = Facts(load(plugins=False), HEALTHY).get(SITE).host
+    for negated in (False, True):
+        assert Number("connmark", ((0, 0),), negated).holds(packet, here) is False
