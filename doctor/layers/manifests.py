@@ -64,17 +64,11 @@ class Config(Struct, frozen=True):
     architecture: str = ""
     os: str = ""
     rootfs: _RootFS = msgspec.field(default_factory=_RootFS)
-    history: list[dict[str, object]] = []
 
     @property
     def diff_ids(self) -> list[str]:
         """Diff ids from the base up."""
         return self.rootfs.diff_ids
-
-    @property
-    def made_layers(self) -> int:
-        """How many layers the history tells of."""
-        return sum(not one.get("empty_layer") for one in self.history)
 
 
 _document = msgspec.json.Decoder(Document)

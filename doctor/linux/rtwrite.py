@@ -31,7 +31,7 @@ _ACKNOWLEDGED, _NEW = 0x5, 0x605
 """NLM_F_REQUEST and NLM_F_ACK; with NLM_F_CREATE and NLM_F_EXCL."""
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_NET_NS_PID, _IFLA_NET_NS_FD, _IFLA_PROTINFO = 19, 28, 12
+_IFLA_NET_NS_FD, _IFLA_PROTINFO = 28, 12
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _BRPORT_MODE = 4
 _NESTED = 0x8000
@@ -166,14 +166,6 @@ class Batch:
     def master(self, index: int, master: int) -> None:
         """Put a link on a bridge; 0 takes it off."""
         self._change(index, _number(_IFLA_MASTER, master), f"link {index} master {master}")
-
-    def move(self, index: int, namespace: int) -> None:
-        """Move a link into the network namespace that a descriptor is open on."""
-        self._change(index, _number(_IFLA_NET_NS_FD, namespace), f"link {index} netns")
-
-    def move_to_process(self, index: int, pid: int) -> None:
-        """Move a link into the network namespace of a process, by its pid as this process sees it."""
-        self._change(index, _number(_IFLA_NET_NS_PID, pid), f"link {index} netns {pid}")
 
     def hairpin(self, index: int, *, on: bool) -> None:
         """Let a port of a bridge send packets back where they came from, or not."""

@@ -26,7 +26,7 @@ from doctor.runtime.daemon.names import random_name
 from doctor.runtime.daemon.state import State
 from doctor.runtime.daemon.store import Store
 from doctor.runtime.daemon.views import Views
-from doctor.runtime.model import Bind, Container, Image, Network, NetworkSpec, Settings, World
+from doctor.runtime.model import Container, Image, Network, NetworkSpec, Settings, World
 from doctor.runtime.network import NetworkController, NetworkError
 
 if TYPE_CHECKING:
@@ -311,7 +311,3 @@ class Engine:
             self.state.save_networks(self.world.networks)
         except OSError as error:
             self.daemon_log.error("failed to save networks", error=str(error))
-
-    def mount_options(self, bind: Bind) -> list[str]:
-        """Give the options of a mount for the runtime (OCI config, mounts)."""
-        return ["rbind", "ro" if bind.readonly else "rw", "rprivate"]
