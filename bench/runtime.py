@@ -8,19 +8,23 @@ runc's is `runc run`. Control groups are made by runc and not by us, where they 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from doctor.docker_api import DockerApi
 from doctor.linux import mounting, syscalls
 from doctor.runtime import oci
 from doctor.runtime.container import Container
@@ -127,12 +131,6 @@ def _served(count: int) -> tuple[float, float]:
 
 def _answered(count: int) -> int:
     """Ask the API for all containers, and each of them for its page; 0 when all answer within ten seconds."""
-    import json
-    import socket
-    from contextlib import suppress
-
-    from doctor.docker_api import DockerApi
-
     listed = json.loads(DockerApi("unix:///run/docker.sock").get("/containers/json", 3.0)[1])
     waiting = {one["NetworkSettings"]["Networks"]["shop"]["IPAddress"] for one in listed}
     until = time.monotonic() + 10
