@@ -86,12 +86,12 @@ def replays(jobs: Sequence[tuple[Scenario, str]], width: int, *, keep: bool = Fa
 
 def _import_all() -> None:
     """Import what a lab needs, and judge a host that ships with doctor: what is read at the first time only is in each fork."""
-    from doctor import bundle, collect, examples, redact
+    from doctor import bundle, collect, deep, examples, redact
     from doctor.assess import assess
     from doctor.labs import lab, labhost
     from doctor.options import selection
 
-    del collect, lab, labhost, redact
+    del collect, deep, lab, labhost, redact
     registry, checks = selection([], [], ())
     assess(bundle.read(examples.path("rules-flushed")), registry, checks)
 
