@@ -149,15 +149,15 @@ def test_a_kernel_that_redirects_directories_is_told(host: EngineHost) -> None:
 
 
 @pytest.mark.proves("CGR001")
-def test_control_groups_of_version_1_are_a_note(host: EngineHost) -> None:
-    """Which version dockerd uses is a matter of what is mounted: version 1, then version 2 alone, then 1 again."""
-    first = host.docker("info", "-f", "{{.CgroupVersion}}")
-    (found,) = findings(host, "CGR001") if first == "1" else (None,)
-    host.stop_dockerd()
-    host.sh("umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup")
-    host.start_dockerd()
-    assert host.docker("info", "-f", "{{.CgroupVersion}}") == "2"
-    assert findings(host, "CGR001") == []
-    assert host.docker("run", "--rm", IMAGE, "echo", "runs") == "runs"
-    assert found is not None, "this machine has no control groups of version 1"
-    assert found["severity"] == "info"
+def test_control_groups_of_version_1_are_a_note() -> None:
+    """Which version dockerd uses is a matter of what is mounted: version 1 as the machine has it, then version 2 alone."""
+    with EngineHost.up(suite="sid") as host:
+        assert host.docker("info", "-f", "{{.CgroupVersion}}") == "1", "this machine has no control groups of version 1"
+        (found,) = findings(host, "CGR001")
+        assert found["severity"] == "info"
+        host.stop_dockerd()
+        host.sh("umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+        host.start_dockerd()
+        assert host.docker("info", "-f", "{{.CgroupVersion}}") == "2"
+        assert findings(host, "CGR001") == []
+        assert host.docker("run", "--rm", IMAGE, "echo", "runs") == "runs"

@@ -156,6 +156,7 @@ def test_a_unit_that_does_not_start_is_named_and_healed(host: Systemd, make: str
     carry_out(host, cause["remedy"])
     assert host.runs()
     assert causes(host.check()) == []
+    host.sh(f"rm -f {DROP_IN}; systemctl daemon-reload")
 
 
 @pytest.mark.proves("DMN014")
@@ -170,6 +171,7 @@ def test_a_unit_that_does_not_start_is_named_and_healed(host: Systemd, make: str
 def test_a_service_that_was_given_up_is_told(host: Systemd, command: str, says: str) -> None:
     """Tried until systemd gave it up: what ended it is told, not that it was tried too often; the cure starts it then."""
     text = f"[Service]\nRestartSec=0\nExecStart=\nExecStart={command}\n"
+    host.sh(f"mkdir -p $(dirname {DROP_IN})")
     host.run("tee", DROP_IN, stdin=text)
     host.sh("systemctl daemon-reload; systemctl stop docker.socket; systemctl restart docker || true")
     for _ in range(100):
