@@ -158,6 +158,8 @@ def _ended(one: Container, now: float, containers: Containers) -> Iterator[Findi
     recent = now - one.finished < RECENT
     if one.asked.error and _network_of_nobody(one, containers):
         yield _orphan(one)
+    elif one.asked.error and _STATE_LEFT in one.asked.error:
+        yield _state_left(one)
     elif one.asked.error and one.status != "dead" and not _names_program(one):
         yield _not_started(one)
     elif one.oom_killed and one.exit_code == KILLED:
@@ -304,6 +306,25 @@ def _orphan(one: Container) -> Finding:
         ),
         severity=_missed(one),
     )
+
+
+def _state_left(one: Container) -> Finding:
+    """A container that was killed together with its shim has left its state with runc, which makes no second one."""
+    runc = ("runc", "--root", "/run/docker/runtime-runc/moby")
+    return _down(
+        one,
+        f"{one.name} could not be started: runc still has one of that id",
+        f"the last start of {one.name} failed: {one.asked.error}; what runc keeps of it outlived it",
+        f'Error "{one.asked.error}"',
+        Remedy(
+            "let runc forget the one that is gone, then start it again",
+            (Command((*runc, "delete", "--force", one.id)), _again(one)),
+        ),
+        severity=_missed(one),
+    )
+
+
+_STATE_LEFT = "container with given ID already exists"
 
 
 def _not_started(one: Container) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from doctor.checks.frozen import stopped_shims, wake
 from doctor.facts.containers import Containers
-from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.daemon import Daemon, DaemonLog, Starting
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.openfiles import USUAL, OpenFiles
 from doctor.facts.processes import Process, Processes
@@ -57,6 +57,7 @@ def daemon_does_not_answer(
     lifecycle: Lifecycle,
     processes: Processes,
     files: OpenFiles,
+    starting: Starting,
 ) -> Iterator[Yield]:
     """Dockerd does not run, or does not answer.
 
@@ -91,6 +92,9 @@ def daemon_does_not_answer(
         return
     if daemon.answer == "denied":
         yield Unknown("dockerd", f"API: {daemon.why}")
+        return
+    if starting.why and daemon.state not in STATES:
+        yield Unknown("dockerd", starting.why)
         return
     if daemon.why.startswith("HTTP "):
         yield Unknown("dockerd", f"API: it answers {daemon.why}")
@@ -327,4 +331,7 @@ def _brief(text: str) -> str:
         _, found, rest = text.partition(frame)
         if found:
             text = rest
-    return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004 - a title is one line
+    # What dockerd wraps around a reason names its own parts; the reason itself stands last. A title is one line.
+    while len(text) > 100 and ": " in text:  # noqa: PLR2004
+        text = text.partition(": ")[2]
+    return text if len(text) <= 100 else text[:97] + "..."  # noqa: PLR2004

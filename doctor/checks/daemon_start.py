@@ -167,12 +167,17 @@ def _given_up(line: LogLine, why: str, start: NextStart) -> Finding:
 
 
 class _Sign(Struct, frozen=True):
-    """Words of a start that failed, what they mean, and the option or the advice that cures it."""
+    """Words of a start that failed, what they mean, and the option or the advice that cures it.
+
+    `{}` in what they mean is the last word of the log's line: which flag, which address.
+    """
 
     words: tuple[str, ...]
     means: str
     key: str = ""
     advice: str = ""
+    others: tuple[str, ...] = ()
+    """Options of which the same is said: that one is meant whose value is quoted."""
 
 
 _SIGNS = (
@@ -180,7 +185,38 @@ _SIGNS = (
     _Sign(("address already in use", "cannot assign requested address"), "an address of hosts is not free", "hosts"),
     _Sign(("Invalid bind address", "invalid bind address"), "an address of hosts is none", "hosts"),
     _Sign(("invalid MTU number", "invalid default MTU"), "mtu is no MTU", "mtu"),
-    _Sign(("is not an ip address", "invalid IP address"), "dns has what is no address", "dns"),
+    _Sign(
+        ("is not an ip address", "invalid IP address"),
+        "what should be an address is none",
+        "dns",
+        others=("ip", "host-gateway-ip", "default-gateway"),
+    ),
+    _Sign(
+        ("than the target size of that pool", "invalid pools size", "invalid base pool"),
+        "a pool cannot be cut into networks of that size",
+        "default-address-pools",
+    ),
+    _Sign(("opening seccomp profile",), "the file of the seccomp profile cannot be read", "seccomp-profile"),
+    _Sign(("cgroup-parent for systemd",), "cgroup-parent is no slice of systemd", "cgroup-parent"),
+    _Sign(("insecure registry",), "an insecure registry is no HOST:PORT", "insecure-registries"),
+    _Sign(("parse GenericResource",), "a generic resource is no KIND=VALUE", "node-generic-resources"),
+    _Sign(
+        ("storage-driver has been deprecated and removed",),
+        "this release no longer has the storage driver: {}",
+        "storage-driver",
+        "its images and containers stay where they are, below the data root; only an older Docker reads them",
+    ),
+    _Sign(
+        ("Status: unknown flag", "Status: unknown shorthand flag"),
+        "it is given a flag that it does not know: {}",
+        advice="correct it where dockerd is started from:"
+        " grep -rs -e {} /etc/default/docker /etc/sysconfig/docker /etc/systemd/system",
+    ),
+    _Sign(
+        ("Status: invalid argument",),
+        "a flag is given a value that it does not take",
+        advice="correct it where dockerd is started from: /etc/default/docker, /etc/sysconfig/docker, systemctl cat docker",
+    ),
     _Sign(("bad attribute format",), "a label has no value: it is KEY=VALUE", "labels"),
     _Sign(("invalid mirror",), "a registry mirror is no URL that Docker takes", "registry-mirrors"),
     _Sign(("default IPC mode",), "default-ipc-mode is neither private nor shareable", "default-ipc-mode"),
@@ -265,7 +301,13 @@ def _reason(daemon: Daemon, places: Places, log: DaemonLog) -> Generator[Unknown
     Severity.ERROR,
     explains=("DMN016",),
     blocks_start=True,
-    says=("network at index ... has a smaller prefix ... than the target size of that pool",),
+    says=(
+        "network at index ... has a smaller prefix ... than the target size of that pool",
+        "error obtaining controller instance: invalid pools size",
+        "unknown flag: ... See 'dockerd --help'",
+        "opening seccomp profile ... failed",
+        "invalid TLS configuration: Could not load X509 key pair",
+    ),
 )
 def last_words(
     options: Options, config: ConfigFile, daemon: Daemon, places: Places, log: DaemonLog, start: NextStart
@@ -298,22 +340,42 @@ def last_words(
     sign = next((one for one in _SIGNS if any(words in fatal.text for words in one.words)), None)
     if sign is None:
         return
-    origin = options.origin(sign.key) if sign.key else None
-    step = config.change(sign.key, origin) if origin else Note(sign.advice or f"correct {sign.key}")
-    subject = f"{config.path}:{sign.key}" if origin else "dockerd"
+    key, origin = _blamed(sign, fatal.text, options)
+    quoted = fatal.text.rstrip(".").rpartition(" ")[2]
+    means = sign.means.replace("{}", quoted)
+    step = config.change(key, origin) if origin else Note(sign.advice.replace("{}", quoted) or f"correct {key}")
+    subject = f"{config.path}:{key}" if origin else "dockerd"
     yield Finding(
         subject=subject,
-        title=f"the last start of dockerd failed: {sign.means}",
-        message=f"{fatal.text}: {sign.means}",
+        title=f"the last start of dockerd failed: {means}",
+        message=f"{fatal.text}: {means}",
         evidence=(fatal.cited, *((origin.cited,) if origin else ())),
-        remedy=start.cure(step, what=f"take {sign.key} out" if origin else "cure that first"),
+        remedy=start.cure(step, what=f"take {key} out" if origin else "cure that first"),
         severity=Severity.ERROR,
         hits=start.hits,
         since=log.failed,
     )
 
 
+def _blamed(sign: _Sign, said: str, options: Options) -> tuple[str, Origin | None]:
+    """Give the option that a reason is about, and where it was set: of several that one whose value is quoted."""
+    if sign.others:
+        for key in (sign.key, *sign.others):
+            origin = options.origin(key)
+            if origin is not None and any(
+                word in said.split(" ") for word in re.findall(r"[^\s\[\]\",]+", origin.value)
+            ):
+                return key, origin
+    return sign.key, options.origin(sign.key) if sign.key else None
+
+
 _SAME_BRIDGE = re.compile(r"network ([0-9a-f]{12})[0-9a-f]* \((\S+)\): networks have same bridge name")
+
+
+_DAMAGED = re.compile(
+    r"error obtaining controller instance: .*(?:file size too small|invalid database|checksum error|version mismatch)"
+)
+"""How the reader of that database (bbolt) refuses one that a full disk or a power cut has damaged."""
 
 
 @check("DMN036", Severity.ERROR, explains=("DMN016",), blocks_start=True)
@@ -343,14 +405,23 @@ def network_database_stale(
     """
     fatal = yield from _reason(daemon, places, log)
     match = _SAME_BRIDGE.search(fatal.text) if fatal else None
-    if fatal is None or match is None:
+    damaged = _DAMAGED.search(fatal.text) if fatal else None
+    if fatal is None or (match is None and damaged is None):
         return
     database = f"{places.data_root}/network/files/local-kv.db"
     aside = Command(("mv", database, f"{database}.aside"))
+    if match is not None:
+        title = f"two networks on bridge {match[2]}: dockerd does not start"
+        message = (
+            f"{database} still holds network {match[1]} on bridge {match[2]}: the default network conflicts with it"
+        )
+    else:
+        title = "the network database is damaged: dockerd does not start"
+        message = f"{database} cannot be read: {fatal.text}"
     yield Finding(
         subject="network database",
-        title=f"two networks on bridge {match[2]}: dockerd does not start",
-        message=f"{database} still holds network {match[1]} on bridge {match[2]}: the default network conflicts with it",
+        title=title,
+        message=message,
         evidence=(fatal.cited,),
         remedy=structs.replace(
             lifecycle.starting("move the network database aside, then start dockerd", (aside, *lifecycle.start)),

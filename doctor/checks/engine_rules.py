@@ -13,7 +13,7 @@ from doctor.engine.rules import dialect
 from doctor.facts.bootrules import BootRules
 from doctor.facts.config import Options
 from doctor.facts.containers import Containers
-from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.daemon import Daemon, DaemonLog, Starting
 from doctor.facts.engine_rules import NATIVE, EngineRules, FamilyRules
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.native_rules import NativeRules
@@ -62,6 +62,7 @@ def engine_chains_missing(
     rules: EngineRules | None,
     native: NativeRules | None,
     promises: PROMISES | None,
+    starting: Starting,
 ) -> Iterator[Yield]:
     """Docker's firewall rules were flushed: its chains are gone, or stand empty.
 
@@ -95,6 +96,9 @@ def engine_chains_missing(
     if rules is not None and rules.off == NATIVE:
         since = _since(daemon, containers, log)
         yield from native_tables(native, networks, containers, options, boot, lifecycle, since, promises)
+        return
+    if rules is None and starting.why:
+        yield Unknown("iptables", starting.why)
         return
     if rules is None and options.value("firewall-backend") == "nftables":
         yield Unknown("firewall", "what the engine writes to nftables is not known")

@@ -98,6 +98,8 @@ def other_rule_stops_containers(
         )
     for cited, walks in _skipped(promises).items():
         yield _skips(Cut(cited, tuple(walks), promises, Ways(site, cited, tuple(walks))), rules)
+    for (cited, where), walks in _led_away(promises).items():
+        yield _leads_away(Cut(cited, tuple(walks), promises, Ways(site, cited, tuple(walks))), where, rules)
 
 
 def _skipped(promises: Promises) -> dict[Citation, list[Walked]]:
@@ -119,6 +121,41 @@ def _skipped(promises: Promises) -> dict[Citation, list[Walked]]:
                 found.setdefault(cited, []).append(one)
                 break
     return found
+
+
+def _led_away(promises: Promises) -> dict[tuple[Citation, str], list[Walked]]:
+    """Give the rules of others that lead a published port elsewhere before Docker's own are asked, to where nobody answers.
+
+    Where somebody does, it was somebody's wish: a proxy that stands before the container.
+    """
+    found: dict[tuple[Citation, str], list[Walked]] = {}
+    for one in promises.of("published"):
+        if one.settled or one.result.works is not False:
+            continue
+        for step in one.result.walk.steps:
+            cited = step.cited
+            if cited and step.space == HOST and step.effect.startswith("to ") and step.stage == "nat":
+                if not promises.own(cited) and not any(end.address in step.effect for end in one.container.endpoints):
+                    found.setdefault((cited, step.effect.removeprefix("to ")), []).append(one)
+                break
+    return found
+
+
+def _leads_away(cut: Cut, where: str, rules: EngineRules | None) -> Finding:
+    """Say of a published port that a rule of somebody else takes it before Docker's does."""
+    place, ports = " ".join(cut.words), ports_of(cut.walks)
+    names = ", ".join(ports)
+    return Finding(
+        subject=place,
+        scope=cut.scope,
+        title=f"a rule of somebody else leads {names} elsewhere: {where}, where nobody answers",
+        message=f"rule {place} ({cut.cited.excerpt}) is not Docker's, stands before Docker's, and leads to {where}",
+        evidence=(cut.cited,),
+        remedy=without(cut, program_of(cut.cited, rules)),
+        hits=(Effect("from outside, published ports never get to their containers:", ports),),
+        works=(Effect("these ports by 127.0.0.1 on this host, through docker-proxy"),) if rules and rules.proxy else (),
+        excluded=(Excluded("NET026", "the rules of the port are there"),),
+    )
 
 
 def _skips(cut: Cut, rules: EngineRules | None) -> Finding:

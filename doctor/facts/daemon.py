@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from doctor.facts import UNDECODABLE
-from doctor.facts.clock import epoch
+from doctor.facts.clock import Clock, epoch
 from doctor.facts.processes import Process, Processes
 from doctor.model import Citation, Moment, Since
 from doctor.places import Places, in_run
@@ -202,6 +202,11 @@ _FATAL = (
     "failed to start daemon",
     "failed to load listener",
     "unable to parse logging level",  # 20.10
+    "invalid TLS configuration",
+    "failed to create API server",  # 20.10
+    "Status: unknown flag",
+    "Status: unknown shorthand flag",
+    "Status: invalid argument",
     "Unable to get the full path to root",
     "Error during uid lookup",
     "Error during gid lookup",
@@ -298,3 +303,36 @@ def daemon_log(snapshot: Snapshot) -> DaemonLog:
         place = f"{record.target}:{number}" if name == "engine/log" else f"journal of docker.service:{number}"
         lines.append(LogLine(at, level, text, Citation(name, number, text, place)))
     return DaemonLog(tuple(lines))
+
+
+_YOUNG = 10.0
+"""Seconds within which a dockerd that has not said that it serves may still be on its way to that."""
+
+
+class Starting(Struct, frozen=True):
+    """Whether dockerd was still starting while evidence was taken: its socket and rules come last. `why` says so in words."""
+
+    why: str = ""
+
+
+@fact
+def starting(daemon: Daemon, log: DaemonLog, processes: Processes, clock: Clock) -> Starting:
+    """Compare its start with its own word that it serves; where nothing of its log is known, it had a moment."""
+    if not daemon.pid or not daemon.started:
+        return Starting()
+    if daemon.pid in processes.restarted:
+        return Starting("dockerd ended, or was started anew, while evidence was taken")
+    age = clock.collected_at - daemon.started
+    own = [line for line in log.lines if line.at >= daemon.started - 1]
+    asked = [line for line in own if "Processing signal" in line.text]
+    if asked and 0 <= clock.collected_at - asked[-1].at < _YOUNG and own.index(asked[-1]) > _last_served(own):
+        return Starting("dockerd was told to end a moment ago, and has not ended yet")
+    serves = _last_served(own) >= 0
+    if age > _YOUNG or serves or (not log.lines and age > _YOUNG / 5):
+        return Starting()
+    return Starting(f"dockerd started {max(age, 0):.0f} s ago, and has not said that it serves")
+
+
+def _last_served(lines: list[LogLine]) -> int:
+    """Give the place of the last line by which dockerd says that it serves; -1 where there is none."""
+    return max((at for at, line in enumerate(lines) if "API listen on" in line.text), default=-1)

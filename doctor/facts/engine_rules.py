@@ -25,7 +25,7 @@ from doctor.engine.rules.native import Native
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.containers import Endpoint as Place
-from doctor.facts.daemon import Daemon
+from doctor.facts.daemon import Daemon, Starting
 from doctor.facts.links import Links
 from doctor.facts.networks import Network, Networks
 from doctor.facts.rules import Firewall, Tables
@@ -111,10 +111,13 @@ def engine_rules(
     networks: Networks,
     containers: Containers,
     links: Links | None,
+    starting: Starting,
 ) -> EngineRules:
     """Write the rules as the engine would, and compare."""
     if not daemon.pid:
         raise EvidenceMissing("daemon", "dockerd does not run: what it would write is not known")
+    if starting.why:
+        raise EvidenceMissing("daemon", starting.why)
     for key in ("iptables", "ip6tables", "userland-proxy", "allow-direct-routing", "firewall-backend"):
         if not options.known(key):
             raise EvidenceMissing("daemon.json", options.unread)

@@ -105,7 +105,12 @@ class Walked(Struct, frozen=True):
 
     @property
     def astray(self) -> bool:
-        """Whether a rule that stopped it saw other devices than those it belongs on: it went another way before."""
+        """Whether a rule that stopped it saw other devices than those it belongs on: it went another way before.
+
+        A chain of family bridge or netdev sees ports of the bridge, never the bridge.
+        """
+        if self.code in {"BRIDGE_FAMILY_DROP", "NETDEV_DROP"}:
+            return False
         if self.kind == "local":
             return False
         end = self.result.walk.decider

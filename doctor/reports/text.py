@@ -339,7 +339,7 @@ class _Text:
             if self.style.verbose:
                 codes = " ".join(one.code for one in unknown if one.reason == reason)
                 yield from textwrap.wrap(codes, self.style.width, initial_indent="      ", subsequent_indent="      ")
-        if self.report.host.unreadable and not self.style.source:
+        if self.report.host.unreadable and self.report.host.user != "root" and not self.style.source:
             yield "  read all of it:  sudo doctor check"
 
     # The last line

@@ -29,7 +29,7 @@ from doctor.facts.config import ConfigFile, DaemonJson, Options
 from doctor.facts.containerd import ContainerdStore
 from doctor.facts.containerfiles import ContainerFiles
 from doctor.facts.containers import Containers
-from doctor.facts.daemon import Daemon, DaemonLog
+from doctor.facts.daemon import Daemon, DaemonLog, Starting
 from doctor.facts.deleted_files import DeletedFiles
 from doctor.facts.embedded_dns import InnerRules
 from doctor.facts.ends import Ends
@@ -124,6 +124,7 @@ FACTS: dict[str, type] = {
     "networks": Networks,
     "nextstart": NextStart,
     "openfiles": OpenFiles,
+    "starting": Starting,
     "options": Options,
     "otherroots": OtherRoots,
     "overlay": Overlay,

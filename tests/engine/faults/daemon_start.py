@@ -63,6 +63,18 @@ def _same_bridge(host: EngineHost) -> None:
     host.start_dockerd(expect_failure=True)
 
 
+_TOO_SMALL = {"default-address-pools": [{"base": "10.0.0.0/8", "size": 4}]}
+"""A pool of networks that are larger than the pool."""
+
+
+def _damaged(host: EngineHost) -> None:
+    """Let the database of networks be what a full disk or a power cut makes of it; nothing of one's own is lost here."""
+    _no_shop(host)
+    host.stop_dockerd()
+    host.sh("head -c 5000 /dev/zero >/var/lib/docker/network/files/local-kv.db")
+    host.start_dockerd(expect_failure=True)
+
+
 def _no_activation(host: EngineHost) -> None:
     host.stop_dockerd()
     host.start_dockerd("-H", "fd://", expect_failure=True)
@@ -75,6 +87,8 @@ FAULTS = (
     Fault("DMN019", "a-file", _file_for_data_root, answers, ("DMN016",)),
     Fault("DMN032", "label", lambda h: refused(h, labels=["owner"]), answers, ("DMN016",)),
     Fault("DMN032", "group", lambda h: refused(h, group="nosuch"), answers, ("DMN016",)),
+    Fault("DMN032", "pool", lambda h: refused(h, **_TOO_SMALL), answers, ("DMN016",)),
     Fault("DMN036", "same-bridge", _same_bridge, answers, ("DMN016",)),
+    Fault("DMN036", "damaged", _damaged, answers, ("DMN016",)),
     Fault("DMN042", "init-script", _no_activation, answers, ("DMN016",)),
 )

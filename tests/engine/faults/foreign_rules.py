@@ -168,6 +168,13 @@ FAULTS = (
     ),
     Fault(
         "NET051",
+        "bridge-family",
+        _nft("table bridge f { chain fw { type filter hook forward priority 0; policy drop; }; }"),
+        flows,
+        heal=lambda host: host.sh("nft delete table bridge f"),
+    ),
+    Fault(
+        "NET051",
         "rule",
         _nft(
             'table ip fw { chain f { type filter hook forward priority 10; ct state new iifname "docker0" goto no; };'
@@ -183,6 +190,9 @@ FAULTS = (
         ),
         flows,
         level="warning",
+    ),
+    Fault(
+        "NET028", "redirect", _iptables("-t nat -I PREROUTING -p tcp --dport 8080 -j REDIRECT --to-ports 9999"), flows
     ),
     Fault("NET028", "forward", _iptables("-I FORWARD -o eth0 -j REJECT --reject-with icmp-host-prohibited"), flows),
     Fault("NET028", "mangle", _iptables("-t mangle -A FORWARD -o eth0 -j DROP"), flows),
