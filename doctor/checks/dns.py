@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from doctor.facts.config import ConfigFile, Options
 from doctor.facts.containers import Container, Containers
-from doctor.facts.daemon import Daemon
+from doctor.facts.daemon import Daemon, Starting
 from doctor.facts.embedded_dns import InnerRules, Inside
 from doctor.facts.name_files import DEFAULTS, EMBEDDED, STUB, NameFiles, Names
 from doctor.facts.repairs import restart
@@ -292,6 +292,7 @@ def embedded_dns_cut_off(
     daemon: Daemon,
     options: Options,
     places: Places,
+    starting: Starting,
 ) -> Iterator[Yield]:
     """A container's way to Docker's DNS is cut: the rules for 127.0.0.11 inside it are gone.
 
@@ -317,6 +318,9 @@ def embedded_dns_cut_off(
     """
     if not daemon.pid:
         yield NotApplicable("dockerd does not run: it answers nowhere")
+        return
+    if starting.why:
+        yield Unknown("dockerd", starting.why)
         return
     if places.iptables == "iptables-legacy" or options.value("firewall-backend") == "nftables":
         yield NotApplicable("the rules inside containers are not iptables-nft's, and not read")

@@ -9,7 +9,7 @@ from doctor.checks.published_ports import captor, overlap, spelled
 from doctor.facts.clock import Clock
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
-from doctor.facts.daemon import Daemon
+from doctor.facts.daemon import Daemon, Starting
 from doctor.facts.proxies import Proxies, Proxy
 from doctor.facts.repairs import restart
 from doctor.facts.sockets import Sockets
@@ -32,7 +32,13 @@ YOUNG = 1.0
     ),
 )
 def docker_proxy_astray(
-    containers: Containers, proxies: Proxies, sockets: Sockets, options: Options, daemon: Daemon, clock: Clock
+    containers: Containers,
+    proxies: Proxies,
+    sockets: Sockets,
+    options: Options,
+    daemon: Daemon,
+    clock: Clock,
+    starting: Starting,
 ) -> Iterator[Yield]:
     """A docker-proxy has no container, or a published port has no docker-proxy.
 
@@ -60,8 +66,8 @@ def docker_proxy_astray(
     if daemon.rootless:
         yield NotApplicable("dockerd runs rootless: its proxies are in a namespace of its own")
         return
-    if not containers.complete:
-        yield Unknown("docker-proxy", "API: a container could not be read")
+    if starting.why or not containers.complete:
+        yield Unknown("docker-proxy", starting.why or "API: a container could not be read")
         return
     if containers.unsettled:
         yield NotApplicable("containers came or went meanwhile, and their proxies with them")
