@@ -33,8 +33,8 @@ POINTS = int(os.environ.get("DOCTOR_KILL_POINTS", "40"))
 def _daemon(root: str, ready: int) -> int:
     """Make a container, as a daemon would, and keep it."""
     made = oci.default(("sleep", "1000"), rootfs=root)
-    ready = shim.prepare(made, id="c" * 64, directory="/run/bundle", log="/var/log/c.log")
-    held = ready.connect(ready.fork())
+    prepared = shim.prepare(made, id="c" * 64, directory="/run/bundle", log="/var/log/c.log")
+    held = prepared.connect(prepared.fork())
     held.created()
     held.start()
     joined = held.exec(oci.Process(("true",), env=("PATH=/bin",)))

@@ -37,8 +37,8 @@ def config(*args: str, terminal: bool = False) -> oci.Config:
 def make(name: str, *args: str, **options: object) -> shim.Shim:
     """Make a container and start it."""
     made = config(*args, terminal=bool(options.pop("terminal", False)))
-    ready = shim.prepare(made, id=name, directory=f"/run/t/{name}", log=f"/var/log/{name}.log", **options)
-    held = ready.connect(ready.fork())
+    prepared = shim.prepare(made, id=name, directory=f"/run/t/{name}", log=f"/var/log/{name}.log", **options)
+    held = prepared.connect(prepared.fork())
     held.created()
     held.start()
     return held
@@ -96,8 +96,8 @@ def test_who_attaches_gets_what_comes_and_gives_input(lab: Lab) -> None:
     """Frames as the engine's; the end of his input is the end of the container's."""
 
     def look() -> None:
-        ready = shim.prepare(config("cat"), id="cat", directory="/run/t/cat", open_stdin=True)
-        held = ready.connect(ready.fork())
+        prepared = shim.prepare(config("cat"), id="cat", directory="/run/t/cat", open_stdin=True)
+        held = prepared.connect(prepared.fork())
         held.created()
         first, second = held.attach(), held.attach()
         held.start()
@@ -158,8 +158,8 @@ def test_a_container_that_cannot_be_made_is_told(lab: Lab) -> None:
     """And nothing runs."""
 
     def look() -> None:
-        ready = shim.prepare(config("nope"), id="no", directory="/run/t/no")
-        held = ready.connect(ready.fork())
+        prepared = shim.prepare(config("nope"), id="no", directory="/run/t/no")
+        held = prepared.connect(prepared.fork())
         with pytest.raises(ContainerError) as told:
             held.created()
         assert told.value.code == 127
