@@ -106,7 +106,14 @@ def loops(one: Container, now: float) -> bool:
     return waited or (one.restarts >= OFTEN and now - one.created < one.restarts * BETWEEN)
 
 
-@check("CTR001", Severity.ERROR, says=("joining network namespace of container: No such container",))
+@check(
+    "CTR001",
+    Severity.ERROR,
+    says=(
+        "joining network namespace of container: No such container",
+        "container with given ID already exists",
+    ),
+)
 def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock) -> Iterator[Yield]:
     """A container restarts again and again, was killed for memory, crashed, or did not start.
 

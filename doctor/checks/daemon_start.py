@@ -304,7 +304,7 @@ def _reason(daemon: Daemon, places: Places, log: DaemonLog) -> Generator[Unknown
     says=(
         "network at index ... has a smaller prefix ... than the target size of that pool",
         "error obtaining controller instance: invalid pools size",
-        "unknown flag: ... See 'dockerd --help'",
+        "unknown flag: ...",
         "opening seccomp profile ... failed",
         "invalid TLS configuration: Could not load X509 key pair",
     ),
