@@ -9,8 +9,9 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 sh tools/lint.sh meaning >"$said" 2>&1 &
 types=$!
+# What a module prepares once is prepared by one worker: its tests stay together.
 code=0
-.venv/bin/python -m pytest -q -n auto --hypothesis-profile quick -m "not root and not engine and not browser and not slow" \
-    --ignore tests/engine --ignore tests/browser || code=$?
+.venv/bin/python -m pytest -q -n auto --dist loadfile --hypothesis-profile quick \
+    -m "not root and not engine and not browser and not slow" --ignore tests/engine --ignore tests/browser || code=$?
 wait "$types" || { cat "$said"; exit 1; }
 exit "$code"
