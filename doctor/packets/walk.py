@@ -227,7 +227,9 @@ class _Walker(Stack):
         steps, self.steps = self.steps, []
         held = self.connection(space, packet)
         target = held.original.src if held is not None else packet.src
-        error = Packet(packet.version, ICMP if packet.version == 4 else ICMP6, 0, 0, target, 0)  # noqa: PLR2004 - IPv4
+        # icmp_send(): about a packet to an address of its own it comes from that one.
+        own = packet.dst if space.holds(packet.dst, packet.version) else 0
+        error = Packet(packet.version, ICMP if packet.version == 4 else ICMP6, own, 0, target, 0)  # noqa: PLR2004 - IPv4
         error.icmp = 3 if packet.version == 4 else 1  # noqa: PLR2004 - IPv4
         if end.reject == "reset":
             error = Packet(packet.version, TCP, packet.dst, packet.dport, packet.src, packet.sport, flags=RST | ACK)
