@@ -173,7 +173,8 @@ def test_a_service_that_was_given_up_is_told(host: Systemd, command: str, says: 
     text = f"[Service]\nRestartSec=0\nExecStart=\nExecStart={command}\n"
     host.sh(f"mkdir -p $(dirname {DROP_IN})")
     host.run("tee", DROP_IN, stdin=text)
-    host.sh("systemctl daemon-reload; systemctl stop docker.socket; systemctl restart docker || true")
+    host.sh("systemctl daemon-reload; systemctl reset-failed docker; systemctl stop docker.socket")
+    host.sh("systemctl restart docker || true")
     for _ in range(100):
         if host.run("systemctl", "show", "-P", "Result", "docker").stdout == "start-limit-hit\n":
             break
