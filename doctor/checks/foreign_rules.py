@@ -135,7 +135,13 @@ def _led_away(promises: Promises) -> dict[tuple[Citation, str], list[Walked]]:
         for step in one.result.walk.steps:
             cited = step.cited
             if cited and step.space == HOST and step.effect.startswith("to ") and step.stage == "nat":
-                if not promises.own(cited) and not any(end.address in step.effect for end in one.container.endpoints):
+                # An old rule in Docker's own chain is NET026's.
+                docker = cited.place.split(" ")[-2] == "DOCKER"
+                if (
+                    not docker
+                    and not promises.own(cited)
+                    and not any(end.address in step.effect for end in one.container.endpoints)
+                ):
                     found.setdefault((cited, step.effect.removeprefix("to ")), []).append(one)
                 break
     return found
