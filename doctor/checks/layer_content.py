@@ -332,8 +332,9 @@ def file_added_to_layer(overlay: Overlay, content: LayerContent, impacts: Impact
     ## Looks like
     LAY012 (a file of the image was changed), LAY018 (a whole directory that nothing refers to)
     ## Limits
-    Files in containers' own layers are theirs. A file whose name was recorded is LAY012's. Where files
-    are missing as well, no command removes the others: they may be the same under another name.
+    Files in containers' own layers are theirs. A file whose name was recorded is LAY012's. Where
+    files are missing as well, no command removes the others: they may be the same, under
+    another name.
     ## References
     tar-split tar/storage, kernel Documentation/filesystems/overlayfs.rst
     """
