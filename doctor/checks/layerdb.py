@@ -80,7 +80,8 @@ def layer_record_damaged(overlay: Overlay, users: ChainUsers, lowers: Lowers) ->
 
     ## What it is
     layerdb/sha256/CHAIN holds diff (a digest), size (a number) and cache-id (the directory in
-    overlay2). dockerd drops a layer that lacks one when it starts, and every image with it.
+    overlay2). dockerd drops a layer that lacks one when it starts, and every image with it. A
+    cache-id that names another layer's directory gives containers the wrong files.
     ## What you see
     Images that are gone from docker images after a restart; "failed to register layer: rename
     ... file exists" when they are pulled again. The log says nothing without debug.
@@ -90,9 +91,11 @@ def layer_record_damaged(overlay: Overlay, users: ChainUsers, lowers: Lowers) ->
     Write the file again: the image's configuration has the digest, the layers on top know the
     directory. Where dockerd has dropped the image already, it has to be started again.
     ## Looks like
-    LAY008 (the record is whole, its directory is gone), LAY021 (there is no record at all)
+    LAY008 (the record is whole, its directory is gone), LAY021 (there is no record at all), LAY004
+    (the lists are wrong)
     ## Limits
-    tar-split.json.gz is not looked at. Records that no image needs are judged when dockerd is down.
+    tar-split.json.gz is not looked at. Two cache-ids that were exchanged are told where a layer or
+    a container stands on one of them. Records that no image needs are judged when dockerd is down.
     ## References
     moby layer/filestore.go (GetDiffID, GetSize, GetCacheID), moby issue 44909
     """
@@ -114,8 +117,31 @@ def layer_record_damaged(overlay: Overlay, users: ChainUsers, lowers: Lowers) ->
             wrong["size"] = chain.size
         if wrong:
             found.append(_record(chain, wrong, overlay, lowers, users))
+    found += [_exchanged(first, second, users) for first, second in lowers.exchanged if first in users.used]
     yield from together(found, "records of layers are damaged", "layerdb")
     yield from _unread(users)
+
+
+def _exchanged(first: str, second: str, users: ChainUsers) -> Finding:
+    """Two records name each other's directory: what stands on top of the directories knows."""
+    layers = users.layers
+    held = {name: layers.chains[name].cache_id or "" for name in (first, second)}
+    steps: list[Step] = [
+        write(f"{layers.folder(first)}/cache-id", held[second]),
+        write(f"{layers.folder(second)}/cache-id", held[first]),
+    ]
+    images = tuple(dict.fromkeys((*users.images_on(first), *users.images_on(second))))
+    return Finding(
+        subject=first[7:],
+        title=f"the records of layers {first[7:19]} and {second[7:19]} name each other's directory",
+        message=f"cache-id of {first[7:19]} is {held[first][:12]} and that of {second[7:19]} {held[second][:12]}:"
+        " by the lists of the layers on top it is the other way round",
+        evidence=tuple(layers.cite(name, "cache-id", cache) for name, cache in held.items()),
+        remedy=users.reread(first, ("cache-id",), steps),
+        hits=(Effect("containers that start have the wrong files, or do not start:", images),),
+        works=users.works(first),
+        excluded=(Excluded("LAY004", "the lists of the layers agree with each other"),),
+    )
 
 
 def _record(chain: Chain, wrong: dict[str, str | None], overlay: Overlay, lowers: Lowers, users: ChainUsers) -> Finding:

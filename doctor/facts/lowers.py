@@ -20,6 +20,9 @@ from doctor.registry import fact
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_PAIRED = 50
+"""Wrong lists among which exchanged records are looked for: more than that is no exchange."""
+
 Kind = Literal["missing", "empty", "malformed", "unknown", "twice", "itself", "order"]
 
 
@@ -100,6 +103,8 @@ class Lowers(Struct, frozen=True, dict=True):
 
     faults: tuple[LowerFault, ...]
     stacks: _Stacks
+    exchanged: tuple[tuple[str, str], ...] = ()
+    """Chains whose records name each other's directory: the lists on disk are right, and not among `faults`."""
 
     def below(self, chain: str) -> str:
         """Give the list that a layer on top of a chain has to have; empty where that cannot be known."""
@@ -135,7 +140,51 @@ def lowers(overlay: Overlay, layers: LayerDb, images: Images, owners: Owners) ->
             found = _judge(overlay, owners, stacks, identity, parent, wanted, init)
             if found:
                 faults.append(found)
-    return Lowers(tuple(faults), stacks)
+    exchanged = _exchanged(overlay, owners, faults) if len(faults) > 1 else []
+    if exchanged:
+        names = {overlay.layers[one.id].link for pair in exchanged for one in pair}
+        faults = [one for one in faults if not names & _names(overlay, one.id, one.wanted)]
+    pairs = sorted(sorted((owners.chain_of[one.id], owners.chain_of[other.id])) for one, other in exchanged)
+    return Lowers(tuple(faults), stacks, tuple((one, other) for one, other in pairs))
+
+
+def _names(overlay: Overlay, identity: str, wanted: str) -> set[str | None]:
+    """Give the names in a list and in what it has to be, and the layer's own."""
+    layer = overlay.layers[identity]
+    return {layer.link, *(word[2:] for text in (layer.lower or "", wanted) for word in text.split(":"))}
+
+
+def _exchanged(overlay: Overlay, owners: Owners, faults: list[LowerFault]) -> list[tuple[LowerFault, LowerFault]]:
+    """Find layers whose lists are right for each other's place: not the lists were exchanged, but the records.
+
+    Exchanged lists would leave those on top alone; whatever stands on a directory was made when its record was right.
+    """
+    found = []
+    left = [one for one in faults if one.id in owners.chain_of][:_PAIRED]
+    for number, one in enumerate(left):
+        for other in left[number + 1 :]:
+            if not (_fits(overlay, one, other) or _fits(overlay, other, one)):
+                continue
+            names = {overlay.layers[one.id].link, overlay.layers[other.id].link}
+            on_top = [third for third in faults if third.id not in {one.id, other.id}]
+            if any(names & _names(overlay, third.id, "") for third in on_top):
+                found.append((one, other))
+    taken: set[str] = set()
+    pairs = []
+    for one, other in found:
+        if not taken & {one.id, other.id}:
+            taken |= {one.id, other.id}
+            pairs.append((one, other))
+    return pairs
+
+
+def _fits(overlay: Overlay, one: LowerFault, other: LowerFault) -> bool:
+    """Whether the second has the list that the first should have, and the first that of the second or the second below it."""
+    mine, theirs = overlay.layers[one.id], overlay.layers[other.id]
+    if (theirs.lower or "") != one.wanted:
+        return False
+    words = (mine.lower or "").split(":")
+    return (mine.lower or "") == other.wanted or f"l/{theirs.link}" in words
 
 
 def _all_follow(overlay: Overlay, owners: Owners, stacks: _Stacks, every: tuple[tuple[str, str, str], ...]) -> bool:

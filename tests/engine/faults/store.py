@@ -134,6 +134,13 @@ def _record(host: EngineHost, what: str) -> None:
     _restart(host)
 
 
+def _exchange(host: EngineHost) -> None:
+    """Let the records of the two layers name each other's directory, and dockerd read them."""
+    upper, lowest = _chain(host), _chain(host, IMAGE)
+    host.sh(f"cd {LAYERDB}/sha256; mv {upper}/cache-id new; mv {lowest}/cache-id {upper}; mv new {lowest}/cache-id")
+    _restart(host)
+
+
 def _mounted(host: EngineHost, what: str) -> None:
     """Run a command in the record of the container's mount, and let dockerd read it."""
     host.sh(f"cd {mount_of(host, 'batch')[0]}; {what}")
@@ -236,6 +243,7 @@ FAULTS = (
     Fault("LAY007", "diff", lambda h: _record(h, "rm diff"), other_starts, setup=make_other),
     Fault("LAY007", "cache-id", lambda h: _record(h, ": >cache-id"), other_starts, setup=make_other),
     Fault("LAY007", "size", lambda h: _record(h, ": >size"), other_starts, setup=make_other),
+    Fault("LAY007", "exchanged", _exchange, other_starts, setup=make_other),
     Fault(
         "LAY008",
         "removed",
