@@ -82,6 +82,7 @@ def cgroup_version_1(info: EngineInfo | None, hierarchies: Hierarchies, daemon: 
         remedy=Remedy(
             "boot with version 2",
             (Note("add systemd.unified_cgroup_hierarchy=1 to the kernel's command line, and boot"),),
+            risk="disruptive",
             restarts="host",
             notes=("a dockerd before 20.10 does not run on version 2",) if daemon.generation < (20, 10) else (),
         ),
@@ -133,7 +134,8 @@ def controllers_missing(
         what = " and ".join(spoken)
         steps, why = _mounting(controller, info.version, hierarchies)
         words = f"let Docker have the controller {controller}"
-        remedy = Remedy(words, steps, restarts="host") if info.version == "2" else lifecycle.remedy(words, *steps)
+        boot = Remedy(words, steps, risk="disruptive", restarts="host")
+        remedy = boot if info.version == "2" else lifecycle.remedy(words, *steps)
         evidence = [Citation(info.cited.record, info.cited.line, f"no {what}", info.cited.place)]
         if hierarchies and hierarchies.unified and info.version == "2":
             evidence.append(hierarchies.unified)

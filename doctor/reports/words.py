@@ -113,8 +113,19 @@ def is_plain(step: Step) -> bool:
 
 
 def risk(remedy: Remedy) -> str:
-    """Say in words what a cure costs: `safe: nothing stops`, `disruptive: 2 containers stop: web db`."""
+    """Say in words what a cure costs.
+
+    >>> from doctor.model import Remedy
+    >>> risk(Remedy("mount it", ()))
+    'safe: nothing stops'
+    >>> risk(Remedy("boot", (), risk="disruptive", restarts="host"))
+    'disruptive: the host boots, and all that runs on it stops'
+    >>> risk(Remedy("restart", (), risk="disruptive", stops=("web", "db"), stays_down=("db",)))
+    'disruptive: 2 containers stop: web db; 1 would stay down: db'
+    """
     stops, stays = remedy.stops, remedy.stays_down
+    if remedy.restarts == "host":
+        return f"{remedy.risk}: the host boots, and all that runs on it stops"
     if not stops:
         return f"{remedy.risk}: nothing stops" if remedy.risk == "safe" else f"{remedy.risk}:"
     said = f"{remedy.risk}: {plural(len(stops), 'container')} {'stops' if len(stops) == 1 else 'stop'}"
