@@ -45,7 +45,7 @@ _CODE = re.compile(r"[A-Z][A-Z0-9]{1,7}[0-9]{3}")
 
 
 class Check(Struct, frozen=True):
-    """One check: `run` is the decorated function, `page` its docstring, `summary` the page's first line.
+    """One check: `run` is the decorated function, `written` its docstring as it stands in the source.
 
     `blocks_start`: while its finding stands, dockerd or a container would not start again once stopped.
     `says`: what programs say then, beside the quotes on the page; `...` is where hosts differ.
@@ -54,12 +54,21 @@ class Check(Struct, frozen=True):
     code: str
     severity: Severity
     name: str
-    summary: str
-    page: str
+    written: str
     explains: tuple[str, ...]
     run: Callable[..., Iterator[Yield]]
     blocks_start: bool = False
     says: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> str:
+        """Its docstring without the indentation. Few of the checks of a run are ever asked for theirs."""
+        return _clean(self.written)
+
+    @property
+    def summary(self) -> str:
+        """The page's first line."""
+        return self.written.lstrip().partition("\n")[0].rstrip()
 
     @property
     def area(self) -> str:
@@ -253,13 +262,11 @@ def _made(
     blocks_start: bool = False,
     says: tuple[str, ...] = (),
 ) -> Check:
-    page = _clean(page)
     return Check(
         code=code,
         severity=severity,
         name=name.replace("_", "-"),
-        summary=page.partition("\n")[0],
-        page=page,
+        written=page,
         explains=explains,
         run=run,
         blocks_start=blocks_start,

@@ -156,7 +156,8 @@ def test_a_page_needs_no_module() -> None:
     for code, check in load(plugins=False).checks.items():
         read = single(code)
         assert read is not None, code
-        assert replace(read, run=check.run) == check
+        assert replace(read, run=check.run, written=check.written) == check
+        assert (read.page, read.summary) == (check.page, check.summary)
     assert single("NET999") is None
     script = "import sys\nfrom doctor.explain import explain\nexplain('net034')\n"
     script += "print([one for one in sys.modules if one.startswith('doctor.checks.')])"
