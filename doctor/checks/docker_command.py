@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doctor.facts.client import Client, Way
-from doctor.facts.config import Options
+from doctor.facts.config import Options, Origin
 from doctor.facts.daemon import Daemon
 from doctor.facts.links import Links
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
@@ -30,7 +30,8 @@ def docker_asks_another_daemon(client: Client, daemon: Daemon, options: Options,
     ## What it is
     docker takes the first of DOCKER_HOST, DOCKER_CONTEXT and the context that `docker context
     use` has set. Any of them may lead to another machine, or to the rootless daemon of a
-    user, while dockerd runs here.
+    user, while dockerd runs here. With none of them it asks at /var/run/docker.sock, and a
+    dockerd whose hosts are tcp:// alone does not listen there.
     ## What you see
     Containers that run are not in `docker ps`, images that were pulled are gone; or "Cannot
     connect to the Docker daemon at ..." while dockerd is well.
@@ -38,7 +39,8 @@ def docker_asks_another_daemon(client: Client, daemon: Daemon, options: Options,
     env | grep DOCKER_
     docker context ls
     ## Cure
-    unset DOCKER_HOST, or `docker context use default`. Nothing stops.
+    unset DOCKER_HOST, or `docker context use default`. Nothing stops. A socket that is not among
+    hosts has to be added, and dockerd started again.
     ## Looks like
     DMN016 (dockerd does not answer), DMN017 (its socket may not be used)
     ## Limits
@@ -56,8 +58,37 @@ def docker_asks_another_daemon(client: Client, daemon: Daemon, options: Options,
     for way in client.ways:
         if not _leads_here(way, daemon, options, links):
             yield _elsewhere(way, daemon)
+    origin = options.origin("hosts")
+    if not client.ways and origin is not None and not _heard(daemon, options):
+        yield _unheard(daemon, origin)
     for why in client.unread:
         yield Unknown("the docker command", why)
+
+
+def _heard(daemon: Daemon, options: Options) -> bool:
+    """Whether it listens on any socket of this host's: then on the usual one, or DMN017 says what is wrong with it."""
+    return any(one.startswith(("unix://", "fd://")) for one in (daemon.address, *options.value("hosts").split(",")))
+
+
+def _unheard(daemon: Daemon, origin: Origin) -> Finding:
+    return Finding(
+        subject="docker.sock",
+        title=f"dockerd listens on {daemon.address} alone, and docker asks at /var/run/docker.sock",
+        message=f"dockerd listens on {daemon.address} and on no socket of this host's: docker commands without -H fail",
+        evidence=(origin.cited,),
+        remedy=Remedy(
+            "let dockerd have its socket again",
+            (
+                Note(
+                    f"add unix:///var/run/docker.sock to hosts ({origin.where}), and restart Docker when that is"
+                    " convenient"
+                ),
+            ),
+            notes=(f"for one command: docker -H {daemon.address} ps",),
+        ),
+        hits=(Effect("docker commands here, and whatever else looks for the socket (CI, monitoring), find no daemon"),),
+        works=(Effect(f"who asks at {daemon.address}"),),
+    )
 
 
 def _leads_here(way: Way, daemon: Daemon, options: Options, links: Links) -> bool:

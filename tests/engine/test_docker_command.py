@@ -1,4 +1,4 @@
-"""Whom the docker command asks: another daemon (DMN030), or one that speaks TLS alone and is asked in TLS."""
+"""Whom the docker command asks: another daemon, nobody (DMN030), or one that speaks TLS alone and is asked in TLS."""
 
 from __future__ import annotations
 
@@ -72,6 +72,15 @@ def test_a_daemon_of_tls_alone() -> None:
         assert "DMN016" not in {one["code"] for one in found["findings"]}
         (asked,) = (one for one in found["outcomes"] if one["code"] == "DMN016")
         assert (asked["outcome"], "asks for a client's certificate" in asked["reason"]) == ("unknown", True)
+        assert ("DMN030", "docker.sock") in told(found)
+        assert not asks(host)
+        there = {
+            "DOCKER_HOST": f"tcp://{HOST_IP}:2376",
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": "/root/certificates",
+        }
+        assert asks(host, there)
+        assert "DMN030" not in {code for code, _ in told(report(host, there))}
         found = report(host, {"DOCKER_CERT_PATH": "/root/certificates"})
         (asked,) = (one for one in found["outcomes"] if one["code"] == "DMN016")
         assert asked["outcome"] == "pass"
