@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from doctor.facts.clock import Clock
 from doctor.facts.daemon import Daemon
 from doctor.facts.overlay_mounts import OverlayMount, OverlayMounts
 from doctor.facts.owners import Owners
@@ -11,10 +13,16 @@ from doctor.facts.store import Overlay
 from doctor.model import Command, Effect, Finding, NotApplicable, Remedy, Severity, Step, Yield
 from doctor.registry import check
 
+if TYPE_CHECKING:
+    from doctor.facts.containers import Container
+
+_YOUNG = 60.0
+"""Seconds after its creation in which the layer of a container is mounted because somebody is about to start it."""
+
 
 @check("LAY026", Severity.ERROR)
 def layer_mounted_beside_its_container(
-    overlay: Overlay, owners: Owners, mounts: OverlayMounts, daemon: Daemon
+    overlay: Overlay, owners: Owners, mounts: OverlayMounts, daemon: Daemon, clock: Clock
 ) -> Iterator[Yield]:
     """A container's own layer is mounted twice, or still mounted though the container has ended.
 
@@ -52,8 +60,13 @@ def layer_mounted_beside_its_container(
         name = standing[0].name
         if len({one.device for one in held}) > 1:
             yield _twice(name, held, f"{overlay.root}/{identity}/merged", daemon)
-        elif not standing[0].running and settled and mounts.last is not None and held[0].point in mounts.last:
+        elif settled and mounts.last is not None and held[0].point in mounts.last and _ended(standing[0], clock):
             yield _left(name, held, daemon)
+
+
+def _ended(one: Container, clock: Clock) -> bool:
+    """Whether it does not run, and is not just being started: on a busy host that takes longer than we look."""
+    return not one.running and (one.status != "created" or clock.collected_at - one.created > _YOUNG)
 
 
 def _twice(name: str, held: list[OverlayMount], place: str, daemon: Daemon) -> Finding:

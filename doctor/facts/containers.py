@@ -301,6 +301,10 @@ def _listing(record: Record) -> dict[str, tuple[str, str, Any]]:
     return {one.Id: ((one.Names or [one.Id[:12]])[0].lstrip("/"), one.State, one.NetworkSettings) for one in found}
 
 
+ON_ITS_WAY = frozenset({"created", "restarting", "removing"})
+"""States of a container that may be in the hands of whoever starts or removes it: dockerd holds its lock meanwhile."""
+
+
 @fact
 def containers(snapshot: Snapshot, processes: Processes) -> Containers:
     """Read every inspect; without the API, the files of each container."""
@@ -331,6 +335,8 @@ def _from_api(snapshot: Snapshot, processes: Processes, before: dict[str, tuple[
         if one.pid in processes.restarted or (process is not None and one.started > process.started + LATE):
             unsettled.add(identity)
         if one.running != (state in {"running", "paused"}):
+            unsettled.add(identity)
+        if record.status == "timeout" and state in ON_ITS_WAY:
             unsettled.add(identity)
         (changing if identity in unsettled else every).append(one)
     names = {

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from doctor.facts import UNDECODABLE
 from doctor.facts.clock import Clock, epoch
+from doctor.facts.containers import ON_ITS_WAY
 from doctor.facts.processes import Process, Processes
 from doctor.model import Citation, Moment, Since
 from doctor.places import Places, in_run
@@ -152,22 +153,52 @@ _IN_VAIN = 1500.0
 """Milliseconds from which on a request has waited in vain: towards the deadline some are given less."""
 
 
+class _Listed(Struct):
+    Id: str = ""
+    State: str = ""
+    Created: int = 0
+
+
+_YOUNG = 5.0
+"""Seconds after its creation in which a container may still be about to be started, on a busy host."""
+
+
 def _unanswered(snapshot: Snapshot) -> Iterator[Citation]:
-    last = snapshot.get("api/containers-last")
     for name in (*_ASKED, *(one.name for one in snapshot.under("api/inspect/"))):
         record = snapshot.get(name)
         if record.status != "timeout" or record.ms < _IN_VAIN:
             continue
-        # A container that is being removed keeps who inspects it waiting; the one that is left at the end does not.
-        if (
-            last.status == "ok"
-            and name.startswith("api/inspect/")
-            and name.removeprefix("api/inspect/") not in last.text
-        ):
+        if name.startswith("api/inspect/") and _changing(snapshot, name.removeprefix("api/inspect/")):
             continue
         # A path with an id in it is wider than a page, and twelve characters of an id are what docker prints.
         path = re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", record.target)
         yield Citation(name, 0, record.why.removeprefix(f"GET {record.target} "), f"GET {path}")
+
+
+def _changing(snapshot: Snapshot, identity: str) -> bool:
+    """Whether a container was being started or removed: its lock is held meanwhile, and who inspects it waits.
+
+    On a busy host that takes seconds (20.10, four containers made at a time); it is no hang.
+    """
+    last = _listed(snapshot, "api/containers-last")
+    if last is None:
+        return False
+    after = last.get(identity)
+    before = (_listed(snapshot, "api/containers") or {}).get(identity)
+    if after is None or (before is not None and before.State != after.State) or after.State in ON_ITS_WAY:
+        return True
+    return snapshot.meta.collected_at - after.Created < _YOUNG
+
+
+def _listed(snapshot: Snapshot, name: str) -> dict[str, _Listed] | None:
+    """Read a list of containers; None where it was not had."""
+    record = snapshot.get(name)
+    if record.status != "ok":
+        return None
+    try:
+        return {one.Id: one for one in msgspec.json.decode(record.data, type=list[_Listed])}
+    except UNDECODABLE:
+        return None
 
 
 def _told(snapshot: Snapshot) -> _Version:

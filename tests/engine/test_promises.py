@@ -33,7 +33,11 @@ def clean(host: EngineHost) -> None:
     """Expect no finding of any severity that counts, and exit 0."""
     done = host.doctor("check", "--format", "json")
     found = json.loads(done.stdout)
-    bad = [one for one in found["findings"] if one["severity"] != "info"]
+    bad = [
+        (one["code"], one["message"], [(cited["place"], cited["excerpt"]) for cited in one["evidence"]])
+        for one in found["findings"]
+        if one["severity"] != "info"
+    ]
     unknown = [(one["code"], one["reason"]) for one in found["outcomes"] if one["outcome"] in {"unknown", "error"}]
     assert not bad
     assert not unknown, found["missing"]
