@@ -339,6 +339,9 @@ def daemon_log(snapshot: Snapshot) -> DaemonLog:
 _YOUNG = 10.0
 """Seconds within which a dockerd that has not said that it serves may still be on its way to that."""
 
+_AT_ONCE = 100.0
+"""Milliseconds within which a dockerd answers that serves already; one that does not lets whoever asks wait."""
+
 
 class Starting(Struct, frozen=True):
     """Whether dockerd was still starting while evidence was taken: its socket and rules come last. `why` says so in words."""
@@ -347,7 +350,7 @@ class Starting(Struct, frozen=True):
 
 
 @fact
-def starting(daemon: Daemon, log: DaemonLog, processes: Processes, clock: Clock) -> Starting:
+def starting(snapshot: Snapshot, daemon: Daemon, log: DaemonLog, processes: Processes, clock: Clock) -> Starting:
     """Compare its start with its own word that it serves; where nothing of its log is known, it had a moment."""
     if not daemon.pid or not daemon.started:
         return Starting()
@@ -358,8 +361,11 @@ def starting(daemon: Daemon, log: DaemonLog, processes: Processes, clock: Clock)
     asked = [line for line in own if "Processing signal" in line.text]
     if asked and 0 <= clock.collected_at - asked[-1].at < _YOUNG and own.index(asked[-1]) > _last_served(own):
         return Starting("dockerd was told to end a moment ago, and has not ended yet")
-    serves = _last_served(own) >= 0
-    if age > _YOUNG or serves or (not log.lines and age > _YOUNG / 5):
+    # It serves its API last (moby cmd/dockerd/daemon.go): an answer at once was there before anything was read. At a log
+    # level above info it does not say so.
+    at_once = daemon.answers and snapshot.get("api/ping").ms < _AT_ONCE
+    silent = not any(line.level in {"info", "debug"} for line in own)
+    if at_once or age > _YOUNG or _last_served(own) >= 0 or (silent and age > _YOUNG / 5):
         return Starting()
     return Starting(f"dockerd started {max(age, 0):.0f} s ago, and has not said that it serves")
 
