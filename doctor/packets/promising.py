@@ -1,7 +1,8 @@
 """Asks the model for what networks promise: ways out, published ports, neighbours, what is apart, direct access.
 
-Every pair is judged, as `doctor reach` judges them (`pairs`): all together, and in classes where that cannot be. Those of
-one network that fare alike, by one rule, are one promise, and one of them is walked to say how.
+Every pair is judged that can be judged together with others (`columns`). Those of one network that fare alike, by one rule,
+are one promise, and one of them is walked to say how. What cannot be judged together (rules of a bridge's own, containers
+of two networks) is one promise a network: to walk all of them would take longer than a check may.
 """
 
 from __future__ import annotations
@@ -221,10 +222,11 @@ class Asker:
         everybody = sum(ends)
         groups: dict[Hashable, _Group] = {}
         for own, target in ends.items():
-            for mask, judged in self.pairs.column(target[1]):
+            held_of, alone = self.pairs.known(target[1])
+            for mask, judged in (*held_of, (alone, None)):
                 senders = mask & everybody & ~own
-                if senders and not judged.unwalked:
-                    key = judged.arrives or judged.state == "depends" or (judged.code, judged.cited)
+                if senders:
+                    key = _how(judged)
                     group = groups.setdefault(key, _Group((senders & -senders, own)))
                     group.first = min(group.first, (senders & -senders, own))
                     group.members |= senders | own
@@ -259,9 +261,9 @@ class Asker:
                 near = self.bits[target[0].space]
                 for end in target[0].one.endpoints:
                     near |= together.get(end.network_id, 0)
-                judged = self.pairs.column(target[1])
+                judged, alone = self.pairs.known(target[1])
                 reached = sum(mask for mask, its_ in judged if its_.arrives) & every & ~near
-                kept = sum(mask for mask, its_ in judged if its_.state == "no") & every & ~near
+                kept = (alone | sum(mask for mask, its_ in judged if its_.state == "no")) & every & ~near
                 for found, who in ((open_, reached), (shut, kept)):
                     for mine, mask in inside.items() if who else ():
                         if mine != its and mask & who and (mine, its) not in found:
@@ -346,6 +348,13 @@ class Asker:
             self.pairs.walks += 1
         if made.kept or not made.code.startswith(_OWN) or made.result.walk.decider.space == HOST:
             self.found.append(made)
+
+
+def _how(judged: Judgement | None) -> Hashable:
+    """Say how pairs fare, so that those of one network that fare alike are one promise; None: a walk has to tell."""
+    if judged is None:
+        return None
+    return judged.arrives or judged.state == "depends" or (judged.code, judged.cited)
 
 
 def _known(fate: Judgement | None) -> bool | None:

@@ -108,7 +108,11 @@ HEALTHY = (
     Healthy("volumes", _volumes),
     Healthy("execs", _execs),
     Healthy("logs", _logs),
-    Healthy("paused", lambda h: (runs("paused", "-p", "8120:80", command=("serve",))(h), h.docker("pause", "paused"))),
+    Healthy(
+        "paused",
+        lambda h: (runs("paused", "-p", "8120:80", command=("serve",))(h), h.docker("pause", "paused")),
+        notes=("NSP015",),
+    ),
     Healthy("health-check", runs("checked", "--health-cmd", "true", "--health-interval", "1s")),
     Healthy(
         "limits", runs("limited", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "100", "--ulimit", "nofile=512")
