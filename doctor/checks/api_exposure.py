@@ -87,7 +87,7 @@ def _addresses(options: Options) -> list[tuple[str, Origin]]:
     return [(value, origin) for value, origin in found.items() if value.startswith("tcp://")]
 
 
-def _place(value: str) -> tuple[str, int]:
+def place(value: str) -> tuple[str, int]:
     """Give address and port of `tcp://ADDRESS:PORT`; dockerd's defaults are 127.0.0.1 and 2375."""
     rest = value.removeprefix("tcp://").partition("/")[0]
     host, _, port = rest.rpartition(":") if rest.rpartition(":")[2].isdecimal() else (rest, "", "2375")
@@ -96,7 +96,7 @@ def _place(value: str) -> tuple[str, int]:
 
 
 def _heard(value: str, sockets: Sockets) -> Listener | None:
-    port = _place(value)[1]
+    port = place(value)[1]
     return next((one for one in sockets.host if (one.protocol, one.port) == ("tcp", port)), None)
 
 
@@ -127,7 +127,7 @@ def _open(
     lifecycle: Lifecycle,
     firewall: Firewall | None,
 ) -> Finding:
-    address, port = _place(value)
+    address, port = place(value)
     local = is_loopback(address)
     closed = None if local else _shut(port, firewall)
     secret = "with TLS and no client certificates" if options.on("tls") else "without TLS"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
+from doctor.checks.api_exposure import place
 from doctor.facts.client import Client, Way
 from doctor.facts.config import Options, Origin
 from doctor.facts.daemon import Daemon
@@ -11,8 +13,6 @@ from doctor.facts.links import Links
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
 from doctor.places import CALLER, in_run
 from doctor.registry import check
-
-_NAMES = frozenset({"", "localhost", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 @check(
@@ -45,7 +45,7 @@ def docker_asks_another_daemon(client: Client, daemon: Daemon, options: Options,
     DMN016 (dockerd does not answer), DMN017 (its socket may not be used)
     ## Limits
     Only the shell that ran doctor is known, and under sudo the context of who called it: sudo
-    takes DOCKER_HOST away. -H of a single command and shell aliases are not seen.
+    takes DOCKER_HOST away. -H of a single command and aliases are not seen, nor whose a name is.
     ## References
     docker(1), docker-context(1), docker/cli cli/command/cli.go
     """
@@ -97,16 +97,15 @@ def _leads_here(way: Way, daemon: Daemon, options: Options, links: Links) -> boo
         return way.socket in {in_run(one.removeprefix("unix://")) for one in own}
     if not way.address.startswith("tcp://"):
         return False
-    host, port = _place(way.address)
-    if port not in {_place(one)[1] for one in own if one.startswith("tcp://")}:
+    host, port = place(way.address)
+    if port not in {place(one)[1] for one in own if one.startswith("tcp://")}:
         return False
-    here = {address for link in links.all for address in link.bare}
-    return host in _NAMES or host.startswith("127.") or host in here
-
-
-def _place(address: str) -> tuple[str, str]:
-    host, _, port = address.removeprefix("tcp://").partition("/")[0].rpartition(":")
-    return host.strip("[]"), port
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return True  # a name, and nothing says whose: with the port of this dockerd it may well be this host's
+    here = {held for link in links.all for held in link.bare}
+    return address.is_loopback or address.is_unspecified or str(address) in here
 
 
 def _elsewhere(way: Way, daemon: Daemon) -> Finding:
