@@ -257,17 +257,24 @@ def gateway_not_on_bridge(networks: Networks, links: Links, containers: Containe
             has = ", ".join(sorted(str(one) for one in held if not one.is_link_local)) or "no address"
             steps = [Command(("ip", "address", "add", gateway, "dev", network.bridge))]
             steps += [Command(("ip", "address", "del", str(one), "dev", network.bridge)) for one in same]
+            undo = [Command(("ip", "address", "del", gateway, "dev", network.bridge))]
+            undo += [Command(("ip", "address", "add", str(one), "dev", network.bridge)) for one in same]
+            where = (
+                f"has /{same[0].network.prefixlen}, not /{wanted.network.prefixlen}"
+                if same
+                else f"is not on {network.bridge}"
+            )
             yield Finding(
                 subject=f"{network.name}:{wanted.ip}",
                 scope=network.name,
-                title=f"gateway {wanted.ip} of network {network.name} is not on {network.bridge}",
+                title=f"gateway {wanted.ip} of network {network.name} {where}",
                 message=f"gateway {gateway} of network {network.name} is not on {network.bridge}, which holds {has}",
                 evidence=(link.cited, network.cited),
                 remedy=Remedy(
                     "put the address back",
                     tuple(steps),
                     lasts="until-boot",
-                    undo=(Command(("ip", "address", "del", gateway, "dev", network.bridge)),),
+                    undo=tuple(undo),
                 ),
                 severity=Severity.ERROR if users else Severity.WARNING,
                 hits=_beyond(users),

@@ -8,7 +8,7 @@ See ip-rule(8), ip-route(8); kernel net/core/fib_rules.c and net/ipv4/fib_trie.c
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -336,12 +336,22 @@ _MOST = 6
 
 
 def seated(network: Network, link: Link | None, version: int) -> bool:
-    """Whether the bridge is up and holds an address of the network's subnet: the kernel then has a route to it."""
+    """Whether the bridge is up and holds an address with the network's prefix: the kernel then makes a route to all of it.
+
+    With a longer prefix (an address of its own, say) there is none: that is the address's fault, and NET010's.
+    """
     if link is None or link.kind != "bridge" or not link.up:
         return False
-    held = [one.partition("/")[0] for one in link.addresses]
     subnets = [pool.subnet for pool in network.pools if (":" in pool.subnet) == (version == 6)]  # noqa: PLR2004 - IPv6
-    return any(_within(one, subnet) for one in held for subnet in subnets)
+    return any(_covers(one, subnet) for one in link.addresses for subnet in subnets)
+
+
+def _covers(held: str, subnet: str) -> bool:
+    try:
+        inner, outer = ip_network(subnet, strict=False), ip_interface(held).network
+    except ValueError:
+        return False
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def _packets(routing: Routing, bridges: set[str], version: int) -> Iterator[tuple[str, str]]:
