@@ -135,7 +135,7 @@ Proofs
   doctor lab replay NAME...|--all         break, find, heal; exit 1: not proved
                   --dialect D|one|all     default: all of NAME; with --all one each
                   --keep                  a lab that failed stays up
-                  --jobs N                side by side; default: one a processor
+                  --jobs N                side by side; default: three a processor
   doctor lab lint [FILE...]               what is wrong with scenario files
   doctor lab new NAME                     a file to begin with
 A lab lives in namespaces of its own, and is gone with the shell: this machine

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from doctor.runtime.host import Lab
 
 WIDTH = 80
+SIDE_BY_SIDE = 3
+"""Replays a processor by default: most of a replay is waiting, for what does not come back or a container that ends."""
 
 
 def listing(area: str = "") -> int:
@@ -150,7 +152,7 @@ def replay(names: Sequence[str], *, every: bool = False, dialect: str = "", keep
     ]
     if not wanted:
         raise UsageError(f"lab replay: --dialect {dialect} is of none of them")
-    width = jobs or max(1, len(os.sched_getaffinity(0)))
+    width = jobs or SIDE_BY_SIDE * len(os.sched_getaffinity(0))
     sys.stdout.write(f" {plural(len(wanted), 'replay')}, {width} at a time, as {_user()}\n")
     sys.stdout.flush()
     began = time.monotonic()

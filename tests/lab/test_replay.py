@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doctor.labs import catalogue
+from doctor.labs import catalogue, commands, replaying
 from doctor.labs.loading import load
 from doctor.labs.replaying import ROOT_ALONE, lacking, one_dialect
 from tests.runtime.columns import COLUMNS, become, forget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from doctor.labs.replaying import Outcome
 
 SCENARIOS = [one for one in map(load, catalogue.files()) if not one.lab]
 PLAYED = {"root": 14, "user with subuid": 4, "plain user": 6}
@@ -68,6 +70,21 @@ def test_without_root_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch
     assert kept
     assert {name for name, why in said.items() if "root" in why or why == "control groups"} <= kept
     assert all(said[name] for name in kept)
+
+
+def test_three_replays_a_processor_go_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a replay is waiting; who says a number gets that."""
+    widths: list[int] = []
+
+    def replays(jobs: object, width: int, *, keep: bool) -> list[Outcome]:
+        del jobs, keep
+        widths.append(width)
+        return []
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(replaying, "replays", replays)
+    assert [commands.replay(["forwarding-off"], jobs=jobs) for jobs in (0, 1)] == [0, 0]
+    assert widths == [6, 1]
 
 
 def test_the_dialect_of_a_scenario_is_always_the_same() -> None:
