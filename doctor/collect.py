@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from doctor import __version__, client, sources
+from doctor.host import ASK_STARTS
 from doctor.inquiry import LAST_SECONDS, PING_SECONDS, Inquiry
 from doctor.keeping import Keeper, shown, since
 from doctor.lanes import Job, Lane, wait
@@ -157,7 +158,7 @@ class Collector:
                 "asking",
                 "probe/nameservers",
                 "nameservers",
-                self.probe * ASK_SECONDS,
+                self.probe * (ASK_SECONDS + ASK_STARTS),
                 self._ask_nameservers,
                 self.sample,
             ),

@@ -24,6 +24,8 @@ _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _SURVEY = 128 << 20
 _ASKED = 1 << 18
+ASK_STARTS = 2.5
+"""Seconds that the process which asks nameservers may take to begin, on a busy machine: it waits for answers after that."""
 
 
 class NotRegularError(OSError):
@@ -216,7 +218,7 @@ class LocalHost:
     def ask(self, questions: list[Question], seconds: float) -> spawn.Completed:
         """See `Host.ask`."""
         argv = spawn.own("doctor.linux.ask", f"{seconds:.3f}", *("\t".join(one) for one in questions))
-        return spawn.run(argv, deadline_seconds=seconds + 0.5, limit_bytes=_ASKED)
+        return spawn.run(argv, deadline_seconds=seconds + ASK_STARTS, limit_bytes=_ASKED)
 
     def knock(self, place: tuple[str, str], address: str, port: int, protocol: str, seconds: float) -> spawn.Completed:
         """See `Host.knock`."""

@@ -18,7 +18,7 @@ from doctor.reports.words import step_lines
 
 if TYPE_CHECKING:
     from doctor.labs.scenario import Scenario
-    from doctor.model import Remedy, Report, Reported, Step
+    from doctor.model import Outcome, Remedy, Report, Reported, Step
 
 PATIENCE = 15.0
 """Seconds for probes to be healthy after a cure: a neighbour whose address is another now is believed for some seconds."""
@@ -137,8 +137,10 @@ def named(stage: Stage, report: Report, noted: set[str]) -> Remedy:
     wanted = stage.scenario.expect
     new = [one for one in report.findings if one.id not in noted]
     fired = {one.code for one in new}
+    outcomes = {one.code: one for one in report.outcomes}
     if missing := [code for code in wanted.codes if code not in fired]:
-        raise Failed(f"{' '.join(missing)} does not fire", *_rows(new))
+        said = [("said", _said(outcomes[code])) for code in missing if code in outcomes]
+        raise Failed(f"{' '.join(missing)} does not fire", *said, *_rows(new))
     causes = [one.code for one in report.diagnoses if one.code not in wanted.beside]
     if wanted.root and causes[:1] != [wanted.root]:
         raise Failed(f"{wanted.root} is not the first cause", ("causes", " ".join(causes) or "none"), *_rows(new))
@@ -146,11 +148,10 @@ def named(stage: Stage, report: Report, noted: set[str]) -> Remedy:
     level = wanted.level if not wanted.unproved or dialect(stage.release)[1] else wanted.unproved
     if levels != {Severity(level)}:
         raise Failed(f"{wanted.codes[0]} is no {level}", *_rows(new))
-    outcomes = {one.code: one.outcome for one in report.outcomes}
-    loud = [code for code in wanted.silent if outcomes.get(code) not in {Result.PASS, Result.NOT_APPLICABLE}]
-    if loud:
-        said = [f"{code} {outcomes.get(code)}" for code in loud]
-        raise Failed("a neighbour is not silent", ("loud", ", ".join(said)), *_rows(new))
+    silent = {one.code for one in report.outcomes if one.outcome in {Result.PASS, Result.NOT_APPLICABLE}}
+    if loud := [code for code in wanted.silent if code not in silent]:
+        said = [("loud", _said(outcomes[code]) if code in outcomes else f"{code} was not asked") for code in loud]
+        raise Failed("a neighbour is not silent", *said, *_rows(new))
     if more := [one for one in new if one.code not in {*wanted.codes, *wanted.also, *wanted.beside}]:
         raise Failed("something else is found as well", *_rows(more))
     cure = wanted.cure or wanted.root or wanted.codes[0]
@@ -302,6 +303,11 @@ def _rows(found: list[Reported]) -> list[tuple[str, str]]:
     return [("found", f"{one.code} {one.severity} {one.subject}: {one.title}") for one in found] or [
         ("found", "nothing")
     ]
+
+
+def _said(one: Outcome) -> str:
+    """Say what a check came to, and why."""
+    return f"{one.code} {one.outcome}" + (f": {one.reason}" if one.reason else "")
 
 
 def _cure_rows(remedy: Remedy) -> list[tuple[str, str]]:

@@ -115,7 +115,6 @@ def replay(scenario: Scenario, dialect: str, *, keep: bool = False) -> Outcome:
         made = lab.up(scenario, dialect, name, detach=keep)
     except (lab.StartError, Failed) as error:
         return outcome("failed", Failed("the lab does not come up", ("said", str(error))))
-    space = os.readlink(f"/proc/{made.pid}/ns/pid")  # noqa: PTH115 - a name, no path
     failure = None
     try:
         lab.played(made, scenario, _prove)
@@ -125,8 +124,10 @@ def replay(scenario: Scenario, dialect: str, *, keep: bool = False) -> Outcome:
         failure = Failed("the replay itself failed", ("said", str(error)))
     if failure and keep:
         return outcome("failed", failure, name)
-    made.down()
-    left = _left(name, space)
+    # Held open, or the next lab beside us could be given a namespace of the same number.
+    with open(f"/proc/{made.pid}/ns/pid", "rb") as space:  # noqa: PTH123 - a descriptor
+        made.down()
+        left = _left(name, os.fstat(space.fileno()).st_ino)
     if left and not failure:
         failure = Failed("something is left behind", ("left", left))
     return outcome("failed" if failure else "proved", failure)
@@ -136,7 +137,7 @@ def _prove(stage: Stage) -> None:
     prove(stage.scenario, stage.ground)
 
 
-def _left(name: str, space: str) -> str:
+def _left(name: str, space: int) -> str:
     """Name what is left of a lab: its socket, a process in its pid namespace, a mount of its root; empty for nothing."""
     from doctor.runtime.host import Lab
 
@@ -144,7 +145,7 @@ def _left(name: str, space: str) -> str:
         return "its control socket"
     for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - names
         try:
-            if os.readlink(f"/proc/{pid}/ns/pid") == space:  # noqa: PTH115 - as above
+            if os.stat(f"/proc/{pid}/ns/pid").st_ino == space:  # noqa: PTH116 - no path
                 return f"process {pid}"
         except OSError:
             continue

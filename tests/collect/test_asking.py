@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from doctor.asking import LOOPBACK, MANY, questions
+from doctor.host import LocalHost
+from doctor.linux import spawn
+from doctor.linux.ask import Question
 from doctor.snapshot import Record
 from tests.cases import casefile
 
@@ -126,3 +129,12 @@ def test_each_network_before_each_container() -> None:
     found, more = questions(records, ())
     assert (len(found), more) == (MANY, 0)
     assert {"1", str(pids[0] + 9000), str(pids[-1] + 9000)} <= {one.inode for one in found}
+
+
+def test_a_process_that_is_slow_to_begin_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes to start an interpreter on a busy machine is not taken from the time that servers have."""
+    line = "4026532250 192.0.2.1 udp silent - 200.0\n"
+    argv = ("sh", "-c", f"sleep 1; printf '{line}'")
+    monkeypatch.setattr(spawn, "own", lambda *_: argv)
+    done = LocalHost().ask([Question("1", "host", "192.0.2.1", LOOPBACK)], 0.2)
+    assert (done.status, done.stdout.decode()) == ("ok", line)
