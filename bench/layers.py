@@ -209,10 +209,7 @@ def _docker(tar: Path) -> None:
 def _podman(tar: Path, folder: Path) -> None:
     """Measure `podman system check` and us on the same store of one image."""
     argv = shlex.split(os.environ.get("BENCH_PODMAN", "podman"))
-    if (
-        not shutil.which(argv[0])
-        or subprocess.run([*argv, "system", "check", "--help"], check=False, capture_output=True).returncode
-    ):
+    if not shutil.which(argv[0]) or not _checks(argv):
         print("podman system check: not measured, there is no podman from 5.3 on")
         return
     argv += ["--root", str(folder / "podman"), "--runroot", str(folder / "run"), "--storage-driver", "overlay"]
@@ -225,6 +222,12 @@ def _podman(tar: Path, folder: Path) -> None:
     for line in reversed(Path("/proc/self/mountinfo").read_text(encoding="utf-8").split("\n")):
         if str(folder) in line:
             subprocess.run(["umount", line.split(" ")[4]], check=False)
+
+
+def _checks(argv: list[str]) -> bool:
+    """Whether this podman has `system check`: one that does not prints the help of `system`, and ends with 0 as well."""
+    said = subprocess.run([*argv, "system", "--help"], check=False, capture_output=True, text=True)
+    return any(line.split()[:1] == ["check"] for line in said.stdout.splitlines())
 
 
 def _best_of_children(work: Callable[[], object]) -> tuple[float, float]:
