@@ -277,13 +277,17 @@ def _containerd_rows(facts: Facts) -> list[LayerRow]:
     except EvidenceMissing:
         return []
     diffs = {chain: diff for one in held.store.images for chain, diff in zip(one.chains, one.diffs, strict=True)}
+    # Not as snapshots stand on each other: one that was committed stands on its container's.
+    below = {
+        chain: under for one in held.store.images for under, chain in zip(("", *one.chains), one.chains, strict=False)
+    }
     return [
         LayerRow(
             "containerd",
             one.key,
             f"snapshots/{one.id}",
             diffs[one.key],
-            one.parent,
+            below[one.key],
             one.size,
             shown(held.images_on(one.key)),
             tuple(held_by.name for held_by in held.containers_on(one)),

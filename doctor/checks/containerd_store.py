@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from doctor.checks._shifted import apart, finding
 from doctor.checks.layer_content import LIKELY
 from doctor.facts.clock import Clock
 from doctor.facts.containerd import ContainerdStore, hits, shown
 from doctor.facts.layer_content import LayerContent
+from doctor.facts.layer_repairs import from_blob, in_place, meanwhile, who_did
 from doctor.facts.repairs import together
 from doctor.layers.model import Checked
 from doctor.model import Command, Effect, Finding, NotApplicable, Note, Remedy, Severity, Step, Unknown, Yield
@@ -17,7 +19,7 @@ from doctor.registry import check
 
 if TYPE_CHECKING:
     from doctor.facts.containers import Container
-    from doctor.facts.layer_content import Found
+    from doctor.facts.layer_content import Found, StoreContent
     from doctor.layers.containerd_model import Blob, Image, Snapshot
 
 _DAMAGED = "its content is not that of its digest"
@@ -176,7 +178,8 @@ def snapshot_without_directory(held: ContainerdStore, content: LayerContent, clo
     ctr --namespace moby snapshots ls
     ## Cure
     Remove the containers and images that stand on it, and load or pull them anew: the layer is
-    unpacked again. What those containers wrote is lost, so copy it out first.
+    unpacked again. What those containers wrote is lost, so copy it out first. Where --deep finds
+    single files wrong, they are set right by the layer's blob, and nothing is removed.
     ## Looks like
     LAY027 (the blob that it was unpacked from), LAY008 (the same in the store of overlay2)
     ## Limits
@@ -240,8 +243,9 @@ def _unpacked(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
         if deep is None:
             continue
         layers: dict[str, list[Found]] = {}
+        yield from _shifted(held, deep)
         for one in deep.damages:
-            if name == "podman" or one.damage.kind not in {"record", "digest"}:
+            if not one.damage.shift and (name == "podman" or one.damage.kind not in {"record", "digest"}):
                 layers.setdefault(one.damage.layer, []).append(one)
         snapshots = {one.key: one for one in held.store.snapshots}
         found = [
@@ -255,6 +259,29 @@ def _unpacked(held: ContainerdStore, content: LayerContent) -> Iterator[Yield]:
                 yield Unknown(checked.layer.removeprefix("sha256:")[:12], f"a layer could not be read whole: {why}")
 
 
+def _shifted(held: ContainerdStore, deep: StoreContent) -> Iterator[Finding]:
+    """Tell of owners that are all in another range, as one of all layers."""
+    layers = [(deep.checked[one.damage.layer], one) for one in deep.damages if one.damage.layer in deep.checked]
+    snapshots = {one.key: one for one in held.store.snapshots}
+    for shift, moved in apart(layers).items():
+        if deep.store == "podman":
+            owners = tuple(dict.fromkeys(one for checked, _ in moved for one in checked.owners))
+            running = {one: one for one in _containers_of(owners)}
+            yield finding(deep.store, shift, moved, (Effect("in podman", owners),), "podman", running)
+            continue
+        images = {one.name: one for checked, _ in moved for one in held.images_on(checked.layer)}
+        own = [snapshots[checked.layer] for checked, _ in moved if checked.layer in snapshots]
+        containers = {one.id: one for each in own for one in held.containers_on(each)}
+        concerned = hits(tuple(images.values()), tuple(containers.values()))
+        running = {one.name: one.engine_name for one in containers.values() if one.running}
+        yield finding(deep.store, shift, moved, concerned, "docker", running)
+
+
+def _containers_of(owners: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the containers among podman's owners of a layer."""
+    return tuple(one.removeprefix("container ") for one in owners if one.startswith("container "))
+
+
 def _files(held: ContainerdStore, snapshot: Snapshot | None, found: list[Found], checked: Checked) -> Finding:
     layer, root = checked.layer, checked.root
     found.sort(key=lambda one: not one.damage.grave)
@@ -264,17 +291,25 @@ def _files(held: ContainerdStore, snapshot: Snapshot | None, found: list[Found],
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     title = f"{paths[0]} of layer {short}" if len(paths) == 1 else f"{len(paths)} files of layer {short}"
     title += " is not what was pulled" if len(paths) == 1 else " are not what was pulled"
+    damages = [one.damage for one in found]
     if snapshot is None:
+        commands = in_place(checked, damages) if len(found) <= _SHOWN else None
         remedy = _anew_in_podman(checked)
+        if commands:
+            standing = {one: one for one in _containers_of(checked.owners)}
+            remedy = meanwhile("podman", standing, "set it right", commands, who_did(damages))
         concerned: tuple[Effect, ...] = (Effect("in podman", checked.owners),) if checked.owners else ()
     else:
         images, containers = held.images_on(layer), held.containers_on(snapshot)
         blob = next(
             (blob for one in images for blob, chain in zip(one.blobs, one.chains, strict=True) if chain == layer), ""
         )
-        tar = f"tar -xpf {held.store.blob(blob)} -C {root} --xattrs-include='*' NAME"
-        put_back = f"or, with those containers stopped, put files back from the layer's blob, which is whole: {tar}"
-        remedy = _anew(held, snapshot, (put_back,) if blob else ())
+        remedy = _anew(held, snapshot)
+        commands = from_blob(checked, damages, held.store.blob(blob)) if blob else None
+        if commands:
+            running = {one.name: one.engine_name for one in containers if one.running}
+            summary = "set it right by the layer's blob, which is whole"
+            remedy = meanwhile("docker", running, summary, commands, who_did(damages))
         concerned = _seeing(held, layer, images, containers, [frozenset(one.damage.hidden_by) for one in found])
     return Finding(
         subject=layer,
@@ -320,7 +355,7 @@ def _way(container: str, layer: str, parents: dict[str, str]) -> frozenset[str]:
 
 def _anew_in_podman(checked: Checked) -> Remedy:
     """Make the cure of podman's, which has names of its own."""
-    containers = tuple(one.removeprefix("container ") for one in checked.owners if one.startswith("container "))
+    containers = _containers_of(checked.owners)
     images = tuple(one.removeprefix("image ") for one in checked.owners if one.startswith("image "))
     steps: list[Step] = [Note("podman rm and podman rmi of all that stands on it")] if not checked.owners else []
     if containers:

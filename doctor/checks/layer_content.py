@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from doctor.checks._shifted import apart, finding
 from doctor.facts.layer_content import Found, Impact, Impacts, LayerContent, StoreContent
-from doctor.facts.layer_repairs import anew, in_place, stopped
+from doctor.facts.layer_repairs import anew, in_place, stopped, who_did
 from doctor.facts.repairs import together, write
 from doctor.facts.store import LayerDb, Overlay
 from doctor.model import (
@@ -48,6 +49,7 @@ LIKELY = {
     "edited": "edited in place: its size or its time is another one",
     "copied": "a copy or a restore that does not keep attributes, devices or owners (rsync without -X, cp -r)",
     "rights": "chmod or chown in the layer itself",
+    "shifted": "copied between daemons of which one remaps users",
     "planted": "somebody's doing: nothing of Docker's writes there",
 }
 
@@ -66,7 +68,7 @@ def _unknown(content: StoreContent) -> Iterator[Unknown]:
 def _each(content: StoreContent, kinds: tuple[str, ...]) -> Iterator[tuple[Checked, list[Found]]]:
     """Give each layer with damages of these kinds, what stands out first."""
     for checked in content.checked.values():
-        found = [one for one in content.of(checked.layer) if one.damage.kind in kinds]
+        found = [one for one in content.of(checked.layer) if one.damage.kind in kinds and not one.damage.shift]
         if found:
             yield checked, sorted(found, key=lambda one: not one.damage.grave)
 
@@ -112,8 +114,7 @@ def _finding(
     if remedy is None:
         commands = in_place(checked, [one.damage for one in found])
         whole = len(found) <= _SHOWN and commands is not None
-        grave = any(one.damage.grave for one in found)
-        notes = ("find out first who did that: what is set right is no evidence any more",) if grave else ()
+        notes = who_did(one.damage for one in found)
         remedy = stopped(impact, "set it right", commands or [], notes) if whole else anew(impact)
     first = found[0].damage
     return Finding(
@@ -372,6 +373,8 @@ def rights_in_layer_differ(overlay: Overlay, content: LayerContent, impacts: Imp
     ## Cure
     Set it right where it stands, with the containers on it stopped; where much was lost, as by
     a restore without attributes, remove all that shares the layer and get it anew.
+    Owners that are all off by one range of ids are one finding: the store was copied between a
+    daemon that remaps users and one that does not. One command moves them back.
     ## Looks like
     LAY012 (the content is another one)
     ## Limits
@@ -398,7 +401,27 @@ def rights_in_layer_differ(overlay: Overlay, content: LayerContent, impacts: Imp
         severity = Severity.WARNING if only_links else None
         return _finding(checked, damages, impacts, title.format(layer), by_hand="stat PATH", severity=severity)
 
+    yield from _shifted(content, impacts)
     yield from _judged(overlay, content, RIGHTS, told, "layers have other rights than were pulled")
+
+
+def _shifted(content: LayerContent, impacts: Impacts) -> Iterator[Finding]:
+    """Tell of owners that are all in another range, as one of all layers."""
+    held = _content(content)
+    layers = (
+        [(held.checked[one.damage.layer], one) for one in held.damages if one.damage.layer in held.checked]
+        if held
+        else []
+    )
+    for shift, moved in apart(layers).items():
+        impact = [impacts.of(checked.layer, [one.damage]) for checked, one in moved]
+        images = tuple(dict.fromkeys(name for one in impact for image in one.every_image for name in image.shown))
+        containers = {one.id: one for of in impact for one in of.every_container}.values()
+        concerned = [Effect("images", images)] if images else []
+        if containers:
+            concerned.append(Effect("containers", tuple(one.name for one in containers)))
+        running = {one.name: one.engine_name for one in containers if one.running}
+        yield finding(STORE, shift, moved, tuple(concerned), "docker", running)
 
 
 @check("LAY016", Severity.ERROR)

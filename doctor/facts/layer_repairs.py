@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 HEALS_NOTHING = '`docker pull` and `load` alone heal nothing: "Already exists"'
 _FORMAT, _LINK = 0o170000, 0o120000
+_SET_ID = 0o6000
+_MOST = 50
+"""Files that one command takes out of a blob: with more, the layer is better had anew."""
 _HELD = (
     "is the layer still listed after rmi (doctor layers list), then dockerd holds it for a build, or for a save of several"
     " images at once: docker builder prune, or a restart of Docker before the load"
@@ -75,11 +78,50 @@ def in_place(checked: Checked, damages: Iterable[Damage]) -> list[Command] | Non
     commands = []
     for one in damages:
         path = checked.root + one.path
-        made = None if one.raw else _command(one, path)
+        made = None if one.raw or one.shift else _command(one, path)
         if made is None:
             return None
         commands.append(Command(made))
+        if one.kind == "owner":
+            commands += _kept(one, path)
     return commands
+
+
+def _kept(one: Damage, path: str) -> list[Command]:
+    """Give what a change of owner takes away, of root's doing too: setuid, setgid and capabilities (chown(2))."""
+    kept = []
+    if one.mode & _SET_ID and one.mode & _FORMAT != _LINK:
+        kept.append(Command(("chmod", f"{one.mode & 0o7777:04o}", path)))
+    if one.capability:
+        kept.append(Command(("setfattr", "-n", "security.capability", "-v", f"0x{one.capability}", path)))
+    return kept
+
+
+def from_blob(checked: Checked, damages: Iterable[Damage], blob: str) -> list[Command] | None:
+    """Give the commands that set a snapshot right by what its own blob says; None where that is too much or too little.
+
+    Rights are set in place, the rest is taken out of the blob into the files that are there: another name of the same
+    file stays one.
+    """
+    gone, members, rest = [], [], []
+    for one in damages:
+        made = in_place(checked, [one])
+        if made is not None:
+            rest += made
+        elif not one.member or one.raw or one.shift:
+            return None
+        else:
+            members.append(one.member)
+            if one.kind == "type":
+                gone.append(checked.root + one.path)
+    if len(members) + len(rest) > _MOST:
+        return None
+    commands = [Command(("rm", "-rf", "--", *gone))] if gone else []
+    if members:
+        how = ("--overwrite", "--no-recursion", "--numeric-owner", "--same-owner", "--xattrs", "--xattrs-include=*")
+        names = tuple(dict.fromkeys(members))
+        commands.append(Command(("tar", "-xpf", blob, "-C", checked.root, *how, "--", *names)))
+    return commands + rest
 
 
 def _command(one: Damage, path: str) -> tuple[str, ...] | None:
@@ -104,6 +146,12 @@ def _command(one: Damage, path: str) -> tuple[str, ...] | None:
     return None
 
 
+def who_did(damages: Iterable[Damage]) -> tuple[str, ...]:
+    """Warn of a cure that takes away what somebody did."""
+    grave = any(one.grave for one in damages)
+    return ("find out first who did that: what is set right is no evidence any more",) if grave else ()
+
+
 def stopped(impact: Impact, summary: str, commands: list[Command], notes: tuple[str, ...] = ()) -> Remedy:
     """Make a cure of commands in the layer itself, with the containers that stand on it stopped meanwhile."""
     running = tuple(one for one in impact.every_container if one.running)
@@ -116,6 +164,8 @@ def meanwhile(
     """Make a cure of commands while containers are stopped: what a person calls each, and what the engine does."""
     around: tuple[Step, ...] = (Command((engine, "stop", *running.values())),) if running else ()
     after: tuple[Step, ...] = (Command((engine, "start", *running.values())),) if running else ()
+    if engine == "podman" and running:  # nobody knows which of them ran
+        after = (Note(f"podman start, of these those that ran: {' '.join(running.values())}"),)
     return Remedy(
         summary if not running else f"{summary}, while nothing runs on it",
         (*around, *commands, *after),
@@ -131,7 +181,8 @@ def put_back(root: str, names: tuple[str, ...], archive: str, place: Place) -> l
     `names` is what the files are called in the layer's own archive, `place` where that is, `root` the layer's directory.
     """
     out = shlex.join(("tar", "-xOf", archive, place.member))
-    options = "--numeric-owner --same-owner -p --xattrs --xattrs-include='*'"
+    # Whiteouts are no files on disk: those that are lost are told, and made, by themselves.
+    options = "--exclude='.wh.*' --numeric-owner --same-owner -p --xattrs --xattrs-include='*'"
     into = f"tar -x{place.how}f - -C {shlex.quote(root)} {options} -- {shlex.join(names)}"
     gone = ("rm", "-rf", "--", *(f"{root}/{name.removeprefix('./')}" for name in names))
     return [Command(gone), Command(("sh", "-c", f"{out} | {into}"))]

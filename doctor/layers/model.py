@@ -44,6 +44,7 @@ Cause = Literal[
     "edited",  # written in place: another size, or another time
     "copied",  # restored without what the copy cannot hold: xattrs, devices, owners
     "rights",  # chmod or chown
+    "shifted",  # all owners lie in another range of ids: a store of a daemon that remaps users, or for one
     "planted",  # an executable where programs are looked for, or one with setuid
 ]
 """The likely cause, by its pattern; empty where none fits."""
@@ -101,6 +102,12 @@ class Damage(Struct, frozen=True, omit_defaults=True, tag="damage"):
     grave: bool = False
     """Whether it may be somebody's doing: a program changed or planted, or a right that makes root."""
     hidden_by: tuple[str, ...] = ()
+    capability: str = ""
+    """Of a wrong owner: security.capability as it was recorded, in hex. chown(2) takes it away."""
+    member: str = ""
+    """What the file is called in the layer's blob, where the store has one."""
+    shift: tuple[int, ...] = ()
+    """Of owners that are all shifted: where uids and gids begin on disk, and where they should."""
 
 
 class Unread(Struct, frozen=True, omit_defaults=True, tag="unread"):

@@ -161,7 +161,7 @@ class _Layer:
         counts, known, enter = self.counts, self.known, self.folders.enter
         held = bytearray()
         head = b""
-        last = unread = files = 0
+        last = unread = files = fits = 0
         current, folder = "", self.folders.root
         for part in tarsplit.parts(self.handle):
             if part.type == tarsplit.SEGMENT:
@@ -202,6 +202,7 @@ class _Layer:
                         self._file(name, part, self._entry(head, skip))
                         current = "\0"
                     else:
+                        fits += 1
                         held += data
                         if len(held) > PIECE:
                             update(held)
@@ -214,6 +215,7 @@ class _Layer:
                     continue
             current = "\0"
             if flag == _DIRECTORY and name and self._folder(name, head[skip + 100 : skip + 124]):
+                fits += 1
                 head = b""
                 continue
             if flag != _GLOBAL:
@@ -225,6 +227,7 @@ class _Layer:
         update(held)
         tell(unread)
         self.tally.files = files
+        self.tally.owned.right += fits
         self.ended = len(head) >= 2 * BLOCK and not any(head[-2 * BLOCK :])
 
     def _folder(self, name: str, key: bytes) -> bool:
@@ -341,12 +344,16 @@ class _Layer:
 
     def _compare(self, name: str, entry: Entry, about: os.stat_result, xattrs: dict[str, bytes], link: str) -> bool:
         """Tell what differs but for content; False when it is another type, and has none of that."""
+        capability = entry.xattrs.get(CAPABILITY, b"")
+        right = 1
         for kind, expected, found in differences(
             entry, about, xattrs, link, self.work.uids, self.work.gids, lambda one: self._errno(name, one)
         ):
-            self.tally.differs(name, kind, expected, found, recorded_mode(entry), about)
+            self.tally.differs(name, kind, expected, found, recorded_mode(entry), about, capability)
             if kind == "type":
                 return False
+            right -= kind == "owner"
+        self.tally.owned.right += right
         return True
 
     def _errno(self, name: str, attribute: str) -> int:

@@ -15,6 +15,7 @@ from doctor.layers import patterns
 from doctor.layers.compare import shown_name, type_name
 from doctor.layers.folders import pieces
 from doctor.layers.model import MOST, Checked, Damage, Unread
+from doctor.layers.shifted import Owned
 
 if TYPE_CHECKING:
     from doctor.layers.model import Cause, Kind, Teller, Work
@@ -36,6 +37,7 @@ class Tally:
         self.found: list[Damage] = []
         self.open: list[Unread] = []
         self.damages = self.unreadable = 0
+        self.owned = Owned()
 
     def _changed(self, at: float) -> bool:
         return at >= self.began
@@ -51,16 +53,22 @@ class Tally:
         about: os.stat_result | None = None,
         said: tuple[str, Cause, int] = ("", "", -1),
         grave: bool = False,
+        capability: str = "",
     ) -> None:
         if about is not None and self._changed(about.st_ctime):
             self.in_use(name)
             return
         self.damages += 1
-        if len(self.found) >= MOST:
+        held = self.found
+        if kind == "owner":
+            # Apart: where all are shifted by one range, that is one damage, however many there are.
+            held = self.owned.damages
+            self.owned.count(expected, found)
+        if len(held) >= MOST:
             return
         raw = name.encode("utf-8", "surrogateescape")
         plain = _is_text(raw)
-        self.found.append(
+        held.append(
             Damage(
                 self.work.id,
                 f"/{shown_name(name)}",
@@ -74,6 +82,7 @@ class Tally:
                 about.st_ctime if about is not None else 0.0,
                 "" if plain else b64encode(raw).decode(),
                 grave,
+                capability=capability,
             )
         )
 
@@ -98,6 +107,7 @@ class Tally:
     def record(self, path: str, why: str) -> None:
         """The record itself cannot be used: what it made of files is worth nothing."""
         self.found.clear()
+        self.owned = Owned()
         self.open.clear()
         self.unreadable = 0
         self.damages = 1
@@ -111,9 +121,16 @@ class Tally:
         self._damage(name, "missing", type_name(mode), "not there", mode)
 
     def differs(
-        self, name: str, kind: Kind, expected: str, found: str, mode: int, about: os.stat_result | None
+        self,
+        name: str,
+        kind: Kind,
+        expected: str,
+        found: str,
+        mode: int,
+        about: os.stat_result | None,
+        capability: bytes = b"",
     ) -> None:
-        """Something but its content is not as recorded."""
+        """Something but its content is not as recorded; `capability` is what was recorded of it."""
         there = about.st_mode if about is not None else 0
         cause: Cause = ""
         lost = kind in {"xattr", "capability"} and found == "none"
@@ -124,7 +141,10 @@ class Tally:
         elif kind == "capability":
             cause = "planted"
         grave = patterns.grave(kind, name, mode, there) or (kind == "capability" and found != "none")
-        self._damage(name, kind, expected, found, mode, about=about, said=("", cause, -1), grave=grave)
+        said: tuple[str, Cause, int] = ("", cause, -1)
+        self._damage(
+            name, kind, expected, found, mode, about=about, said=said, grave=grave, capability=capability.hex()
+        )
 
     def size(self, name: str, expected: int, about: os.stat_result, mode: int) -> None:
         """A file is longer or shorter than recorded."""
@@ -170,7 +190,10 @@ class Tally:
         if found == work.digest and contents:
             more = f" and {len(contents) - 1} more" if len(contents) > 1 else ""
             why = f"wrong checksums, of {contents[0].path}{more}: the files are right, by the digest of the layer"
-            self._instead(why, [one for one in self.found if one.kind != "content"])
+            owned, rest = self.owned, [one for one in self.found if one.kind != "content"]
+            self._instead(why, rest)
+            self.owned = owned
+            self.damages += owned.wrong
         elif work.digest and found != work.digest and not contents:
             # Headers are the record's own: with other rights on disk the digest is right all the same.
             why = f"other headers than were pulled: every file fits, the digest does not ({found[:19]})"
@@ -205,7 +228,10 @@ class Tally:
             return replace(
                 about, state="unknown", found="", unread=1, why="in use: removed or replaced while it was read"
             )
-        for one in self.found:
+        moved = self.owned.shifted(work.id, work.uids, work.gids)
+        if moved:
+            self.damages -= self.owned.wrong - 1
+        for one in (*self.found, *(moved or self.owned.damages)):
             self.teller.damage(one)
         for other in self.open:
             self.teller.unread(other.path, other.why)

@@ -22,9 +22,10 @@ from msgspec.structs import replace
 
 from doctor.layers import patterns
 from doctor.layers.bytewise import Bytewise
-from doctor.layers.compare import differences
+from doctor.layers.compare import CAPABILITY, differences
 from doctor.layers.folders import xattrs_of
 from doctor.layers.model import Damage, shown
+from doctor.layers.shifted import Owned
 
 if TYPE_CHECKING:
     from doctor.layers.folders import Folders
@@ -94,6 +95,8 @@ class Comparison:
         self.seen: dict[str, str] = {}
         self.links: dict[str, str] = {}
         self.opaque: set[str] = set()
+        self.at = ""
+        """What the stream calls the member that is compared."""
         self.bytes = 0
         self.began = time.time()
 
@@ -104,6 +107,7 @@ class Comparison:
         path = self._placed(cleaned(entry.name))
         if not path:
             return  # the root is the snapshotter's own
+        self.at = entry.name
         above, _, base = path.rpartition("/")
         if base == _OPAQUE:
             self.opaque.add(above)
@@ -172,7 +176,8 @@ class Comparison:
             name.decode()
         except UnicodeDecodeError:
             raw = base64.b64encode(name).decode()
-        one = Damage(self.layer, absolute(path), kind, expected, found, raw=raw, **more)  # type: ignore[arg-type]
+        member = "" if raw else self.at
+        one = Damage(self.layer, absolute(path), kind, expected, found, raw=raw, member=member, **more)  # type: ignore[arg-type]
         if patterns.grave(kind, path, one.mode, one.mode if kind == "added" else about):
             one = replace(one, grave=True)
         self.damages.setdefault(path, []).append(one)
@@ -210,8 +215,10 @@ class Comparison:
             self._damage(path, "type", _NAMES[wanted], found, mode=mode, changed=about.st_ctime)
             return
         link = self.tree.target(path) if entry.kind == "l" else ""
+        capability = entry.xattrs.get(CAPABILITY, b"").hex()
         for kind, expected, found in differences(entry, about, self.tree.held_xattrs(path), link, self.uids, self.gids):
-            self._damage(path, kind, expected, found, about.st_mode, mode=mode, changed=about.st_ctime)
+            more = {"capability": capability} if kind == "owner" else {}
+            self._damage(path, kind, expected, found, about.st_mode, mode=mode, changed=about.st_ctime, **more)
         if entry.kind == "f":
             self._content(path, entry, about, stream, teller)
 
@@ -254,6 +261,7 @@ class Comparison:
 
     def finish(self) -> None:
         """Look at what needs the whole stream: opaque directories, and what is there beside it."""
+        self.at = ""
         for path in self.opaque:
             try:
                 held = self.tree.held_xattrs(path) if path else xattrs_of(self.tree.root)
@@ -325,12 +333,26 @@ class Comparison:
         for path in [path for path, damages in self.damages.items() if self._moved(path, damages)]:
             del self.damages[path]
             self.unread[path] = "in use"
-        for damages in self.damages.values():
-            for one in damages:
-                teller.damage(one)
+        told = [one for damages in self.damages.values() for one in damages]
+        shifted = self._owned(told).shifted(self.layer, self.uids, self.gids)
+        if shifted:
+            told = [*(one for one in told if one.kind != "owner"), *shifted]
+        for one in told:
+            teller.damage(one)
         for path, why in self.unread.items():
             teller.unread(absolute(path), why)
-        return sum(len(one) for one in self.damages.values()), len(self.unread)
+        return len(told), len(self.unread)
+
+    def _owned(self, told: list[Damage]) -> Owned:
+        """Count whose owners are right: of hard links and whiteouts none were compared."""
+        owned = Owned()
+        for one in told:
+            if one.kind == "owner":
+                owned.damages.append(one)
+                owned.count(one.expected, one.found)
+        unlike = sum(any(one.kind in {"missing", "type", "owner"} for one in of) for of in self.damages.values())
+        owned.right = sum(kind not in {"h", "w"} for kind in self.seen.values()) - unlike
+        return owned
 
 
 def _exactly(descriptor: int, size: int) -> bytes:

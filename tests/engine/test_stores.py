@@ -91,24 +91,25 @@ def test_a_snapshot_without_its_directory_is_told(containerd: EngineHost) -> Non
 
 
 def test_a_file_of_a_snapshot_is_named_to_the_bit_and_healed(containerd: EngineHost) -> None:
-    """Deep: one flipped bit, put back from the layer's blob as the note says; then once more, by removing and loading."""
+    """Deep: one flipped bit, put back from the layer's blob as is printed; then once more, by removing and loading."""
     host = containerd
     assert host.doctor("layers", "verify", "--deep").returncode == 0
     file = f"{SNAPSHOTS}/{host.sh(f'ls {SNAPSHOTS}').split()[0]}/fs/bin/busybox"
     right = host.sh(f"sha256sum {file}").split()[0]
     flip = f"""python3 -c 'f = open("{file}", "r+b"); f.seek(1000); b = f.read(1)[0]; f.seek(1000); f.write(bytes([b ^ 4]))'"""
-    blob = f"{BLOBS}/{_layer(host)}"
     host.docker("stop", "web")
-    for heal in ("tar", "load"):
+    for heal in ("blob", "load"):
         host.sh(flip)
         time.sleep(3)  # what was written a moment ago is in use
         done = host.doctor("layers", "verify", "--deep")
         assert done.returncode == 1
         assert "LAY028" in done.stdout
         assert "one flipped bit: byte 1,000" in done.stdout
-        if heal == "tar":
-            name = next(one for one in host.sh(f"tar -tf {blob}").split("\n") if one.endswith("bin/busybox"))
-            host.sh(f"tar -xpf {blob} -C {file.removesuffix('/bin/busybox')} --xattrs-include='*' {name}")
+        if heal == "blob":
+            done = host.doctor("layers", "verify", "--deep", "--format", "json")
+            (found,) = json.loads(done.stdout)["findings"]
+            for argv in commands(found):
+                host.run(*argv)
         else:
             host.docker("rm", "-f", "web")
             host.docker("rmi", "-f", IMAGE)
@@ -119,6 +120,31 @@ def test_a_file_of_a_snapshot_is_named_to_the_bit_and_healed(containerd: EngineH
         assert host.sh(f"sha256sum {file}").split()[0] == right
         assert host.docker("run", "--rm", IMAGE, "sha256sum", "/bin/busybox").split()[0] == right
     host.docker("run", "-d", "--name", "web", IMAGE, "idle")
+
+
+def test_a_snapshot_is_set_right_while_what_runs_on_it_is_stopped(containerd: EngineHost) -> None:
+    """Rights by chmod and chown, lost and changed files from the blob; no container and no image is removed."""
+    host = containerd
+    root = f"{SNAPSHOTS}/{host.sh(f'ls {SNAPSHOTS}').split()[0]}/fs"
+    look = (
+        f"cd {root}; find . -type f -links 1 -o -type l | sort | xargs stat -c '%n %A %u:%g %s'; cat www/cgi-bin/peer"
+    )
+    before, identity = host.sh(look), host.docker("ps", "-q")
+    host.sh(
+        f"cd {root}; chmod u+s bin/busybox; chown 7:8 etc/passwd; rm etc/group; echo X >>www/cgi-bin/peer; touch etc/new"
+    )
+    time.sleep(3)  # what was written a moment ago is in use
+    done = host.doctor("layers", "verify", "--deep", "--format", "json")
+    (found,) = json.loads(done.stdout)["findings"]
+    assert found["evidence"][0]["place"] == "/bin/busybox", found["evidence"]
+    assert (found["remedy"]["risk"], found["remedy"]["stops"]) == ("disruptive", ["web"])
+    for argv in commands(found):
+        host.run(*argv)
+    time.sleep(3)
+    assert host.doctor("layers", "verify", "--deep").returncode == 0
+    assert host.sh(look) == before
+    assert host.docker("ps", "-q") == identity
+    assert host.docker("exec", "web", "stat", "-c", "%a", "/bin/busybox") == "755"
 
 
 def test_who_sees_a_file_is_told_and_it_comes_from_an_archive(containerd: EngineHost) -> None:
@@ -163,6 +189,19 @@ def test_a_layer_is_explained_where_it_lies(containerd: EngineHost) -> None:
     places = [line.split()[1] for line in done.stdout.split("\n") if line.startswith((" files ", " blob "))]
     assert len(places) == 2
     assert all(containerd.exists(place) for place in places)
+    containerd.docker("run", "--name", "made", IMAGE, "touch", "/etc/new")
+    containerd.docker("commit", "made", "shop/committed:1")
+    containerd.docker("rm", "made")
+    try:
+        rows = json.loads(containerd.doctor("layers", "list", "--format", "json").stdout)["layers"]
+        (top,) = [one for one in rows if one["images"] == ["shop/committed:1"]]
+        # containerd has it stand on a snapshot of the container, which is no layer.
+        assert top["parent"] in {one["layer"] for one in rows}
+        done = containerd.doctor("layers", "explain", top["layer"][7:19])
+        assert top["parent"][7:19] in done.stdout
+    finally:
+        containerd.docker("rmi", "shop/committed:1")
+    rows = json.loads(containerd.doctor("layers", "list", "--format", "json").stdout)["layers"]
     counted = containerd.doctor("layers", "verify").stdout
     assert counted.startswith(f"{len(rows)} layer"), counted
 
@@ -217,8 +256,25 @@ def _remapped_layers_are_verified(host: EngineHost) -> None:
         host.run(*argv)
     assert host.doctor("layers", "verify", "--deep").returncode == 0
     assert host.sh(f"stat -c %u:%g {file}").strip() == "100000:100000"
-    host.docker("rm", "job")
-    host.docker("rmi", IMAGE)
+
+
+def _shifted_layers_come_back(host: EngineHost) -> None:
+    """The store of remapped users in the place of the other, with a dockerd that remaps nobody: one finding, one cure."""
+    host.stop_dockerd()
+    host.write("/etc/docker/daemon.json", "{}\n")
+    host.sh("cd /var/lib/docker; rm -rf image overlay2 containers; mv 100000.100000/image 100000.100000/overlay2 .")
+    host.sh("mv /var/lib/docker/100000.100000/containers /var/lib/docker; sleep 0.2")
+    host.start_dockerd()
+    done = host.doctor("layers", "verify", "--deep", "--format", "json")
+    (found,) = json.loads(done.stdout)["findings"]
+    assert (found["code"], done.returncode) == ("LAY015", 1)
+    assert "shifted by +100,000" in found["title"]
+    assert "root is 100000 there" in found["likely"]
+    for step in found["remedy"]["steps"]:
+        if step["type"] == "command":
+            host.run(*step["argv"], stdin=step.get("stdin"))
+    assert host.doctor("layers", "verify", "--deep").returncode == 0
+    assert host.docker("run", "--rm", IMAGE, "stat", "-c", "%u:%g", "/bin/busybox") == "0:0"
 
 
 @pytest.mark.proves("LAY030")
@@ -235,8 +291,7 @@ def test_images_of_the_other_root_are_told(fresh_engine: EngineHost) -> None:
     (found,) = findings(host, "LAY030")
     assert found["subject"] == "/var/lib/docker"
     _remapped_layers_are_verified(host)
-    host.write("/etc/docker/daemon.json", "{}\n")
-    host.restart_dockerd()
+    _shifted_layers_come_back(host)
     clean(host, "LAY030")
 
 
