@@ -81,6 +81,9 @@ class Collector:
 
     def run(self) -> None:
         """Fill `records`; returns when all is read or the deadline is near."""
+        # First: without it nothing else in a bundle that was cut short could be read rightly.
+        data = msgspec.json.encode(self.places)
+        self.kept.put(Record("engine/places", "kernel", "the running daemon", data=data))
         table = sources.SOURCES
         api, files, commands = self.lanes["api"], self.lanes["files"], self.lanes["commands"]
         store, survey = self.lanes["store"], self.lanes["survey"]
@@ -147,8 +150,10 @@ class Collector:
         last.add("engine/mounts-last", "mountinfo", 0.5, self.files.mounts_last)
         if self.inquiry.answered:
             listed.add("api/containers-last", sources.LIST, LAST_SECONDS, self.inquiry.last_list)
+        first = _in_order(self.kept.records)
         for lane in (listed, last):
             lane.start(self.wake)
+        self.kept.finish_ahead(first)
         self._wait(("last", "listed"), self.until)
 
     def _asked_for(self) -> None:
@@ -374,10 +379,7 @@ def _snapshot(run: Collector, wall: float, seconds: float) -> Snapshot:
     uname = os.uname()
     local = time.localtime(wall)
     uid = os.geteuid()
-    # First: without it nothing else in a bundle that was cut short could be read rightly.
-    places = Record("engine/places", "kernel", "the running daemon", data=msgspec.json.encode(run.places))
-    run.kept.records[places.name] = places
-    records = {record.name: record for record in run.kept.redactor.finish(_in_order(run.kept.records), run.kept.ids)}
+    records = run.kept.finished(_in_order(run.kept.records))
     meta = Meta(
         doctor=__version__,
         hostname=uname.nodename,

@@ -12,6 +12,8 @@ from doctor.linux.frames import status_of, why_of
 from doctor.snapshot import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from doctor.redact import Redactor
     from doctor.snapshot import Kind, Status
 
@@ -36,6 +38,8 @@ class Keeper:
         """Records that hold nothing but what the engine made up: no secret is looked for in them."""
         self._redactor: Redactor | None = None
         self._making = threading.Lock()
+        self._ahead: dict[str, tuple[Record, Record]] = {}
+        self._learnt = -1
 
     @property
     def redactor(self) -> Redactor:
@@ -98,3 +102,24 @@ class Keeper:
     def missing(self, name: str, kind: Kind, target: str, status: Status, why: str, ms: float = 0.0) -> None:
         """Note what could not be had for a reason that is no errno."""
         self.put(Record(name, kind, shown(target), status, why=why, ms=ms))
+
+    def finish_ahead(self, records: Sequence[Record]) -> None:
+        """Do for these what `finished` does, while others are still waited for."""
+        redactor = self.redactor
+        self._learnt = redactor.known.learnt
+        self._ahead = {
+            one.name: (one, done) for one, done in zip(records, redactor.finish(records, self.ids), strict=True)
+        }
+
+    def finished(self, records: Sequence[Record]) -> dict[str, Record]:
+        """Give the records as they may leave: see `Redactor.finish`. By name, in the order given.
+
+        What was finished ahead is not done again, unless a secret has been learnt since that might stand in it.
+        """
+        redactor = self.redactor
+        if redactor.known.learnt != self._learnt:
+            redactor.known.forget_numbers()
+            self._ahead = {}
+        rest = [one for one in records if one.name not in self._ahead or self._ahead[one.name][0] is not one]
+        done = {one.name: one for one in redactor.finish(rest, self.ids)}
+        return {one.name: done[one.name] if one.name in done else self._ahead[one.name][1] for one in records}

@@ -66,10 +66,10 @@ def stopped_by_signal(containers: Containers, processes: Processes, proxies: Pro
     names = {one.id: one.name for one in (*containers.all, *containers.changing)}
     for identity, shim in shims.items():
         yield _shim(names.get(identity, identity[:12]), shim)
+    stopped = [(proxy, processes.by_pid[proxy.pid]) for proxy in proxies.all]
+    stopped = [(proxy, process) for proxy, process in stopped if _stopped(process, processes)]
     for one in containers.running:
-        mine = {proxy: processes.by_pid[proxy.pid] for proxy in proxies.all if _stands_for(proxy, one)}
-        held = {proxy: process for proxy, process in mine.items() if _stopped(process, processes)}
-        if held:
+        if held := {proxy: process for proxy, process in stopped if _stands_for(proxy, one)}:
             yield _proxies(one, held)
         if one.status == "paused":
             yield _paused(one)

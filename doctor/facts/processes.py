@@ -10,6 +10,7 @@ Parses the tree record `proc/processes` (`doctor.linux.procfs.scan`), lines such
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -67,7 +68,7 @@ class Process(Struct, frozen=True):
         return self.namespaces.get("net", "").removeprefix("net:[").rstrip("]")
 
 
-class Processes(Struct, frozen=True):
+class Processes(Struct, frozen=True, dict=True):
     """All of them by pid; `restarted` are the pids that were gone or another process at the end of the collection.
 
     `lasting` are those that were the same process in the same state at the end.
@@ -77,9 +78,17 @@ class Processes(Struct, frozen=True):
     restarted: frozenset[int]
     lasting: frozenset[int] = frozenset()
 
+    @cached_property
+    def _by_container(self) -> dict[str, list[Process]]:
+        found: dict[str, list[Process]] = {}
+        for one in self.by_pid.values():
+            if one.container:
+                found.setdefault(one.container, []).append(one)
+        return found
+
     def inside(self, container: str) -> list[Process]:
         """Give the processes of a container, by its id."""
-        return [one for one in self.by_pid.values() if one.container == container]
+        return self._by_container.get(container, [])
 
     def named(self, name: str) -> list[Process]:
         """Give the processes of that command that are no part of a container.

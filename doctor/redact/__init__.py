@@ -50,7 +50,7 @@ __all__ = ["KINDS", "WITHHELD", "Redactor", "leaks", "removed_text"]
 
 
 class Redactor:
-    """Scrubs the evidence of one collect. `scrub` may be called from several threads, `finish` once, at the end."""
+    """Scrubs the evidence of one collect. `scrub` may be called from several threads, `finish` by one at a time."""
 
     def __init__(self) -> None:
         """Start with no secrets known."""

@@ -104,6 +104,8 @@ class Known:
         self._by_number: list[Secret] = []
         self._final: dict[int, int] = {}
         self._kinds: dict[int, str] = {}
+        self.learnt = 0
+        """Rises whenever an index that was made before would find too little."""
 
     def __len__(self) -> int:
         """Count them."""
@@ -112,6 +114,11 @@ class Known:
     def index(self) -> Index:
         """Make an index of what is known now."""
         return Index(self._by_number)
+
+    def forget_numbers(self) -> None:
+        """Number anew from here on."""
+        self._final.clear()
+        self._kinds.clear()
 
     def numbered(self, text: bytes) -> bytes:
         """Number the tokens of a text, after those of the texts before."""
@@ -156,6 +163,7 @@ class Known:
                     self._secrets[value] = secret
         if not secret.followed and followed_everywhere(value, strong=strong):
             secret.followed = True
+            self.learnt += 1
         return secret
 
     def token(self, value: bytes, kind: str, *, strong: bool = True) -> bytes:
