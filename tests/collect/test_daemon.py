@@ -36,7 +36,7 @@ class LateDaemon(threading.Thread):
         first, _ = self.server.accept()
         self.asked += 1
         first.recv(4096)
-        first.setblocking(False)
+        first.settimeout(0)
         while self.works and not _closed(first):
             pass
         while True:
