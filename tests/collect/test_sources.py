@@ -53,7 +53,7 @@ class FakeHost(LocalHost):
 def gather(modules: set[str]) -> tuple[FakeHost, Snapshot]:
     """Collect from a fake host."""
     host = FakeHost(modules)
-    return host, collect(host, places=NOWHERE, deadline=5.0)
+    return host, collect(host, places=NOWHERE, deadline=20.0)
 
 
 def test_nothing_is_loaded() -> None:
