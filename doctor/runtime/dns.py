@@ -83,20 +83,24 @@ class EmbeddedDns:
         *,
         ndots: bool = False,
         forwards: bool = True,
+        ports: tuple[int, int] = (0, 0),
     ) -> tuple[int, int]:
         """Serve a container whose namespace the calling thread is in, open on `namespace`; gives the ports of TCP and UDP.
 
         `ndots`: it was told a number of dots, so a name without any is not asked of others. `forwards` false: nobody else
-        is asked. Raises OSError.
+        is asked. `ports` of TCP and UDP are taken where they are free. Raises OSError.
         """
         import os
 
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            for one in (datagrams, streams):
+            for one, port in ((streams, ports[0]), (datagrams, ports[1])):
                 one.setblocking(False)  # noqa: FBT003 - its name
-                one.bind((EMBEDDED, 0))
+                try:
+                    one.bind((EMBEDDED, port))
+                except OSError:  # somebody in the container has it
+                    one.bind((EMBEDDED, 0))
             streams.listen(4096)
             kept = os.dup(namespace)
         except OSError:

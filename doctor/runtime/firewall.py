@@ -27,7 +27,7 @@ _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 _KERNELS = frozenset({"INPUT", "OUTPUT", "FORWARD", "PREROUTING", "POSTROUTING"})
 _SECONDS = 2.0
 _CLOSED = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"
-_OPTIONS = ("--noflush", "--wait")
+OPTIONS = ("--noflush", "--wait")
 
 Joined = tuple[Container, Endpoint]
 
@@ -347,46 +347,24 @@ def _load(texts: Mapping[Family, str]) -> None:
 
 def _begin(texts: Mapping[Family, str]) -> list[Running]:
     """Begin to load rules of both families; `finish_all` waits. Raises RestoreError."""
-    return [restore.start((f"{_PROGRAMS[family]}-restore", *_OPTIONS), text) for family, text in texts.items() if text]
+    return [restore.start((f"{_PROGRAMS[family]}-restore", *OPTIONS), text) for family, text in texts.items() if text]
 
 
-# A container's own rules
+def refused(world: World, error: RestoreError, joining: Iterable[str], *, proxy: bool, classic: bool) -> str:
+    """Say in the engine's words which port's rule could not be written, of containers by id; else what the program said.
 
-
-def start_resolver(world: World, tcp: int, udp: int, *, again: bool = False) -> Running:
-    """Start to write the rules that lead to the embedded DNS, in the namespace that the thread is in. Raises RestoreError.
-
-    `again`: they are there already, and lead to other ports.
+    `classic` is a release before 28.
     """
-    if is_native(world):
-        return restore.start(("nft", "-f", "-"), native.whole(native.resolver(tcp, udp)))
-    return restore.start(("iptables-restore", *_OPTIONS), resolver_rules(tcp, udp, again=again))
-
-
-def resolver_rules(tcp: int, udp: int, *, again: bool = False) -> str:
-    """Print those rules as input of iptables-restore; the chains are emptied where they are there.
-
-    Source: moby `libnetwork/resolver_unix.go`; 20.10.24, 26.1.5 and 28.5.2 write the same.
-    """
-    lines = [
-        "*nat",
-        ":DOCKER_OUTPUT - [0:0]",
-        ":DOCKER_POSTROUTING - [0:0]",
-    ]
-    if not again:
-        lines += [
-            "-I OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT",
-            "-I POSTROUTING -d 127.0.0.11/32 -j DOCKER_POSTROUTING",
-        ]
-    for protocol, number in (("tcp", tcp), ("udp", udp)):
-        match = f"-p {protocol} -m {protocol}"
-        lines.append(
-            f"-A DOCKER_OUTPUT -d 127.0.0.11/32 {match} --dport 53 -j DNAT --to-destination 127.0.0.11:{number}"
-        )
-    for protocol, number in (("tcp", tcp), ("udp", udp)):
-        match = f"-p {protocol} -m {protocol}"
-        lines.append(f"-A DOCKER_POSTROUTING -s 127.0.0.11/32 {match} --sport {number} -j SNAT --to-source :53")
-    return "".join(f"{line}\n" for line in [*lines, "COMMIT"])
+    for container_id in joining:
+        container = world.containers[container_id]
+        way, _ = ways_out(world, container)
+        if way is None or not container.ports:
+            continue
+        link = world.networks[way.network_id].bridge
+        failed = failed_port(error, container.ports[0], way.address, link, proxy=proxy)
+        words = f"driver failed programming external connectivity on endpoint {container.spec.name} ({way.id}): "
+        return f"{words} {failed}" if classic else f"failed to set up container networking: {words}{failed}"
+    return f"failed to set up IP tables: {error}"
 
 
 def failed_port(error: RestoreError, bound: Bound, address: str, bridge: str, *, proxy: bool) -> str:

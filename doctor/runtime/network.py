@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from doctor.engine.rules import Family
-from doctor.runtime import bridge, firewall, prepare
+from doctor.runtime import bridge, firewall, prepare, resolvers
 from doctor.runtime.allocation import (
     NEW_MACS,
     NEW_WORDS,
@@ -37,7 +36,9 @@ from doctor.runtime.firewall import Firewall, Joined, on
 from doctor.runtime.lookup import served
 from doctor.runtime.model import Attachment, Container, Endpoint, Network, NetworkSpec, World
 from doctor.runtime.names import Upstream, upstreams
+from doctor.runtime.process import small
 from doctor.runtime.publish import Publisher
+from doctor.runtime.resolvers import Alike
 from doctor.runtime.restore import RestoreError, Running, finish_all
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class NetworkController:
             with suppress(OSError):
                 namespace = os.open(container.sandbox, _OPEN)
                 try:
-                    finish_all([self._serve(container, namespace, again=True)])
+                    finish_all(self._serve(container, namespace))
                 finally:
                     os.close(namespace)
 
@@ -370,7 +371,6 @@ class NetworkController:
 
     def _finish(self) -> None:
         late, self._late = self._late, _Late({}, {}, [])
-        resolvers = []
         try:
             if late.links:
                 bridge.remove(late.links)
@@ -378,11 +378,7 @@ class NetworkController:
                 self._firewall.start(self._site(), late.drops)
             elif late.rules:
                 self._firewall.update(self._site())
-            if late.plugged:  # while rules are loaded
-                bridge.plug(list(late.plugged.values()), self._home)
-            for container_id in late.resolvers:
-                container = self._world.containers[container_id]
-                resolvers.append(self._serve(container, late.plugged[container_id].namespace))
+            self._plug(late)  # while rules are loaded
             self._publisher.start_proxies()
             self._firewall.wait()
             if not late.start:
@@ -390,7 +386,10 @@ class NetworkController:
             if late.networks:
                 self._firewall.raise_jumps()
         except RestoreError as error:
-            raise NetworkError(self._refused(error, late)) from error
+            said = firewall.refused(
+                self._world, error, late.plugged, proxy=self._publisher.proxied, classic=self._classic
+            )
+            raise NetworkError(said) from error
         except OSError as error:
             raise NetworkError(f"failed to set up sandbox: {error.filename or ''}: {error.strerror}") from error
         finally:
@@ -398,35 +397,41 @@ class NetworkController:
                 os.close(one.namespace)
             with suppress(RestoreError):
                 self._firewall.wait()
-            with suppress(RestoreError):
-                finish_all(resolvers)
 
-    def _refused(self, error: RestoreError, late: _Late) -> str:
-        """Say in the engine's words which port's rule could not be written; without a port what the program said."""
-        for container_id in late.plugged:
-            container = self._world.containers[container_id]
-            way, _ = firewall.ways_out(self._world, container)
-            if way is None or not container.ports:
-                continue
-            link = self._world.networks[way.network_id].bridge
-            failed = firewall.failed_port(error, container.ports[0], way.address, link, proxy=self._publisher.proxied)
-            words = f"driver failed programming external connectivity on endpoint {container.spec.name} ({way.id}): "
-            space = " " if self._classic else ""
-            return f"{'' if self._classic else 'failed to set up container networking: '}{words}{space}{failed}"
-        return f"failed to set up IP tables: {error}"
+    def _plug(self, late: _Late) -> None:
+        """Give containers their links, and those that the embedded DNS serves their resolver. Raises OSError."""
+        spaces = {one: late.plugged[one].namespace for one in late.resolvers}
+        if not spaces:
+            if late.plugged:
+                bridge.plug(list(late.plugged.values()), self._home)
+            return
+        with Alike(self._world, next(iter(spaces.values())), self._home) as alike:
+            bridge.plug(list(late.plugged.values()), self._home)
+            alike.finish(copy=len(spaces) > 1)
+            each = [self._serve(self._world.containers[one], held, alike) for one, held in spaces.items()]
+            with suppress(RestoreError):  # names fail then, and connections do not
+                finish_all([one for some in each for one in some])
 
-    def _serve(self, container: Container, namespace: int, *, again: bool = False) -> Running:
-        """Open a container's embedded DNS and start to write the rules that lead to it. Raises OSError, RestoreError."""
+    def _serve(self, container: Container, namespace: int, alike: Alike | None = None) -> list[Running]:
+        """Open a container's embedded DNS; gives the program that writes the rules that lead to it, unless they are there.
+
+        Without `alike` they are written anew: they lead to other ports. Raises OSError, RestoreError.
+        """
         asked = self._upstreams(container)
         options = container.spec.dns_options or tuple(self._world.settings.values.get("dns-opts") or ())
         ndots = any(one.startswith("ndots:") and one != "ndots:0" for one in options)
+        wanted = alike.ports if alike is not None else (0, 0)
         with bridge.visiting(namespace, self._home):
-            tcp, udp = self._dns.open(container.id, namespace, asked, ndots=ndots, forwards=self._forwards(container))
-            return firewall.start_resolver(self._world, tcp, udp, again=again)
+            ports = self._dns.open(
+                container.id, namespace, asked, ndots=ndots, forwards=self._forwards(container), ports=wanted
+            )
+            if alike is not None and ports == alike.ports and alike.given(namespace):
+                return []
+            return [resolvers.start(self._world, *ports, again=alike is None or alike.wrote(namespace))]
 
     def _upstreams(self, container: Container) -> list[Upstream]:
         try:
-            text = Path(self._resolv).read_text(encoding="utf-8", errors="replace")
+            text = small(self._resolv)
         except OSError:
             text = ""
         return upstreams(self._world, container, text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -74,7 +73,7 @@ def start(argv: tuple[str, ...], text: str = "") -> Running:
 def _environment() -> dict[str, str]:
     """Give what the programs need: a lock that can be had where /run is not ours (iptables(8), XTABLES_LOCKFILE)."""
     environment = {"PATH": ":".join(FOLDERS), "LC_ALL": "C"}
-    if not os.access(LOCK if Path(LOCK).exists() else "/run", os.W_OK):
+    if not os.access(LOCK if os.path.exists(LOCK) else "/run", os.W_OK):  # noqa: PTH110 - no import for one name
         environment["XTABLES_LOCKFILE"] = f"/tmp/xtables-{os.getuid()}.lock"  # noqa: S108 - the programs open it, O_NOFOLLOW
     return environment
 

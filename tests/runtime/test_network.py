@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from doctor.runtime import dnswire
+from doctor.runtime import dnswire, resolvers
 from doctor.runtime.model import Attachment
 from doctor.runtime.network import NetworkError
 from tests.runtime.nets import HOST_IP, Host, apart, sh
@@ -384,6 +384,51 @@ def test_rules_loaded_at_once_are_those_of_one_after_the_other(dialect: str) -> 
     at_once = False
     assert first == apart(work)
     assert any("--dport 8080 -j DNAT" in line for line in first)
+
+
+@pytest.mark.parametrize("dialect", ["20.10", "28", "29-nftables"])
+def test_rules_of_resolvers_are_written_once_and_copied(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers that start together have what one that starts alone has, and each finds the others by name."""
+    begun = []
+    start = resolvers.start
+
+    def counted(*arguments: Any, again: bool = False) -> Any:
+        begun.append(again)
+        return start(*arguments, again=again)
+
+    monkeypatch.setattr(resolvers, "start", counted)
+    program = ("nft", "list", "ruleset") if dialect == "29-nftables" else ("iptables-save",)
+
+    def work() -> dict[str, Any]:
+        host = Host(dialect, {"ip-forward": False})
+        host.start()
+        host.network(SHOP)
+        host.run("alone", "--network shop")
+        alone, together = len(begun), ("one", "two", "three")
+        made = [host.create(name, "--network shop") for name in together]
+        with host.controller.batch():
+            for one in made:
+                host.controller.join(one, host.spaces[one])
+        rules = {name: host.inside(name, lambda: sh(*program)) for name in ("alone", *together)}
+        found = {
+            "programs": (alone, len(begun) - alone),
+            "rules": [[line for line in text.splitlines() if line[:1] != "#"] for text in rules.values()],
+            "names": [ask(host, name, "alone", stream=stream) for name in together for stream in (False, True)],
+        }
+        host.stop("two")
+        host.again("two")
+        found["again"] = ask(host, "two", "three")[0]
+        host.close()
+        return found
+
+    found = apart(work)
+    assert found["programs"] == (1, 1)
+    assert found["rules"][1] == found["rules"][2] == found["rules"][3]
+    masked = [re.sub(r"\b(3[2-9]|[45]\d|60)\d{3}\b", "PORT", "\n".join(lines)) for lines in found["rules"][:2]]
+    assert masked[0] == masked[1]
+    assert masked[0].count("PORT") == 4
+    assert [code for code, _ in found["names"]] == [0] * 6
+    assert found["again"] == 0
 
 
 @pytest.mark.parametrize("user", [False, True])

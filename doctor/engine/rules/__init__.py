@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -77,6 +78,7 @@ OWNED = frozenset(chain for one in DIALECTS for chain in one.chains) - {("filter
 """Chains that only an engine writes to, of all generations."""
 
 
+@lru_cache(64)
 def version(text: str) -> tuple[int, int, int]:
     """Read `28.5.2`; (0, 0, 0) when it is none."""
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)

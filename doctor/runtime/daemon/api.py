@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from doctor.runtime.daemon import objects, system
@@ -30,6 +31,53 @@ if TYPE_CHECKING:
 _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 
 
+_ROUTES = tuple(
+    (method, re.compile(pattern), answer)
+    for method, pattern, answer in (
+        ("GET|HEAD", "/_ping", "_ping"),
+        ("GET", "/version", "_version"),
+        ("GET", "/info", "_info"),
+        ("GET", "/containers/json", "_containers"),
+        ("GET", "/containers/(.+)/json", "_container"),
+        ("GET", "/containers/(.+)/logs", "_logs"),
+        ("GET", "/containers/(.+)/top", "_top"),
+        ("GET", "/networks", "_networks"),
+        ("GET", "/networks/(.+)", "_network"),
+        ("GET", "/images/json", "_images"),
+        ("GET", "/images/(.+)/json", "_image"),
+        ("GET", "/images/(.+)/history", "_history"),
+        ("GET", "/volumes", "_volumes"),
+        ("GET", "/volumes/(.+)", "_volume"),
+        ("GET", "/system/df", "_usage"),
+        ("GET", "/events", "_events"),
+        ("GET", "/exec/(.+)/json", "execs.inspect"),
+        ("POST", "/containers/create", "commands.create"),
+        ("POST", "/containers/(.+)/start", "commands.start"),
+        ("POST", "/containers/(.+)/stop", "commands.stop"),
+        ("POST", "/containers/(.+)/restart", "commands.restart"),
+        ("POST", "/containers/(.+)/kill", "commands.kill"),
+        ("POST", "/containers/(.+)/wait", "commands.wait"),
+        ("POST", "/containers/(.+)/rename", "commands.rename"),
+        ("POST", "/containers/(.+)/attach", "attachments.attach"),
+        ("POST", "/containers/(.+)/resize", "attachments.resize"),
+        ("POST", "/containers/(.+)/exec", "execs.create"),
+        ("POST", "/exec/(.+)/start", "execs.start"),
+        ("POST", "/exec/(.+)/resize", "execs.resize"),
+        ("DELETE", "/containers/(.+)", "commands.remove"),
+        ("POST", "/networks/create", "commands.create_network"),
+        ("POST", "/networks/(.+)/connect", "commands.connect"),
+        ("POST", "/networks/(.+)/disconnect", "commands.disconnect"),
+        ("DELETE", "/networks/(.+)", "commands.remove_network"),
+        ("POST", "/volumes/create", "commands.create_volume"),
+        ("DELETE", "/volumes/(.+)", "commands.remove_volume"),
+        ("POST", "/images/create", "_pull"),
+        ("POST", "/images/(.+)/tag", "commands.tag"),
+        ("DELETE", "/images/(.+)", "commands.untag"),
+    )
+)
+"""Method, path, and which of the parts of an `Api` answers: they are compiled once, and not by each daemon."""
+
+
 class Api:
     """Answers requests with what the engine knows and does."""
 
@@ -40,50 +88,8 @@ class Api:
         self.execs = Execs(engine)
         self.commands = Commands(engine)
         self.server = Server(engine.loop, self.handle, self._headers())
-        do = self.commands
         self._routes: list[tuple[str, re.Pattern[str], Callable[[Request, Connection, str], None]]] = [
-            (method, re.compile(pattern), answer)
-            for method, pattern, answer in (
-                ("GET|HEAD", "/_ping", self._ping),
-                ("GET", "/version", self._version),
-                ("GET", "/info", self._info),
-                ("GET", "/containers/json", self._containers),
-                ("GET", "/containers/(.+)/json", self._container),
-                ("GET", "/containers/(.+)/logs", self._logs),
-                ("GET", "/containers/(.+)/top", self._top),
-                ("GET", "/networks", self._networks),
-                ("GET", "/networks/(.+)", self._network),
-                ("GET", "/images/json", self._images),
-                ("GET", "/images/(.+)/json", self._image),
-                ("GET", "/images/(.+)/history", self._history),
-                ("GET", "/volumes", self._volumes),
-                ("GET", "/volumes/(.+)", self._volume),
-                ("GET", "/system/df", self._usage),
-                ("GET", "/events", self._events),
-                ("GET", "/exec/(.+)/json", self.execs.inspect),
-                ("POST", "/containers/create", do.create),
-                ("POST", "/containers/(.+)/start", do.start),
-                ("POST", "/containers/(.+)/stop", do.stop),
-                ("POST", "/containers/(.+)/restart", do.restart),
-                ("POST", "/containers/(.+)/kill", do.kill),
-                ("POST", "/containers/(.+)/wait", do.wait),
-                ("POST", "/containers/(.+)/rename", do.rename),
-                ("POST", "/containers/(.+)/attach", self.attachments.attach),
-                ("POST", "/containers/(.+)/resize", self.attachments.resize),
-                ("POST", "/containers/(.+)/exec", self.execs.create),
-                ("POST", "/exec/(.+)/start", self.execs.start),
-                ("POST", "/exec/(.+)/resize", self.execs.resize),
-                ("DELETE", "/containers/(.+)", do.remove),
-                ("POST", "/networks/create", do.create_network),
-                ("POST", "/networks/(.+)/connect", do.connect),
-                ("POST", "/networks/(.+)/disconnect", do.disconnect),
-                ("DELETE", "/networks/(.+)", do.remove_network),
-                ("POST", "/volumes/create", do.create_volume),
-                ("DELETE", "/volumes/(.+)", do.remove_volume),
-                ("POST", "/images/create", self._pull),
-                ("POST", "/images/(.+)/tag", do.tag),
-                ("DELETE", "/images/(.+)", do.untag),
-            )
+            (method, pattern, attrgetter(answer)(self)) for method, pattern, answer in _ROUTES
         ]
 
     def _headers(self) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doctor.linux.privileges import NAMES
 from doctor.runtime import oci
 from doctor.runtime.daemon import limits
 from doctor.runtime.daemon import spec as spelling
+from doctor.runtime.process import small
 
 if TYPE_CHECKING:
     from doctor.runtime.model import Bind, Container, ContainerSpec
@@ -136,7 +136,7 @@ def _user(text: str, root: str) -> tuple[oci.User, str]:
 
 def _table(root: str, name: str, width: int) -> list[list[str]]:
     try:
-        text = Path(root, "etc", name).read_text(encoding="utf-8", errors="replace")
+        text = small(f"{root}/etc/{name}")
     except OSError:
         return []
     rows = [line.split(":") for line in text.split("\n")]

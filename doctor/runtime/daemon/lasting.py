@@ -41,8 +41,8 @@ class _Held(Struct):
 
 def remember(one: Container) -> None:
     """Write down how a container is connected, beside its shim; libnetwork keeps the same in its database."""
-    with suppress(OSError):
-        Path(TASKS, one.id, "endpoints.json").write_bytes(msgspec.json.encode(_Held(one.endpoints, one.ports)))
+    with suppress(OSError), open(f"{TASKS}/{one.id}/endpoints.json", "wb", buffering=0) as file:  # noqa: PTH123 - fifty
+        file.write(msgspec.json.encode(_Held(one.endpoints, one.ports)))
 
 
 def _recalled(one: Container) -> Container:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doctor.linux import mounting
@@ -73,7 +72,7 @@ def keep_namespace(run: str, name: str, namespace: str) -> str:
     path = f"{run}/netns/{name}"
     try:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)  # noqa: PTH103, PTH120 - a text
-        if not Path(path).exists():
+        if not os.path.exists(path):  # noqa: PTH110 - as above
             os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o444))
             mounting.bind(namespace, path)
     except OSError as error:

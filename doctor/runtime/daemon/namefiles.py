@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doctor.runtime import names
+from doctor.runtime.process import small
 
 if TYPE_CHECKING:
     from doctor.runtime.daemon.engine import Engine
@@ -28,9 +28,8 @@ class NameFiles:
         if one.spec.network_mode.startswith("container:"):
             other = self._engine.container(one.spec.network_mode.partition(":")[2])
             for name in _FILES:
-                _write(
-                    self._engine.state.folder(one.id) / name, (self._engine.state.folder(other.id) / name).read_text()
-                )
+                text = (self._engine.state.folder(other.id) / name).read_text()
+                _write(f"{self._engine.state.folder(one.id)}/{name}", text)
             return
         world = self._engine.world
         texts = {
@@ -41,7 +40,7 @@ class NameFiles:
         folder = self._engine.state.folder(one.id)
         for name, text in texts.items():
             if self._texts.get((one.id, name)) != text:
-                _write(folder / name, text)
+                _write(f"{folder}/{name}", text)
                 self._texts[one.id, name] = text
 
     def forget(self, identity: str) -> None:
@@ -52,12 +51,12 @@ class NameFiles:
 
 def _resolv() -> str:
     try:
-        return Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+        return small("/etc/resolv.conf")
     except OSError:
         return ""
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: str, text: str) -> None:
     """Write it in place, without what pathlib and text files cost: a start writes three, twice."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:

@@ -70,9 +70,10 @@ class Store:
         self.layerdb = self.root / "image/overlay2/layerdb"
         self.imagedb = self.root / "image/overlay2/imagedb"
         for name, mode in _FOLDERS:
-            if not (self.root / name).is_dir():
-                (self.root / name).mkdir(parents=True)
-                (self.root / name).chmod(mode)
+            place = f"{root}/{name}"
+            if not os.path.isdir(place):  # noqa: PTH112 - as in _write
+                os.makedirs(place)  # noqa: PTH103 - as above
+                os.chmod(place, mode)  # noqa: PTH101 - as above
 
     # Layers
 
@@ -87,7 +88,7 @@ class Store:
             return self.layer(chain)
         cache = secrets.token_hex(32)
         self._folder(cache, parent.cache_id if parent else "")
-        _unpack(packed.tree, self.overlay / cache / "diff")
+        _unpack(packed.tree, f"{self.overlay}/{cache}/diff")
         _write(self.overlay / cache / "committed", "", 0o600)
         kept.mkdir(0o700)
         _write(kept / "diff", diff_id)
@@ -203,13 +204,17 @@ class Store:
 
     def _fill_init(self, place: str, image: Image) -> None:
         folders = [layer.folder for layer in image.layers]
+        made = set[str]()
         for name, kind in _INIT:
             if any(os.path.lexists(f"{folder}/{name}") for folder in folders):
                 continue
             path = f"{place}/{name}"
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - as in _write
+            parent = name.rpartition("/")[0]
+            if parent and parent not in made:
+                os.mkdir(f"{place}/{parent}")  # noqa: PTH102 - as in _write
+                made.add(parent)
             if kind == "dir":
-                os.makedirs(path, 0o755, exist_ok=True)  # noqa: PTH103 - as above
+                os.mkdir(path, 0o755)  # noqa: PTH102 - as above
             elif kind == "file":
                 _write(path, "", 0o755)
             else:
@@ -247,17 +252,21 @@ class Store:
         shutil.rmtree(self.layerdb / "mounts" / container, ignore_errors=True)
 
 
-def _unpack(tree: Sequence[Entry], place: Path) -> None:
+def _unpack(tree: Sequence[Entry], place: str) -> None:
     for entry in tree:
-        path = place / entry.path
-        if entry.data is not None:
-            path.write_bytes(entry.data)
-        elif entry.link:
-            path.symlink_to(entry.link)
+        path = f"{place}/{entry.path}"
+        if entry.link:
+            os.symlink(entry.link, path)  # noqa: PTH211 - as in _write
             continue
+        if entry.data is not None:
+            with open(path, "wb", buffering=0) as file:  # noqa: PTH123 - as above
+                data = memoryview(entry.data)
+                while data:
+                    data = data[file.write(data) :]
         else:
-            path.mkdir(exist_ok=True)
-        path.chmod(entry.mode)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)  # noqa: PTH102 - as above
+        os.chmod(path, entry.mode)  # noqa: PTH101 - as above
 
 
 def _write(path: Path | str, text: str, mode: int = 0o644) -> None:
