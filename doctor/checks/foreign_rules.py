@@ -109,7 +109,7 @@ def _skipped(promises: Promises) -> dict[Citation, list[Walked]]:
         if one.settled:
             continue
         chain = {"unmasked": "nat POSTROUTING ", "proxied": "nat PREROUTING "}.get(flaw(one), "")
-        for step in one.result.walk.steps if chain else ():
+        for step in one.walk.steps if chain else ():
             cited = step.cited
             if (
                 cited

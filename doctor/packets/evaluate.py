@@ -74,17 +74,18 @@ class Connection(Struct):
 
 
 class Unknowns:
-    """Answers to what cannot be known, in the order in which it is asked: those given, and then yes."""
+    """Answers to what cannot be known, in the order in which it is asked: those given, and then yes, or `rest`."""
 
-    def __init__(self, answers: tuple[bool, ...] = ()) -> None:
+    def __init__(self, answers: tuple[bool, ...] = (), *, rest: bool = True) -> None:
         """Take the answers to the first questions."""
         self.given = answers
+        self.rest = rest
         self.asked: list[tuple[bool, Question]] = []
 
     def ask(self, question: Question) -> bool:
         """Answer, and note the question."""
         at = len(self.asked)
-        answer = self.given[at] if at < len(self.given) else True
+        answer = self.given[at] if at < len(self.given) else self.rest
         self.asked.append((answer, question))
         return answer
 

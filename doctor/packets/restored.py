@@ -43,7 +43,7 @@ def flaw(one: Walked) -> Flaw:
     """
     if one.settled and one.kind not in _KEPT_OUT:
         return ""
-    walk = one.result.walk
+    walk = one.walk
     if one.kind in _KEPT_OUT:
         if not one.kept:
             return "open"

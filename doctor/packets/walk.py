@@ -80,11 +80,15 @@ class Walk(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What would happen: `works` is None where it depends on `question`; `walk` is then one of the possible ways."""
+    """What would happen: `works` is None where it depends on `question`; `walk` is then one of the possible ways.
+
+    `best` is then one on which it works, if one does where every answer is yes, or no, or all but one.
+    """
 
     works: bool | None
     walk: Walk
     question: Question | None = None
+    best: Walk | None = None
 
     @property
     def sees(self) -> Sees | None:
@@ -112,7 +116,9 @@ def follow(site: Site, flow: Flow, calls: list[tuple[Base, Packet]] | None = Non
         other = _Walker(site, flow, Unknowns(answers), large=large).walk()
         seen += 1
         if (other.works, other.sees) != (first.works, first.sees) or seen > MOST:
-            return Result(None, first, other.asked[len(answers) - 1][1])
+            nobody = _Walker(site, flow, Unknowns(rest=False), large=large).walk()
+            best = next((one for one in (first, other, nobody) if one.works), None)
+            return Result(None, first, other.asked[len(answers) - 1][1], best)
         waiting += [
             (*(answer for answer, _ in other.asked[:at]), not other.asked[at][0])
             for at in range(len(answers), len(other.asked))

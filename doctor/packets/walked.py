@@ -10,7 +10,7 @@ from doctor.facts.containers import Container, Port
 from doctor.facts.networks import Network
 from doctor.packets.flow import Flow
 from doctor.packets.packet import Version
-from doctor.packets.walk import Result, follow
+from doctor.packets.walk import Result, Walk, follow
 
 if TYPE_CHECKING:
     from doctor.model import Citation
@@ -69,6 +69,14 @@ class Walked(Struct, frozen=True):
     def result(self) -> Result:
         """How its flow ends."""
         return self.ending.result
+
+    @property
+    def walk(self) -> Walk:
+        """The walk of its flow: where it depends on what cannot be known, one on which it works, if there is any.
+
+        Whether a stranger is on somebody's list of addresses cannot be known: the promise is made to those who are not.
+        """
+        return self.result.best or self.result.walk
 
     @property
     def settled(self) -> bool:

@@ -66,6 +66,14 @@ def test_a_port_without_dnat_is_proxied() -> None:
     assert all(one.walked.kept for one in found.all)
 
 
+def test_a_list_of_others_hides_no_flaw() -> None:
+    """Who is on a list of addresses cannot be seen: the promise is made to those who are not."""
+    banned = "[0:0] -A INPUT -m set --match-set banned src -j DROP\n"
+    found = restored(with_rules((DNAT, ""), (USER, banned + USER)))
+    assert ("published", "bridge", "proxied", "", "missing") in told(found)
+    assert all(one.walked.result.works is None for one in found.all)
+
+
 def test_a_stale_rule_is_healed_by_taking_it_out() -> None:
     """The right rule is there, behind one that leads to another container."""
     stale = DNAT.replace("172.17.0.2", "10.7.0.2")
