@@ -151,7 +151,7 @@ def _known(path: str, works: list[Work]) -> Iterable[Checked]:
     for _, line in load(data):
         if isinstance(line, Checked) and (line.store, line.layer) in wanted:
             work = wanted[line.store, line.layer]
-            if line.state == "whole" and line.root == work.root and line.digest == work.digest:
+            if line.state == "whole" and line.root == (work.root or work.record) and line.digest == work.digest:
                 found[line.store, line.layer] = line
             else:
                 found.pop((line.store, line.layer), None)

@@ -292,7 +292,7 @@ def _containerd_rows(facts: Facts) -> list[LayerRow]:
             shown(held.images_on(one.key)),
             tuple(held_by.name for held_by in held.containers_on(one)),
         )
-        for one in held.store.snapshots
+        for one in sorted(held.store.snapshots, key=lambda one: one.id)
         if one.key in diffs
     ]
 

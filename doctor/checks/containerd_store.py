@@ -291,6 +291,8 @@ def _files(held: ContainerdStore, snapshot: Snapshot | None, found: list[Found],
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     title = f"{paths[0]} of layer {short}" if len(paths) == 1 else f"{len(paths)} files of layer {short}"
     title += " is not what was pulled" if len(paths) == 1 else " are not what was pulled"
+    if found[0].damage.grave:
+        title += ": a program, or a right that makes root" + (", among them" if len(paths) > 1 else "")
     damages = [one.damage for one in found]
     if snapshot is None:
         commands = in_place(checked, damages) if len(found) <= _SHOWN else None

@@ -108,10 +108,14 @@ def from_blob(checked: Checked, damages: Iterable[Damage], blob: str) -> list[Co
         made = in_place(checked, [one])
         if made is not None:
             rest += made
+        elif one.kind == "whiteout lost" and not one.raw:
+            gone.append(checked.root + one.path)
+            rest.append(Command(("mknod", checked.root + one.path, "c", "0", "0")))
         elif not one.member or one.raw or one.shift:
             return None
         else:
             members.append(one.member)
+            rest += _kept(one, checked.root + one.path)  # tar changes the owner last of all
             if one.kind == "type":
                 gone.append(checked.root + one.path)
     if len(members) + len(rest) > _MOST:
@@ -135,7 +139,7 @@ def _command(one: Damage, path: str) -> tuple[str, ...] | None:
         return ("setfattr", "-n", "security.capability", "-v", f"0x{one.expected}", path)
     if one.kind == "link target" and one.mode & _FORMAT == _LINK:
         return ("ln", "-sfn", "--", one.expected, path)
-    if one.kind == "whiteout lost" and one.found == "not there":
+    if one.kind == "whiteout lost" and one.found.endswith("not there"):
         return ("mknod", path, "c", "0", "0")
     if one.kind == "opaque lost":
         return ("setfattr", "-n", "trusted.overlay.opaque", "-v", "y", path)

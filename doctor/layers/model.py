@@ -121,8 +121,8 @@ class Unread(Struct, frozen=True, omit_defaults=True, tag="unread"):
 class Checked(Struct, frozen=True, omit_defaults=True, tag="checked"):
     """What became of one layer. `found` is the digest that its files come to, empty where that could not be computed.
 
-    `damages` and `unread` count what there is, also beyond what was told one by one (`MOST` a layer). `why` says why the
-    layer is unknown or skipped.
+    `damages` and `unread` count what there is, also beyond what was told one by one (`MOST` of a kind a layer). `why`
+    says why the layer is unknown or skipped.
     """
 
     store: str
@@ -163,7 +163,7 @@ class Run(Struct, frozen=True, omit_defaults=True, tag="run"):
 Line = Run | Checked | Damage | Unread
 
 MOST = 200
-"""Damages, and unread files, that are told one by one of one layer."""
+"""Damages of one kind, and unread files, that are told one by one of one layer; as many that may be somebody's doing."""
 
 Value = TypeVar("Value")
 

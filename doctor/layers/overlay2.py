@@ -131,7 +131,7 @@ class _Layer:
                 continue
             skip, last = -last & 511, part.size
             name = _plain(_name(part))
-            if (part.size > _LARGE or (part.size and not FAST)) and not self.tally.knows(name):
+            if (part.size > _LARGE or (part.size and not FAST)) and self.tally.has_content(name):
                 self._checksum(name, part, self._entry(head, skip))
             head = b""
 

@@ -87,6 +87,16 @@ def size(expected: int, found: int, *, fits: bool) -> tuple[str, Cause, int]:
     return f"{found - expected:,} bytes more", "edited", -1
 
 
+def rights(kind: Kind, found: str, mode: int, found_mode: int) -> Cause:
+    """Give the cause of what is no content: `mode` the recorded one, `found_mode` the one on disk, `found` in words."""
+    lost = kind in {"xattr", "capability"} and found == "none"
+    if lost or kind in {"whiteout lost", "opaque lost", "owner", "device"}:
+        return "copied"
+    if kind == "mode":
+        return "planted" if found_mode & _SET_ID & ~mode else "rights"
+    return "planted" if kind == "capability" else ""
+
+
 def grave(kind: Kind, path: str, mode: int, found_mode: int = 0) -> bool:
     """Whether it may be somebody's doing to what runs: a program changed or planted, or a right that makes root.
 

@@ -9,6 +9,7 @@ import os
 import stat
 import time
 from base64 import b64encode
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from doctor.layers import patterns
@@ -37,6 +38,7 @@ class Tally:
         self.found: list[Damage] = []
         self.open: list[Unread] = []
         self.damages = self.unreadable = 0
+        self.told: Counter[tuple[Kind, bool]] = Counter()
         self.owned = Owned()
 
     def _changed(self, at: float) -> bool:
@@ -64,7 +66,9 @@ class Tally:
             # Apart: where all are shifted by one range, that is one damage, however many there are.
             held = self.owned.damages
             self.owned.count(expected, found)
-        if len(held) >= MOST:
+        # Each kind has its own room, and what may be somebody's doing too: many that changed little hide nothing.
+        self.told[kind, grave] += 1
+        if self.told[kind, grave] > MOST:
             return
         raw = name.encode("utf-8", "surrogateescape")
         plain = _is_text(raw)
@@ -86,10 +90,11 @@ class Tally:
             )
         )
 
-    def knows(self, name: str) -> bool:
-        """Whether something was found of this one."""
+    def has_content(self, name: str) -> bool:
+        """Whether there is content of this one to compare: it is there, of the right type and size, and can be read."""
         path = f"/{shown_name(name)}"
-        return any(one.path == path for one in self.found) or any(one.path == path for one in self.open)
+        lost = any(one.path == path and one.kind in {"content", "size", "missing", "type"} for one in self.found)
+        return not lost and not any(one.path == path for one in self.open)
 
     def unread(self, name: str, error: OSError) -> None:
         """Nothing can be said of this one."""
@@ -132,14 +137,7 @@ class Tally:
     ) -> None:
         """Something but its content is not as recorded; `capability` is what was recorded of it."""
         there = about.st_mode if about is not None else 0
-        cause: Cause = ""
-        lost = kind in {"xattr", "capability"} and found == "none"
-        if lost or kind in {"whiteout lost", "opaque lost", "owner", "device"}:
-            cause = "copied"
-        elif kind == "mode":
-            cause = "planted" if there & 0o6000 & ~mode else "rights"
-        elif kind == "capability":
-            cause = "planted"
+        cause = patterns.rights(kind, found, mode, there)
         grave = patterns.grave(kind, name, mode, there) or (kind == "capability" and found != "none")
         said: tuple[str, Cause, int] = ("", cause, -1)
         self._damage(

@@ -161,11 +161,17 @@ class Comparison:
             compare(*given)  # type: ignore[operator]
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-                self._damage(path, "whiteout lost" if self.seen.get(path) == "w" else "missing", found="is not there")
+                self._lost(path)
             else:
                 self.unread[path] = (error.strerror or str(error)).lower()
         except Changed:
             self.unread[path] = "in use"
+
+    def _lost(self, path: str) -> None:
+        if self.seen.get(path) == "w":
+            self._damage(path, "whiteout lost", found="is not there", cause="copied")
+        else:
+            self._damage(path, "missing", found="is not there")
 
     def _damage(
         self, path: str, kind: Kind, expected: str = "", found: str = "", about: int = 0, **more: object
@@ -186,7 +192,9 @@ class Comparison:
         about = self.tree.look(path)
         if not stat.S_ISCHR(about.st_mode) or about.st_rdev:
             found = _NAMES.get(stat.S_IFMT(about.st_mode), "something else")
-            self._damage(path, "whiteout lost", "deleted from the layers below", found, changed=about.st_ctime)
+            self._damage(
+                path, "whiteout lost", "deleted from the layers below", found, changed=about.st_ctime, cause="copied"
+            )
 
     def _hard_link(self, path: str, entry: Entry) -> None:
         target = self._placed(cleaned(entry.link))
@@ -218,6 +226,7 @@ class Comparison:
         capability = entry.xattrs.get(CAPABILITY, b"").hex()
         for kind, expected, found in differences(entry, about, self.tree.held_xattrs(path), link, self.uids, self.gids):
             more = {"capability": capability} if kind == "owner" else {}
+            more["cause"] = patterns.rights(kind, found, mode, about.st_mode)
             self._damage(path, kind, expected, found, about.st_mode, mode=mode, changed=about.st_ctime, **more)
         if entry.kind == "f":
             self._content(path, entry, about, stream, teller)
@@ -271,7 +280,8 @@ class Comparison:
                 continue
             if not any(held.get(name) == b"y" for name in OPAQUE):
                 changed = self.tree.look(path).st_ctime
-                self._damage(path, "opaque lost", "hides the directory below", "shows what is in it", changed=changed)
+                said = ("hides the directory below", "shows what is in it")
+                self._damage(path, "opaque lost", *said, changed=changed, cause="copied")
         self._added()
 
     def _added(self) -> None:

@@ -130,9 +130,8 @@ def test_a_snapshot_is_set_right_while_what_runs_on_it_is_stopped(containerd: En
         f"cd {root}; find . -type f -links 1 -o -type l | sort | xargs stat -c '%n %A %u:%g %s'; cat www/cgi-bin/peer"
     )
     before, identity = host.sh(look), host.docker("ps", "-q")
-    host.sh(
-        f"cd {root}; chmod u+s bin/busybox; chown 7:8 etc/passwd; rm etc/group; echo X >>www/cgi-bin/peer; touch etc/new"
-    )
+    host.sh(f"cd {root}; chmod u+s bin/busybox; chown 7:8 etc/passwd; rm etc/group; ln -sfn nowhere bin/sh")
+    host.sh(f"cd {root}; echo X >>www/cgi-bin/peer; touch etc/new")
     time.sleep(3)  # what was written a moment ago is in use
     done = host.doctor("layers", "verify", "--deep", "--format", "json")
     (found,) = json.loads(done.stdout)["findings"]

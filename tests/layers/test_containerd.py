@@ -13,9 +13,11 @@ import pytest
 
 from doctor.layers import containerd, containerd_store, unpacked
 from doctor.layers.containerd_model import META, SNAPSHOTTER, Store
+from doctor.layers.model import Run, dump
 from tests.layers.archives import tar_of
 from tests.layers.chance import chance_of
 from tests.layers.containerd import Built, build, copied, varied
+from tests.layers.curing import carry_out, findings
 from tests.layers.damages import FILE_DAMAGES
 from tests.layers.told import Told
 
@@ -114,6 +116,32 @@ def test_a_damaged_file_is_told(
         if done == 2:
             return
     assert done or os.geteuid()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("damage", FILE_DAMAGES, ids=lambda one: one.__name__)
+def test_a_snapshot_is_set_right_by_its_blob(
+    healthy: Built, tmp_path: Path, damage: Callable[..., tuple[str, set[str]] | None]
+) -> None:
+    """Each kind of damage, by the commands that are printed: none removes an image or a container."""
+    done = 0
+    for seed in range(4):
+        chance = chance_of(f"{damage.__name__} {seed}")
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        store = copied(healthy, folder)
+        if damage(store.fs(chance.randrange(3)), chance) is None:
+            continue
+        done += 1
+        held = containerd_store.read_store(str(store.root))
+        told = Told()
+        checked = [containerd.verify(work, told) for work in containerd.plan(held)]
+        lines = dump([Run("containerd", len(checked), 0), *checked, *told.damages])
+        (found,) = [one for one in findings("containerd", lines, held) if one.code == "LAY028"]
+        assert found.remedy.risk == "safe"
+        carry_out(found)
+        whole(store.root)
+    assert done
 
 
 def _flip(path: Path, chance: random.Random) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doctor.layers import crc64, overlay2, tally
+from doctor.layers.model import MOST
 from tests.layers.overlay2_damages import MAKERS, Done, Target, owner
 from tests.layers.stores import Node, Store, directory
 from tests.layers.verifying import verify
@@ -272,6 +273,37 @@ def test_large_files_are_named_when_the_digest_is_wrong(both: Both, monkeypatch:
         finally:
             done.undo()
         assert found == done.expected
+
+
+def test_a_file_of_other_rights_and_other_content_is_told_of_both(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its checksum is computed late: what is wrong beside it says nothing of its content."""
+    monkeypatch.setattr(overlay2, "_LARGE", 40_000)
+    target, rng = both.targets[0], random.Random(3)
+    tool = both.store.diff(target.layer) / "usr/bin/tool"
+    flip = next(one for one in MAKERS if one.__name__ == "flip")
+    done = flip(rng, target._replace(files=("usr/bin/tool",)))
+    tool.chmod(0o4755)
+    try:
+        assert verify(both.store.work(target.layer)).found == {*done.expected, ("mode", "/usr/bin/tool")}
+    finally:
+        tool.chmod(0o755)
+        done.undo()
+
+
+def test_many_small_damages_hide_no_grave_one(tmp_path: Path) -> None:
+    """Of each kind so many are told; what may be somebody's doing, and another kind, beside them."""
+    store = Store(tmp_path / "docker")
+    layer = store.layer(
+        [Node(f"a{number:03}", data=b"x") for number in range(300)] + [Node("z1"), Node("z2", data=b"x")]
+    )
+    for number in range(300):
+        (store.diff(layer) / f"a{number:03}").chmod(0o600)
+    (store.diff(layer) / "z1").chmod(0o4755)
+    (store.diff(layer) / "z2").write_bytes(b"y")
+    result = verify(store.work(layer))
+    assert result.checked.damages == 302
+    assert {("mode", "/z1"), ("content", "/z2")} <= result.found
+    assert len(result.damages) == MOST + 2
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
-from doctor.layering import judged
 from doctor.layers import containerd, containerd_store, overlay2, tally, unpacked
 from doctor.layers.model import Run, dump
-from doctor.model import Command
-from doctor.registry import load
-from doctor.snapshot import Record
-from tests.cases import casefile
 from tests.layers.chance import chance_of
 from tests.layers.containerd import build, varied
+from tests.layers.curing import carry_out, findings
 from tests.layers.stores import Node, Store, directory
 from tests.layers.told import Told
 from tests.layers.verifying import verify
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doctor.layers.model import Work
-    from doctor.model import Reported
 
 pytestmark = pytest.mark.root
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -60,25 +54,6 @@ def shift(root: Path, uid: int, gid: int) -> None:
             path.chmod(about.st_mode & 0o7777)
         if kept:
             os.setxattr(path, "security.capability", CAPABILITY)
-
-
-def findings(store: str, lines: bytes) -> tuple[Reported, ...]:
-    """What the checks make of it."""
-    base = casefile.base("healthy-28")
-    records = {**base.records, f"layers/{store}": Record(f"layers/{store}", "command", "", data=lines)}
-    return judged(replace(base, records=records), load(plugins=False), (), deep=True, began=0.0)[0].findings
-
-
-def carry_out(found: Reported) -> None:
-    """Do what is printed, but for engines that are not here."""
-    for step in found.remedy.steps:
-        if not isinstance(step, Command) or step.argv[0] == "docker":
-            continue
-        if step.argv[0] == "setfattr":  # of a package that not every machine has
-            _, _, name, _, value, path = step.argv
-            os.setxattr(path, name, bytes.fromhex(value[2:]))
-        else:
-            subprocess.run(step.argv, input=step.stdin, text=True, check=True)
 
 
 @pytest.fixture
