@@ -117,9 +117,9 @@ def _hold(
             syscalls.unshare(CLONE_NEWCGROUP)
         syscalls.sethostname(plan.hostname)
         seccomp.empty_kernel_log()
+        beside = _Outside()
         hostroot.build(plan)
-        outside = _outside()
-        here = hold(outside)
+        here = hold(beside.connect())
         privileges.die_with_parent(0)
         here.run()
     except BaseException as error:  # noqa: BLE001 - whoever brings the lab up is told, and all of it ends
@@ -130,54 +130,67 @@ def _hold(
         os._exit(1)
 
 
-def _outside() -> int:
-    """Make the network beside the host's; gives what holds it: a descriptor, for a process would be seen on the host."""
-    ready, tell = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            close_others((tell.fileno(),))
-            set_title("outside", ("outside",))
-            privileges.die_with_parent(signal.SIGKILL)
-            syscalls.unshare(CLONE_NEWNET)
-            _defaults()
-            tell.send(b"made")
-            tell.recv(1)
-            with rtwrite.Batch() as batch:
-                index, loop = socket.if_nametoindex("eth0"), socket.if_nametoindex("lo")
-                batch.up(loop)
-                batch.up(index)
-                batch.address(index, f"{hostfiles.OUTSIDE}/24")
-                batch.address(loop, f"{hostfiles.FAR}/32")
-                batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
-                batch.commit()
-            tell.send(b"up")
-            code = 0
-        except OSError as error:
-            with suppress(OSError):
-                tell.send(syscalls.words(error).encode())
-        finally:
-            os._exit(code)
-    tell.close()
-    _expect(ready, b"made")
-    _defaults()
-    there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    with rtwrite.Batch() as batch:
-        batch.up(socket.if_nametoindex("lo"))
-        batch.veth("eth0", "eth0", peer_namespace=there, up=True)
-        batch.commit()
-        index = socket.if_nametoindex("eth0")
-        batch.address(index, f"{hostfiles.ADDRESS}/24", broadcast=True)
-        batch.address(index, f"{hostfiles.ADDRESS6}/64", nodad=True)
-        batch.route("default", gateway=hostfiles.OUTSIDE)
-        batch.route("default", gateway=hostfiles.OUTSIDE6)
-        batch.commit()
-    ready.send(b"x")
-    _expect(ready, b"up")
-    ready.close()
-    os.waitpid(pid, 0)
-    return there
+class _Outside:
+    """The network beside the host's; what holds it is a descriptor, for a process would be seen on the host."""
+
+    def __init__(self) -> None:
+        """Fork who makes it, while the root is built: it opens no file before `connect`. Raises OSError."""
+        self._ready, tell = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _make_outside(tell)
+        tell.close()
+
+    def connect(self) -> int:
+        """Lead the host's way out there, and give the descriptor. Raises OSError."""
+        self._ready.send(b"x")
+        _defaults()
+        _expect(self._ready, b"made")
+        there = os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        with rtwrite.Batch() as batch:
+            batch.up(socket.if_nametoindex("lo"))
+            batch.veth("eth0", "eth0", peer_namespace=there, up=True)
+            batch.commit()
+            index = socket.if_nametoindex("eth0")
+            batch.address(index, f"{hostfiles.ADDRESS}/24", broadcast=True)
+            batch.address(index, f"{hostfiles.ADDRESS6}/64", nodad=True)
+            batch.route("default", gateway=hostfiles.OUTSIDE)
+            batch.route("default", gateway=hostfiles.OUTSIDE6)
+            batch.commit()
+        self._ready.send(b"x")
+        _expect(self._ready, b"up")
+        self._ready.close()
+        os.waitpid(self._pid, 0)
+        return there
+
+
+def _make_outside(tell: socket.socket) -> NoReturn:
+    """Be the child that makes the network: its namespace, and its end of the link once that is there."""
+    code = 1
+    try:
+        close_others((tell.fileno(),))
+        set_title("outside", ("outside",))
+        privileges.die_with_parent(signal.SIGKILL)
+        syscalls.unshare(CLONE_NEWNET)
+        tell.recv(1)  # the root is the lab's from here on, for this process too (pivot_root(2))
+        _defaults()
+        tell.send(b"made")
+        tell.recv(1)
+        with rtwrite.Batch() as batch:
+            index, loop = socket.if_nametoindex("eth0"), socket.if_nametoindex("lo")
+            batch.up(loop)
+            batch.up(index)
+            batch.address(index, f"{hostfiles.OUTSIDE}/24")
+            batch.address(loop, f"{hostfiles.FAR}/32")
+            batch.address(index, f"{hostfiles.OUTSIDE6}/64", nodad=True)
+            batch.commit()
+        tell.send(b"up")
+        code = 0
+    except OSError as error:
+        with suppress(OSError):
+            tell.send(syscalls.words(error).encode())
+    finally:
+        os._exit(code)
 
 
 def _expect(sock: socket.socket, word: bytes) -> None:

@@ -69,9 +69,9 @@ class Running:
         if fault is not None:
             raise fault
 
-    def start_many(self, identities: Iterable[str]) -> dict[str, Fault]:
-        """Start containers side by side; give those that could not be started, and why."""
-        return SideBySide(self, identities).start()
+    def start_many(self, identities: Iterable[str], meanwhile: Callable[[], None] | None = None) -> dict[str, Fault]:
+        """Start containers side by side; give those that could not be started, and why. `meanwhile`: see `SideBySide`."""
+        return SideBySide(self, identities, meanwhile).start()
 
     def failed(self, identity: str, fault: Fault) -> Fault:
         """Undo a start that failed, and keep why."""

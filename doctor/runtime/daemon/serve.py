@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -132,13 +133,12 @@ class Daemon:
         told_to.info("Loading containers: start.")
         engine.load()
         restarted = restore(self.running)
-        engine.network.start(created=stamp(), more=bool(start.networks or start.containers) and not restarted)
-        engine.state.save_networks(engine.world.networks)
-        self._names()
-        for spec in start.networks:
-            engine.create_network(spec)
         made = [engine.create(spec).id for spec in start.containers]
-        faults = self.running.start_many([*restarted, *made])
+        if restarted:
+            self._networks(start, more=False)
+            faults = self.running.start_many([*restarted, *made])
+        else:  # a first start, whose failure is the lab's end: links and rules are made while shims make containers
+            faults = self.running.start_many(made, partial(self._networks, start, more=bool(start.networks or made)))
         for identity, fault in faults.items():
             told_to.error("failed to start container", container=identity, error=fault.message)
         engine.network.finish()
@@ -155,6 +155,15 @@ class Daemon:
         for listener, address in listeners:
             self.api.server.listen(listener)
             told_to.info(f"API listen on {address}")
+
+    def _networks(self, start: Start, *, more: bool) -> None:
+        """Set up the networks; `more`: containers follow. Raises NetworkError, OSError, Fault."""
+        engine = self.engine
+        engine.network.start(created=stamp(), more=more)
+        engine.state.save_networks(engine.world.networks)
+        self._names()
+        for spec in start.networks:
+            engine.create_network(spec)
 
     def _pidfile(self, path: str) -> None:
         """Write the pid file. Raises ConfigError where another daemon has it."""

@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doctor.runtime.daemon.running import Running
-    from doctor.runtime.model import Container
 
 
 class SideBySide:
     """A start of some containers."""
 
-    def __init__(self, running: Running, identities: Iterable[str]) -> None:
-        """Start none yet."""
+    def __init__(
+        self, running: Running, identities: Iterable[str], meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Start none yet. `meanwhile` sets up the networks, where they are not there: while shims make the containers."""
         self.running, self.engine = running, running.engine
+        self.meanwhile = meanwhile
         self.identities = list(identities)
         self.faults: dict[str, Fault] = {}
         self.prepared: dict[str, shim.Prepared] = {}
@@ -41,10 +43,16 @@ class SideBySide:
 
     def start(self) -> dict[str, Fault]:
         """Start them; give those that could not be started, and why."""
+        self._each(self._see_links)
+        if self.meanwhile is None:
+            self._each(self._see_networks)
         self._each(self._prepare)
         # Each fork write-protects all memory: so nothing is done between them that would write much.
         self._each(self._fork)
         self._each(self._meet)
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self._each(self._see_networks)
         self._each(self._made)
         try:
             with self.engine.network.batch():
@@ -70,7 +78,6 @@ class SideBySide:
         engine = self.engine
         one = engine.world.containers[identity]
         self.running.cancel(identity)
-        self._check(one)
         folder = engine.state.folder(one.id)
         try:
             held = making.mounted(engine, one)
@@ -92,17 +99,23 @@ class SideBySide:
             what = f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": ")
             raise broken(f"failed to create task for container: {what}") from error
 
-    def _check(self, one: Container) -> None:
-        """See that what it is linked to runs, and that its networks are there. Raises Fault."""
-        world, release = self.engine.world, self.engine.release
+    def _see_links(self, identity: str) -> None:
+        """See that what it is linked to runs. Raises Fault."""
+        world = self.engine.world
+        one = world.containers[identity]
         for alias, target in one.links.items():
             linked = world.containers.get(target)
             if linked is None or linked.state != "running":
                 name = linked.spec.name if linked else target
                 raise conflict(f"Cannot link to a non running container: /{name} AS /{one.spec.name}/{alias}")
-        for attachment in () if one.spec.network_mode else one.spec.networks:
+
+    def _see_networks(self, identity: str) -> None:
+        """See that its networks are there. Raises Fault."""
+        world = self.engine.world
+        spec = world.containers[identity].spec
+        for attachment in () if spec.network_mode else spec.networks:
             if not any(held.spec.name == attachment.network for held in world.networks.values()):
-                early = "failed to set up container networking: " if release >= (28, 0) else ""
+                early = "failed to set up container networking: " if self.engine.release >= (28, 0) else ""
                 raise not_found(f"{early}network {attachment.network} not found")
 
     def _fork(self, identity: str) -> None:
