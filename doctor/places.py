@@ -32,6 +32,10 @@ USUAL_FOLDERS = (
     "/opt/containerd/bin",
 )
 """Where programs are looked for beside PATH: by dockerd (moby daemon/config/config_linux.go), and by containerd."""
+CGROUPS_BY_SYSTEMD = "native.cgroupdriver=systemd"
+"""What `exec-opts` says where systemd is to make the groups of containers."""
+SYSTEMD_RUNS = "/run/systemd/system"
+"""The directory by which runc tells whether systemd runs (sd_booted(3), runc libcontainer/cgroups/systemd)."""
 OWN, CALLER = "~", "~caller"
 """How homes are written where docker(1) keeps contexts: that of this process, and that of who called sudo; no name is kept."""
 DEFAULT_CONTEXT = "default"
@@ -165,9 +169,12 @@ def _named(host: Host, settings: dict[str, Any], address: str, pidfile: str, dat
     held = runtimes.values() if isinstance(runtimes, dict) else ()
     programs = [one.get("path") for one in held if isinstance(one, dict)]
     programs += [settings.get("userland-proxy-path"), settings.get("init-path")]
+    asked = settings.get("exec-opts")
+    by_systemd = isinstance(asked, list) and CGROUPS_BY_SYSTEMD in asked
     found = [in_run(address.removeprefix("unix://")), in_run(pidfile), data_root]
     named = [one for one in programs if isinstance(one, str) and 0 < len(one) < MAX_PATH]
     found += [one if one.startswith("/") else _in_path(host, one) or f"/usr/bin/{one}" for one in named]
+    found += [SYSTEMD_RUNS] if by_systemd else []
     return tuple(dict.fromkeys(one for one in found if one.startswith("/")))[:MANY_PATHS]
 
 

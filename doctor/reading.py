@@ -322,10 +322,11 @@ class Reading:
         self.kept.missing(name, "file", CONTAINERD[0], "absent", "no image was ever unpacked there", since(start))
 
     def bind_sources(self) -> None:
-        """Look at the paths of the host that containers bind: whether they are there, and of what type."""
+        """Look at the paths of the host that containers and volumes bind: whether they are there, and of what type."""
         found: dict[str, None] = {}
         for record in list(self.kept.records.values()):
-            if record.name.startswith(("api/inspect/", "store/containers/")) and b'"bind"' in record.data:
+            told = record.name.startswith(("api/inspect/", "store/containers/")) and b'"bind"' in record.data
+            if told or (record.name == "api/volumes" and b'"device"' in record.data):
                 found |= dict.fromkeys(_bound(record.data))
         self._look_at("store/bind-sources", "what containers bind", tuple(found)[:_BOUND_PATHS])
 
@@ -405,11 +406,16 @@ class _Mount(Struct):
     Source: str = ""
 
 
+class _Volume(Struct):
+    Options: dict[str, str] | None = None
+
+
 class _Mounted(Struct):
-    """What the API and config.v2.json say of mounts."""
+    """What the API and config.v2.json say of mounts, and the API of volumes."""
 
     Mounts: list[_Mount] | None = None
     MountPoints: dict[str, _Mount | None] | None = None
+    Volumes: list[_Volume] | None = None
 
 
 def _bound(data: bytes) -> list[str]:
@@ -418,7 +424,9 @@ def _bound(data: bytes) -> list[str]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
     mounts = [*(told.Mounts or ()), *(told.MountPoints or {}).values()]
-    return [one.Source for one in mounts if one is not None and one.Type == "bind" and one.Source.startswith("/")]
+    paths = [one.Source for one in mounts if one is not None and one.Type == "bind"]
+    paths += [(one.Options or {}).get("device", "") for one in told.Volumes or ()]
+    return [path for path in paths if path.startswith("/")]
 
 
 def _wanted(line: bytes, words: tuple[str, ...]) -> bool:

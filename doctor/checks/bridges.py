@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from msgspec.structs import replace
-
 from doctor.checks.published_ports import leading
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
@@ -360,89 +358,6 @@ def bridge_without_network(networks: Networks, links: Links, processes: Processe
             hits=(Effect(f"a network made with the subnet of {has} would get none of its packets"),),
             works=(Effect("every network that there is"),),
         )
-
-
-@check("NET055", Severity.WARNING)
-def bridge_holds_ports_back(networks: Networks, links: Links, containers: Containers) -> Iterator[Yield]:
-    """A bridge keeps a port from forwarding: spanning tree (STP) is on, or a port is blocked.
-
-    ## What it is
-    With STP a bridge lets a new port listen and learn before it forwards: 30 seconds by
-    default. Docker leaves STP off; bridges made by hand or by netplan may have it on. Each
-    port also has a state of its own, which anyone can set.
-    ## What you see
-    Containers have no network for their first half minute: DHCP, health checks and start
-    scripts fail, later all is well. A port that stays blocked has none at all.
-    ## By hand
-    ip -d link show BRIDGE
-    bridge link
-    ## Cure
-    Turn STP off where nothing but containers is on the bridge; set the port to forwarding.
-    ## Looks like
-    NET009 (the bridge is down), NET012 (the container is off the bridge)
-    ## Limits
-    With other ports on the bridge STP may be needed against loops: that is a note then.
-    ## References
-    ip-link(8), bridge(8), kernel net/bridge/br_stp.c
-    """
-    if not networks.all:
-        yield NotApplicable("no bridge network here")
-        return
-    for network in networks.all:
-        link = links.by_name.get(network.bridge)
-        users = attached(network, containers)
-        if link is None or link.kind != "bridge" or not link.up:
-            continue
-        ports = [one for one in links.all if one.master == network.bridge]
-        if link.learns and users:
-            yield _spanning(network, link, users, alone=all(one.kind == "veth" for one in ports))
-            continue
-        held = [one for one in ports if one.kind == "veth" and one.state == "UP" and one.port_state in _HELD_BACK]
-        if held and users and not link.learns:
-            yield _blocked(network, held)
-
-
-_HELD_BACK = frozenset({"disabled", "listening", "learning", "blocking"})
-
-
-def _spanning(network: Network, link: Link, users: list[Container], *, alone: bool) -> Finding:
-    names = tuple(one.name for one in users)
-    return Finding(
-        subject=network.name,
-        scope=network.name,
-        title=f"STP is on for {link.name}: a new container waits {link.learns:.0f} s for its network",
-        message=f"{link.name}, the bridge of network {network.name}, has STP on: a port forwards after {link.learns:.0f} s",
-        evidence=(replace(link.cited, excerpt=f"{link.name} stp_state 1, {link.learns:.0f} s"), network.cited),
-        remedy=Remedy(
-            "turn STP off",
-            (Command(("ip", "link", "set", link.name, "type", "bridge", "stp_state", "0")),),
-            lasts="until-boot",
-            undo=(Command(("ip", "link", "set", link.name, "type", "bridge", "stp_state", "1")),),
-            notes=() if alone else ("other links are on this bridge: STP may keep them from a loop",),
-        ),
-        severity=Severity.WARNING if alone else Severity.INFO,
-        hits=(Effect(f"containers that start on network {network.name} have no network at first"),),
-        works=(Effect("those that have run for a while:", names),),
-    )
-
-
-def _blocked(network: Network, held: list[Link]) -> Finding:
-    states = ", ".join(f"{one.name} {one.port_state}" for one in held)
-    return Finding(
-        subject=network.name,
-        scope=network.name,
-        title=f"{network.bridge} does not forward: {states}",
-        message=f"ports of {network.bridge} (network {network.name}) are kept from forwarding: {states}; STP is off",
-        evidence=tuple(replace(one.cited, excerpt=f"{one.name} state {one.port_state}") for one in held[:5]),
-        remedy=Remedy(
-            "let them forward",
-            tuple(Command(("bridge", "link", "set", "dev", one.name, "state", "3")) for one in held),
-            lasts="until-boot",
-        ),
-        severity=Severity.ERROR,
-        hits=(Effect(f"{len(held)} of the containers of network {network.name} would reach nothing, and nobody them"),),
-        works=(Effect(f"the other containers of network {network.name}"),),
-    )
 
 
 @check("NET017", Severity.ERROR, explains=("DMN013", "DMN016"), blocks_start=True)

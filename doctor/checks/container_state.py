@@ -58,6 +58,9 @@ _STOOD_IN_THE_WAY = (
         re.compile(r"overlay mount|mount overlay|layer does not exist|overlay2/[0-9a-f]{64}(?:-init)?: no such file"),
         ("LAY001", "LAY002", "LAY003", "LAY004", "LAY006", "LAY008", "LAY024", "LAY032"),
     ),
+    (re.compile("mounting volume|local volume|mount source|bind source"), ("VOL001", "VOL002")),
+    (re.compile("systemd.*cgroup"), ("DMN024",)),
+    (re.compile("initialize logging driver"), ("DMN010", "DMN040")),
     (re.compile("runc|runtime|docker-init|failed to start shim"), ("DMN021",)),
     (re.compile("too many open files"), ("DMN016",)),
 )
@@ -67,7 +70,12 @@ _EXEC = re.compile(r'exec: "([^"]*)": (.*?)(?:: unknown)?$')
 
 
 def _names_program(one: Container) -> re.Match[str] | None:
-    """Find program and reason in the words of a start that failed at its program (runc, crun)."""
+    """Find program and reason in the words of a start that failed at its program (runc, crun).
+
+    containerd that cannot run the runtime itself quotes that program in the same words.
+    """
+    if "unable to retrieve OCI runtime error" in one.asked.error:
+        return None
     return _EXEC.search(one.asked.error) if one.exit_code in {NOT_RUNNABLE, NOT_FOUND} else None
 
 
@@ -112,6 +120,8 @@ def loops(one: Container, now: float) -> bool:
     says=(
         "joining network namespace of container: No such container",
         "container with given ID already exists",
+        "iptables failed: ... fork/exec",
+        "error setting rlimit type ...: invalid argument",
     ),
 )
 def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock) -> Iterator[Yield]:
@@ -334,14 +344,44 @@ def _state_left(one: Container) -> Finding:
 _STATE_LEFT = "container with given ID already exists"
 
 
+_KNOWN = (
+    (
+        re.compile(r"fork/exec (?P<what>/\S*ip6?tables\S*): (?P<why>no such file or directory|permission denied)"),
+        "dockerd cannot run {what}: {why}",
+        (
+            "install iptables again (apt-get install --reinstall iptables, dnf reinstall iptables-nft), or, where {what} is"
+            " there: chmod 0755 {what}; no container of a bridge network starts before"
+        ),
+    ),
+    (
+        re.compile(r"error setting rlimit type (?P<what>\d+): invalid argument"),
+        "a soft limit is above its hard limit",
+        (
+            "correct default-ulimits in daemon.json (Soft at most Hard), then restart Docker; or make {name} anew with"
+            " another --ulimit: docker inspect -f '{{{{json .HostConfig.Ulimits}}}}' {name}"
+        ),
+    ),
+)
+"""Words of a start that failed which say what to do: what they mean, and that."""
+
+
 def _not_started(one: Container) -> Finding:
+    steps: tuple[Step, ...] = (_again(one),)
+    meaning, severity = "", _missed(one)
+    for words, means, advice in _KNOWN:
+        match = words.search(one.asked.error)
+        if match:
+            said = match.groupdict() | {"name": one.engine_name}
+            meaning = means.format(**said)
+            steps = (Note(advice.format(**said)), *steps)
+            severity = Severity.ERROR  # it is not this container's fault: no other will start either
     return _down(
         one,
-        f"{one.name} could not be started",
-        f"the last start of {one.name} failed: {one.asked.error}",
+        f"{one.name} could not be started" + (f": {meaning}" if meaning else ""),
+        f"the last start of {one.name} failed: {one.asked.error}" + (f": {meaning}" if meaning else ""),
         f'Error "{one.asked.error}"',
-        Remedy("start it again when what the error names is mended", (_again(one),)),
-        severity=_missed(one),
+        Remedy("start it again when what the error names is mended", steps),
+        severity=severity,
         because=tuple(code for words, codes in _STOOD_IN_THE_WAY if words.search(one.asked.error) for code in codes),
     )
 

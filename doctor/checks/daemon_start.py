@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 
-from msgspec import Struct, structs
+from msgspec import structs
 
+from doctor.checks._start_signs import SIGNS, Sign
 from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.daemon import Daemon, DaemonLog, LogLine
 from doctor.facts.lifecycle import Lifecycle
@@ -166,122 +167,6 @@ def _given_up(line: LogLine, why: str, start: NextStart) -> Finding:
     )
 
 
-class _Sign(Struct, frozen=True):
-    """Words of a start that failed, what they mean, and the option or the advice that cures it.
-
-    `{}` in what they mean is the last word of the log's line: which flag, which address.
-    """
-
-    words: tuple[str, ...]
-    means: str
-    key: str = ""
-    advice: str = ""
-    others: tuple[str, ...] = ()
-    """Options of which the same is said: that one is meant whose value is quoted."""
-
-
-_SIGNS = (
-    _Sign(("failed to load listeners: group",), "the group that the socket should have does not exist", "group"),
-    _Sign(("address already in use", "cannot assign requested address"), "an address of hosts is not free", "hosts"),
-    _Sign(("Invalid bind address", "invalid bind address"), "an address of hosts is none", "hosts"),
-    _Sign(("invalid MTU number", "invalid default MTU"), "mtu is no MTU", "mtu"),
-    _Sign(
-        ("is not an ip address", "invalid IP address"),
-        "what should be an address is none",
-        "dns",
-        others=("ip", "host-gateway-ip", "default-gateway"),
-    ),
-    _Sign(
-        ("than the target size of that pool", "invalid pools size", "invalid base pool"),
-        "a pool cannot be cut into networks of that size",
-        "default-address-pools",
-    ),
-    _Sign(("opening seccomp profile",), "the file of the seccomp profile cannot be read", "seccomp-profile"),
-    _Sign(("cgroup-parent for systemd",), "cgroup-parent is no slice of systemd", "cgroup-parent"),
-    _Sign(("insecure registry",), "an insecure registry is no HOST:PORT", "insecure-registries"),
-    _Sign(("parse GenericResource",), "a generic resource is no KIND=VALUE", "node-generic-resources"),
-    _Sign(
-        ("storage-driver has been deprecated and removed",),
-        "this release no longer has the storage driver: {}",
-        "storage-driver",
-        "its images and containers stay where they are, below the data root; only an older Docker reads them",
-    ),
-    _Sign(
-        ("Status: unknown flag", "Status: unknown shorthand flag"),
-        "it is given a flag that it does not know: {}",
-        advice="correct it where dockerd is started from:"
-        " grep -rs -e {} /etc/default/docker /etc/sysconfig/docker /etc/systemd/system",
-    ),
-    _Sign(
-        ("Status: invalid argument",),
-        "a flag is given a value that it does not take",
-        advice="correct it where dockerd is started from: /etc/default/docker, /etc/sysconfig/docker, systemctl cat docker",
-    ),
-    _Sign(("bad attribute format",), "a label has no value: it is KEY=VALUE", "labels"),
-    _Sign(("invalid mirror",), "a registry mirror is no URL that Docker takes", "registry-mirrors"),
-    _Sign(("default IPC mode",), "default-ipc-mode is neither private nor shareable", "default-ipc-mode"),
-    _Sign(("default cgroup namespace",), "default-cgroupns-mode is neither private nor host", "default-cgroupns-mode"),
-    _Sign(("invalid max concurrent downloads",), "it is less than 0", "max-concurrent-downloads"),
-    _Sign(("invalid max concurrent uploads",), "it is less than 0", "max-concurrent-uploads"),
-    _Sign(("invalid exec-opt",), "exec-opts has an option that is none", "exec-opts"),
-    _Sign(("lookup for", "Error during uid lookup"), "the user of userns-remap does not exist", "userns-remap"),
-    _Sign(
-        ("driver not supported", "no supported storage driver found", "prior storage driver"),
-        "the storage driver cannot be used here",
-        "storage-driver",
-        "look whether the driver's module and file system are there: grep overlay /proc/filesystems",
-    ),
-    _Sign(
-        ("contains several valid graphdrivers",),
-        "several storage drivers have left data, and none is chosen",
-        advice="name the one with the data as storage-driver in daemon.json",
-    ),
-    _Sign(
-        ("incompatible with swarm mode",),
-        "an option cannot be used in a swarm",
-        advice="take it out, or leave the swarm",
-    ),
-    _Sign(
-        ("timeout waiting for containerd", "failed to dial", "failed to start containerd"),
-        "containerd does not answer",
-        advice="cure containerd first: its log says why",
-    ),
-    _Sign(
-        ("no space left on device",),
-        "the disk is full",
-        advice="make room below the data root first: df -h /var/lib/docker",
-    ),
-    _Sign(
-        ("metadata database: timeout", "database is locked"),
-        "another process holds Docker's databases open",
-        advice="a second dockerd? fuser -v /var/lib/docker/volumes/metadata.db",
-    ),
-    _Sign(
-        ("layer does not exist",),
-        "a layer that is referred to is not there",
-        advice="the store is damaged: keep a copy first",
-    ),
-    _Sign(
-        ("RULE_APPEND failed", "Could not fetch rule set", "No chain/target/match", "iptables failed"),
-        "its firewall rules cannot be written",
-        advice="after a kernel update, boot the kernel whose modules are installed: uname -r; ls /lib/modules",
-    ),
-    _Sign(
-        ("ZONE_CONFLICT",), "firewalld has the bridge in another zone", advice="take docker0 out of that zone for good"
-    ),
-    _Sign(
-        ("cgroup mountpoint does not exist", "Devices cgroup isn't mounted"),
-        "the cgroups are not mounted as it needs them",
-        advice="mount them: ls /sys/fs/cgroup",
-    ),
-    _Sign(
-        ("X509", "CA certificate", "tls:"),
-        "its certificates cannot be used",
-        advice="look at tlscacert, tlscert and tlskey",
-    ),
-    _Sign(("panic: ", "fatal error: "), "it crashed", advice="keep its log for whoever must explain the crash"),
-)
-
 _QUOTING = ("don't match any configuration option", "both as a flag and in the configuration file")
 """Reasons that quote keys and values, any of which may be one of these words: DMN002 and DMN003 tell them."""
 
@@ -307,6 +192,10 @@ def _reason(daemon: Daemon, places: Places, log: DaemonLog) -> Generator[Unknown
         "unknown flag: ...",
         "opening seccomp profile ... failed",
         "invalid TLS configuration: Could not load X509 key pair",
+        "failed to create NAT chain DOCKER: iptables not found",
+        "live-restore daemon configuration is incompatible with swarm mode",
+        "error initializing graphdriver: overlay2: unknown option",
+        "IPv6 is enabled for the default bridge, but no subnet is configured",
     ),
 )
 def last_words(
@@ -337,12 +226,13 @@ def last_words(
     fatal = yield from _reason(daemon, places, log)
     if fatal is None or any(words in fatal.text for words in _QUOTING):
         return
-    sign = next((one for one in _SIGNS if any(words in fatal.text for words in one.words)), None)
+    sign = next((one for one in SIGNS if any(words in fatal.text for words in one.words)), None)
     if sign is None:
         return
     key, origin = _blamed(sign, fatal.text, options)
     quoted = fatal.text.rstrip(".").rpartition(" ")[2]
-    means = sign.means.replace("{}", quoted)
+    unopened = _UNOPENED.search(fatal.text)
+    means = sign.means.replace("{}", quoted) + (f": {unopened[1]}: {unopened[2]}" if unopened else "")
     step = config.change(key, origin) if origin else Note(sign.advice.replace("{}", quoted) or f"correct {key}")
     subject = f"{config.path}:{key}" if origin else "dockerd"
     yield Finding(
@@ -357,7 +247,11 @@ def last_words(
     )
 
 
-def _blamed(sign: _Sign, said: str, options: Options) -> tuple[str, Origin | None]:
+_UNOPENED = re.compile(r"\bopen (/[^\s:]+): ((?:no such|permission|is a|not a)[a-z ]+)$")
+"""The file that a start could not open, and why."""
+
+
+def _blamed(sign: Sign, said: str, options: Options) -> tuple[str, Origin | None]:
     """Give the option that a reason is about, and where it was set: of several that one whose value is quoted."""
     if sign.others:
         for key in (sign.key, *sign.others):

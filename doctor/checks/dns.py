@@ -21,7 +21,6 @@ from doctor.model import (
     Note,
     Remedy,
     Severity,
-    Step,
     Unknown,
     Yield,
 )
@@ -29,7 +28,7 @@ from doctor.places import Places
 from doctor.registry import check
 
 
-def _unread(names: Names) -> str:
+def unread(names: Names) -> str:
     """Say why the files of containers are not known."""
     missing = names.resolv.missing
     return "store: the files of containers are root only" if "denied" in missing else f"store: {missing}"
@@ -167,7 +166,7 @@ def container_resolver_misplaced(
         if names is None or names.resolv.missing == "mounted" or names.resolv.absent:
             continue
         if names.resolv.missing:
-            yield Unknown(container.name, _unread(names))
+            yield Unknown(container.name, unread(names))
             continue
         judged = True
         servers = names.resolv.servers
@@ -393,91 +392,3 @@ def _rules(ports: dict[str, int], *, jump: bool) -> str:
         lines.append(f"-A DOCKER_OUTPUT -d {start} --dport 53 -j DNAT --to-destination {to}")
         lines.append(f"-A DOCKER_POSTROUTING -s {start} --sport {ports[protocol]} -j SNAT --to-source :53")
     return "\n".join([*lines, "COMMIT", ""])
-
-
-@check("NET045", Severity.WARNING)
-def container_unknown_to_itself(files: NameFiles, containers: Containers) -> Iterator[Yield]:
-    """A container's hosts or hostname file does not say who it is.
-
-    ## What it is
-    dockerd writes the container's address and host name into its /etc/hosts, and the name
-    into /etc/hostname; both are files on the host, mounted into it.
-    ## What you see
-    hostname -i fails or gives an old address; programs that look up their own name (Java,
-    databases, clusters) wait, fail, or announce a wrong address.
-    ## By hand
-    docker exec NAME cat /etc/hosts /etc/hostname
-    docker inspect NAME -f '{{.HostsPath}} {{.Config.Hostname}} {{json .NetworkSettings.Networks}}'
-    ## Cure
-    Write the line in place with tee: sed -i makes another file, which the container does not
-    see. Nothing stops.
-    ## Looks like
-    NET041 (the alias of a link), NET012 (its link into the network is gone)
-    ## Limits
-    Files mounted over them, and containers that share another's network, are not judged.
-    ## References
-    hosts(5), moby libnetwork/etchosts, daemon/container_operations_unix.go
-    """
-    judged = False
-    for container in containers.running:
-        names = files.containers.get(container.id)
-        addresses = [end.address or end.address6 for end in container.endpoints if end.address or end.address6]
-        if names is None or not addresses:
-            continue
-        if names.hosts is None:
-            if names.resolv.missing and not names.resolv.absent and names.resolv.missing != "mounted":
-                yield Unknown(container.name, _unread(names))
-            continue
-        judged = True
-        hostname = container.asked.hostname
-        if not any(address in names.hosts for address in addresses):
-            yield _not_in_hosts(container, names, addresses[0])
-        if (
-            hostname
-            and names.hostname is not None
-            and names.hostname.strip().partition(".")[0] != hostname.partition(".")[0]
-        ):
-            yield _other_hostname(container, names)
-    if not judged and not containers.running:
-        yield NotApplicable("no container runs")
-
-
-def _not_in_hosts(container: Container, names: Names, address: str) -> Finding:
-    hostname = container.asked.hostname or container.id[:12]
-    stale = [line for line, _, called in names.entries() if hostname in called]
-    lines = (names.hosts or "").split("\n")
-    step: Step
-    if stale and "«" not in (names.hosts or ""):
-        lines[stale[0] - 1] = f"{address}\t{hostname}"
-        step = Command(("tee", names.hosts_path), stdin="\n".join(lines))
-    else:
-        step = Command(("tee", "-a", names.hosts_path), stdin=f"{address}\t{hostname}\n")
-    says = f"calls {hostname} {_address_of(names, stale[0])}" if stale else f"has no line for {hostname}"
-    return Finding(
-        subject=f"{container.name}:hosts",
-        title=f"{container.name} does not know its own address",
-        message=f"/etc/hosts of {container.name} {says}; its address is {address}",
-        evidence=(names.cite(stale[0] if stale else 0), container.cited),
-        remedy=Remedy("write the line, in place", (step,)),
-        hits=(Effect(f"programs in {container.name} that look up their own name fail or use a wrong address"),),
-    )
-
-
-def _address_of(names: Names, line: int) -> str:
-    return next((address for number, address, _ in names.entries() if number == line), "")
-
-
-def _other_hostname(container: Container, names: Names) -> Finding:
-    says = (names.hostname or "").strip() or "nothing"
-    hostname = container.asked.hostname
-    return Finding(
-        subject=f"{container.name}:hostname",
-        title=f"/etc/hostname of {container.name} says {says}",
-        message=f"/etc/hostname of {container.name} says {says}; its host name is {hostname}",
-        evidence=(
-            Citation(names.hostname_record, 1, says, f"{names.hostname_path}:1"),
-            container.cite(f"Hostname {hostname}"),
-        ),
-        remedy=Remedy("write it, in place", (Command(("tee", names.hostname_path), stdin=f"{hostname}\n"),)),
-        hits=(Effect(f"programs in {container.name} that read /etc/hostname take it for another host"),),
-    )

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from doctor.checks.container_state import ports_unanswered
 from doctor.checks.shims import NAMESPACE
+from doctor.facts.cgroups import Cgroups
 from doctor.facts.containers import Container, Containers
 from doctor.facts.processes import Process, Processes
 from doctor.facts.proxies import Proxies, Proxy
-from doctor.model import Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
+from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
 from doctor.registry import check
 
 STOPPED = frozenset({"T"})
@@ -34,20 +35,24 @@ def _stopped(process: Process, processes: Processes) -> bool:
 
 
 @check("NSP015", Severity.ERROR)
-def stopped_by_signal(containers: Containers, processes: Processes, proxies: Proxies) -> Iterator[Yield]:
-    """A process that a container needs is stopped by a signal: it lives, and does nothing.
+def stopped_by_signal(
+    containers: Containers, processes: Processes, proxies: Proxies, cgroups: Cgroups | None
+) -> Iterator[Yield]:
+    """A process that a container needs is stopped, by a signal or with its cgroup: it lives, and does nothing.
 
     ## What it is
     SIGSTOP (kill -STOP, a debugger or a monitor that went away, Ctrl-Z where it was started)
-    leaves a process in state T. Its sockets stay open: the kernel accepts connections for it.
+    leaves a process in state T. Its sockets stay open: the kernel accepts connections for it. A
+    cgroup that somebody froze beside docker pause holds all of a container in the same way.
     ## What you see
     Connections are made, and nothing answers. With a stopped shim docker exec, stop and rm of
     its container hang, and in the end docker inspect. docker ps says Up all the same.
     ## By hand
     ps -eo pid,stat,args | grep -E 'docker-proxy|containerd-shim'
-    docker top NAME -o pid,stat,args
+    docker top NAME -o pid,stat,args; grep -s 1 /sys/fs/cgroup/docker/*/cgroup.freeze
     ## Cure
-    kill -CONT of the pid: it goes on where it stood, nothing stops. A restart of Docker is not
+    kill -CONT of the pid: it goes on where it stood, nothing stops. A cgroup: write 0 to
+    cgroup.freeze, or THAWED to freezer.state; docker unpause refuses. A restart of Docker is not
     needed, and would stop every container.
     ## Looks like
     DMN016 (dockerd or containerd is stopped), NET058 (nobody listens inside), NET038 (no
@@ -71,8 +76,12 @@ def stopped_by_signal(containers: Containers, processes: Processes, proxies: Pro
     for one in containers.running:
         if held := {proxy: process for proxy, process in stopped if _stands_for(proxy, one)}:
             yield _proxies(one, held)
+        group = cgroups.by_container.get(one.id) if cgroups is not None else None
+        frozen = group.figures.get("frozen") if group is not None else None
         if one.status == "paused":
             yield _paused(one)
+        elif frozen is not None and frozen.value:
+            yield _frozen(one, frozen.cited)
         elif not one.asked.own_kernel:
             yield from _inside(one, processes)
 
@@ -148,6 +157,26 @@ def _paused(one: Container) -> Finding:
         remedy=Remedy("let it go on", (Command(("docker", "unpause", one.engine_name)),)),
         severity=Severity.INFO,
         hits=ports_unanswered(one),
+    )
+
+
+def _frozen(one: Container, cited: Citation) -> Finding:
+    folder, _, name = cited.place.rpartition("/")
+    file, word, back = ("cgroup.freeze", "0", "1") if name == "cgroup.freeze" else ("freezer.state", "THAWED", "FROZEN")
+    return Finding(
+        subject=one.name,
+        scope=one.scope,
+        title=f"{one.name} does nothing: its cgroup is frozen, and it is not paused",
+        message=f"somebody froze the cgroup of {one.name} beside docker: its processes stand still, and docker says that"
+        " they run",
+        evidence=(cited, one.cite(f"Status: {one.status}")),
+        remedy=Remedy(
+            "thaw it",
+            (Command(("tee", f"{folder}/{file}"), stdin=word),),
+            undo=(Command(("tee", f"{folder}/{file}"), stdin=back),),
+        ),
+        hits=(Effect(f"{one.name} does nothing; docker exec into it hangs"), *ports_unanswered(one)),
+        excluded=(Excluded("", f"{one.name} is not paused: docker unpause refuses"),),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from doctor.checks._cuts import idle
 from doctor.checks._ways import ports_of
 from doctor.facts.config import Options
+from doctor.facts.links import Link, Links
 from doctor.facts.networks import Networks
 from doctor.facts.sysctls import Sysctls
 from doctor.model import Command, Edit, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Step, Unknown, Yield
@@ -20,22 +21,23 @@ if TYPE_CHECKING:
 
 @check("NET036", Severity.ERROR)
 def loopback_port_refused(
-    promises: PROMISES, networks: Networks, sysctls: Sysctls, options: Options | None
+    promises: PROMISES, networks: Networks, sysctls: Sysctls, options: Options | None, links: Links | None
 ) -> Iterator[Yield]:
-    """This host cannot reach a port that it publishes on 127.0.0.1: the bridge takes no such address.
+    """This host cannot reach what it publishes on 127.0.0.1: lo is down, or the bridge takes no such address.
 
     ## What it is
     Without docker-proxy (userland-proxy off) a port on 127.0.0.1 is led to its container by
     rules alone. The answer then comes in by the bridge for a loopback address, which the kernel
     drops unless route_localnet of that bridge is 1. dockerd sets it when it makes the bridge;
-    a hardening script, or rules for sysctls of all interfaces, set it back.
+    a hardening script, or rules for sysctls of all interfaces, set it back. With lo itself down
+    nothing on this host reaches 127.0.0.1.
     ## What you see
     curl 127.0.0.1:PORT on the host hangs. Ports on other addresses work, from outside as well.
     ## By hand
     sysctl net.ipv4.conf.BRIDGE.route_localnet
     curl http://127.0.0.1:PORT/
     ## Cure
-    Set it to 1 for that bridge, or use docker-proxy (userland-proxy). Docker's own rules keep
+    ip link set lo up. Of the sysctl: set it to 1 for that bridge, or use docker-proxy (userland-proxy). Docker's own rules keep
     others from the loopback addresses. Nothing stops.
     ## Looks like
     NET038 (docker-proxy is on and does not run), NET028 (a rule of INPUT or OUTPUT stops it)
@@ -44,6 +46,10 @@ def loopback_port_refused(
     ## References
     ip-sysctl(7) route_localnet, moby libnetwork/drivers/bridge/setup_ip_tables.go
     """
+    lo = links.by_name.get("lo") if links is not None else None
+    if lo is not None and not lo.up:
+        yield _lo(lo, promises.of("local"))
+        return
     if said := idle(promises, networks):
         yield said
         return
@@ -94,4 +100,27 @@ def _refused(
         hits=(Effect("this host itself would not reach what is published for it alone:", ports),),
         works=(Effect("published ports, from outside"),) if others and all(one.kept for one in others) else (),
         excluded=(Excluded("NET038", "no docker-proxy is meant to run"),),
+    )
+
+
+def _lo(lo: Link, walks: list[Walked]) -> Finding:
+    return Finding(
+        subject="lo",
+        title="lo of this host is down: nothing here reaches 127.0.0.1",
+        message="the link lo of this host is down: packets to 127.0.0.1, and from this host to its own addresses, are lost",
+        evidence=(lo.cited,),
+        remedy=Remedy(
+            "set it up",
+            (Command(("ip", "link", "set", "lo", "up")),),
+            lasts="until-boot",
+            undo=(Command(("ip", "link", "set", "lo", "down")),),
+        ),
+        hits=(
+            Effect("this host itself would not reach its ports:", ports_of(walks, "local"))
+            if walks
+            else Effect("this host itself reaches no port that it publishes"),
+            Effect("what asks a nameserver, a proxy or a registry on 127.0.0.1"),
+        ),
+        works=(Effect("published ports, from outside"), Effect("docker, by its socket")),
+        excluded=(Excluded("NET038", "docker-proxy listens"),),
     )

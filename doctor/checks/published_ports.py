@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address, ip_network
 
 from doctor.facts.clock import Clock
 from doctor.facts.config import Options
 from doctor.facts.containers import Container, Containers, Port
 from doctor.facts.daemon import Daemon
 from doctor.facts.embedded_dns import InnerRules
-from doctor.facts.links import Links, Routes
 from doctor.facts.name_files import EMBEDDED
 from doctor.facts.proxies import Proxies
 from doctor.facts.sockets import Listener, Sockets
-from doctor.facts.sysctls import Sysctls
 from doctor.model import (
     Citation,
     Command,
@@ -34,7 +31,6 @@ STARTING = 30.0
 """Seconds within which a container may still be on its way to listening."""
 
 _BUSY = ("port is already allocated", "address already in use")
-_NOT_HERE = "cannot assign requested address"
 
 
 def overlap(one: str, other: str) -> bool:
@@ -178,7 +174,7 @@ def _listener(port: Port, sockets: Sockets) -> Listener | None:
     )
 
 
-def _error(container: Container) -> Citation:
+def start_error(container: Container) -> Citation:
     """Cite why a container's last start failed, without what wraps the reason."""
     said = container.asked.error
     reason = said.rpartition("): ")[2] or said
@@ -190,7 +186,7 @@ def _taken(container: Container, port: Port, who: str, fact: Citation, steps: tu
         subject=f"{container.name}:{spelled(port)}",
         title=f"{container.name} does not start: port {spelled(port)} is taken",
         message=f"{container.name} wants port {spelled(port)}, and {who}",
-        evidence=(_error(container), fact),
+        evidence=(start_error(container), fact),
         remedy=Remedy("decide who keeps the port", steps),
         hits=(Effect(f"{container.name} is down, and stays down"),),
         excluded=(Excluded("NET059", f"the address is one of this host's: {port.host_ip or 'any'}"),),
@@ -231,103 +227,6 @@ def captor(port: Port, sockets: Sockets, proxies: Proxies) -> Listener | None:
     Where any docker-proxy holds the port there is none: one of another container, or of none, is NET038's question.
     """
     return None if proxies.on(port.protocol, port.host) else _listener(port, sockets)
-
-
-@check(
-    "NET059",
-    Severity.ERROR,
-    says=(
-        "bind: cannot assign requested address",
-        "failed to bind host port ... cannot assign requested address",
-    ),
-)
-def publish_address_not_here(
-    containers: Containers, links: Links, routes: Routes, sysctls: Sysctls, daemon: Daemon
-) -> Iterator[Yield]:
-    """A container publishes a port on an address that this host does not have.
-
-    ## What it is
-    `-p ADDRESS:PORT:PORT` listens on one address of the host. It has to be there when the
-    container starts, and while it runs: a new lease or a moved virtual address takes it away.
-    ## What you see
-    "cannot assign requested address", and the container stays down; or it runs, and the
-    port is reached by nobody.
-    ## By hand
-    ip -br address
-    docker inspect NAME -f '{{.State.Error}} {{json .HostConfig.PortBindings}}'
-    ## Cure
-    Give the host the address back, or make the container anew with an address that it
-    has. A virtual address that comes and goes: net.ipv4.ip_nonlocal_bind=1.
-    ## Looks like
-    NET037 (the port is taken), NET021 (the rules are gone)
-    ## Limits
-    With ip_nonlocal_bind on, an address that is elsewhere is meant to be: not judged.
-    ## References
-    bind(2), ip(7) ip_nonlocal_bind
-    """
-    if daemon.rootless:
-        yield NotApplicable("dockerd runs rootless: its ports are in a namespace of its own")
-        return
-    if not containers.all:
-        yield NotApplicable("no container is here")
-    held = {address.partition("/")[0] for link in links.all for address in link.addresses}
-    local = [route.dst for route in routes.all if route.type == "local"]
-    for container in containers.all:
-        failed = not container.running and _NOT_HERE in container.asked.error
-        ports = container.ports if container.running else container.asked.ports if failed else ()
-        for port in {spelled(port): port for port in ports}.values():
-            address = port.host_ip
-            if not address or address in held or _is_local(address, local):
-                continue
-            value = sysctls.values.get(f"ipv{6 if ':' in address else 4}/ip_nonlocal_bind")
-            if container.running and value is not None and value.value == "1":
-                continue
-            yield _not_here(container, port, links, failed=failed)
-
-
-def _is_local(address: str, local: list[str]) -> bool:
-    try:
-        wanted = ip_address(address)
-        if wanted.is_loopback or wanted.is_unspecified:
-            return True
-        return any(wanted in ip_network(net, strict=False) for net in local if (":" in net) == (":" in address))
-    except ValueError:
-        return True  # what cannot be read is not judged
-
-
-def _not_here(container: Container, port: Port, links: Links, *, failed: bool) -> Finding:
-    has = sorted(
-        address.partition("/")[0]
-        for link in links.all
-        for address in link.addresses
-        if link.kind != "bridge" and link.name != "lo" and not address.startswith("fe80:")
-    )
-    where = ", ".join(has) or "no address"
-    if failed:
-        fact = _error(container)
-        hit = f"{container.name} is down, and stays down"
-    else:
-        excerpt = f"{spelled(port)} -> {port.container}"
-        fact = container.cite(excerpt)
-        hit = f"nobody reaches {container.name} by {spelled(port)}; once stopped, it would not start again"
-    again = f"; then docker start {container.engine_name}" if failed else ""
-    return Finding(
-        subject=f"{container.name}:{spelled(port)}",
-        title=f"{container.name} publishes {spelled(port)}: no address of this host",
-        message=f"{container.name} publishes {spelled(port)}, and no link has {port.host_ip}; this host has {where}",
-        evidence=(fact, Citation(links.cited.record, 0, f"{len(links.all)} links, none with {port.host_ip}", "links")),
-        remedy=Remedy(
-            "bring the address back, or publish on another",
-            (
-                Note(
-                    f"give this host {port.host_ip} again, or make {container.engine_name} anew with an address"
-                    f" that it has ({where}){again}"
-                ),
-            ),
-        ),
-        hits=(Effect(hit),),
-        excluded=(Excluded("NET037", "it is not the port that is taken: the address is not here"),),
-    )
 
 
 @check(

@@ -47,6 +47,8 @@ _SINGLE = {
     "memory.current": "memory.current",
     "pids.max": "pids.max",
     "pids.current": "pids.current",
+    "cgroup.freeze": "frozen",
+    "freezer.self_freezing": "frozen",
 }
 
 
@@ -66,8 +68,9 @@ class Group(Struct, frozen=True):
 
     `figures` has `memory.max`, `memory.current` (bytes), `memory.inactive_file` (only near the limit), `memory.oom_kill`
     (processes killed since it started), `pids.max`, `pids.current`, `pids.refused` (forks), `cpu.quota`, `cpu.period`
-    (microseconds), `cpu.periods` and `cpu.throttled` (since it started). A limit that is not set is left out. `outside`
-    are hierarchies in which its first process is in another group, with the line that says so.
+    (microseconds), `cpu.periods` and `cpu.throttled` (since it started), `frozen` (1: somebody froze it, docker pause
+    included). A limit that is not set is left out. `outside` are hierarchies in which its first process is in another
+    group, with the line that says so.
     """
 
     container: str

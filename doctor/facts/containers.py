@@ -85,6 +85,7 @@ class _Policy(Struct):
 
 
 class _LogConfig(Struct):
+    Type: str = ""
     Config: dict[str, str] | None = None
 
 
@@ -186,6 +187,7 @@ class Asked(Struct, frozen=True):
     runtime: str = ""
     error: str = ""
     log_options: dict[str, str] = {}
+    log_driver: str = ""
     init: bool = False
 
     @property
@@ -464,6 +466,7 @@ def _asked(raw: _Inspect) -> Asked:
         hostname=raw.Config.Hostname,
         runtime=held.Runtime,
         log_options=held.LogConfig.Config or {},
+        log_driver=held.LogConfig.Type,
         error=raw.State.Error,
         init=held.Init is True,
     )

@@ -242,6 +242,8 @@ _FATAL = (
     "Error during uid lookup",
     "Error during gid lookup",
     "Error during groupname lookup",
+    "failed to start cluster component",
+    'Error during "',
     "chmod /",
     "panic: runtime error",
     "fatal error: ",

@@ -13,7 +13,7 @@ from doctor.facts import UNDECODABLE
 from doctor.facts.containers import Containers
 from doctor.model import Citation
 from doctor.registry import fact
-from doctor.snapshot import EvidenceMissing, Snapshot, need, tree_entries
+from doctor.snapshot import EvidenceMissing, Record, Snapshot, need, tree_entries
 
 ANONYMOUS = 64
 """Characters of the name that the engine gives a volume that nobody named."""
@@ -34,11 +34,22 @@ class Volume(Struct, frozen=True):
         return len(self.name) == ANONYMOUS and all(one in "0123456789abcdef" for one in self.name)
 
 
+class BoundVolume(Struct, frozen=True):
+    """A volume of the local driver that binds a path of the host (`-o type=none -o o=bind -o device=PATH`)."""
+
+    name: str
+    device: str
+    used_by: tuple[str, ...]
+    cited: Citation
+
+
 class Volumes(Struct, frozen=True):
     """Volumes by name. `known` says whether every container was read: else nobody can say which volume is unused."""
 
     all: tuple[Volume, ...]
     known: bool
+    bound: tuple[BoundVolume, ...] = ()
+    """Those whose data is a path of the host."""
 
     def cite(self, one: Volume) -> Citation:
         """Cite a volume's directory."""
@@ -71,21 +82,29 @@ def volumes(snapshot: Snapshot, containers: Containers) -> Volumes:
     for container in (*containers.all, *containers.changing):
         for name in container.asked.volumes:
             used.setdefault(name, []).append(container.name)
-    found = []
+    found, bound = [], []
     for one in listed:
-        if one.Driver != "local" or (one.Options and one.Options.get("device")):
+        users = tuple(used.get(one.Name, ()))
+        options = one.Options or {}
+        if one.Driver == "local" and _BIND & set(options.get("o", "").split(",")):
+            device = options.get("device", "")
+            cited = Citation(record.name, 0, f"{one.Name}: o={options['o']}, device={device}", "docker volume inspect")
+            bound.append(BoundVolume(one.Name, device, users, cited))
+        if one.Driver != "local" or options.get("device"):
             continue
         entry = there.get(one.Name)
-        found.append(
-            Volume(
-                one.Name,
-                one.Mountpoint,
-                entry.type if entry else "",
-                entry.line if entry else 0,
-                tuple(used.get(one.Name, ())),
-            )
-        )
-    return Volumes(tuple(found), containers.complete and not containers.unsettled)
+        # The whole directory may be gone, not its _data alone; a list that was cut says nothing of who is not in it.
+        state = entry.type if entry else "-" if data.status == "ok" and _below(one, data) else ""
+        found.append(Volume(one.Name, one.Mountpoint, state, entry.line if entry else 0, users))
+    return Volumes(tuple(found), containers.complete and not containers.unsettled, tuple(bound))
+
+
+_BIND = {"bind", "rbind"}
+
+
+def _below(one: _Listed, data: Record) -> bool:
+    """Whether the engine keeps a volume in the directory that was looked at."""
+    return one.Mountpoint == f"{data.target}/{one.Name}/_data"
 
 
 class Source(Struct, frozen=True):

@@ -131,6 +131,8 @@ class _Reader:
                 continue
             if not place.controllers:
                 self._version_2(folder)
+            if not place.controllers or "freezer" in place.controllers:
+                self._frozen(folder)
             if "memory" in place.controllers:
                 self._memory_1(folder)
             if "pids" in place.controllers:
@@ -167,6 +169,15 @@ class _Reader:
             self._file(folder, "pids.current")
             self._file(folder, "pids.events")
         return True
+
+    def _frozen(self, folder: str) -> None:
+        """Keep who froze this group (cgroup-v2 "cgroup.freeze", v1 freezer-subsystem), only where somebody did."""
+        for name in ("cgroup.freeze", "freezer.self_freezing"):
+            try:
+                if _text(f"{folder}/{name}").strip() == "1":
+                    self._file(folder, name)
+            except OSError:
+                continue  # the other version has it
 
     def _file(self, folder: str, name: str) -> str:
         """Keep a file; give its text, empty for one that is not there."""
