@@ -19,7 +19,7 @@ from doctor.registry import check
 def bridge_holds_ports_back(
     networks: Networks, links: Links, containers: Containers, ends: Ends | None
 ) -> Iterator[Yield]:
-    """A bridge keeps a port from forwarding: spanning tree (STP), a blocked port, ports isolated from each other.
+    """A bridge keeps a port from forwarding: STP is on, a port is blocked, or ports are isolated.
 
     ## What it is
     With STP a bridge lets a new port listen and learn before it forwards: 30 seconds by

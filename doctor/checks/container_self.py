@@ -29,7 +29,7 @@ from doctor.registry import check
 def container_unknown_to_itself(
     files: NameFiles, containers: Containers, processes: Processes, namespaces: Namespaces | None
 ) -> Iterator[Yield]:
-    """A container does not reach itself: its lo is down, or its hosts or hostname file does not say who it is.
+    """A container does not reach or know itself: lo is down, or hosts or hostname is wrong.
 
     ## What it is
     dockerd writes the container's address and host name into its /etc/hosts, and the name

@@ -12,6 +12,7 @@ from doctor.facts.clock import Clock
 from doctor.facts.containerfiles import ContainerFiles, Damaged
 from doctor.facts.containers import Container, Containers
 from doctor.facts.images import Images
+from doctor.facts.networks import Networks
 from doctor.model import (
     Citation,
     Command,
@@ -122,9 +123,12 @@ def loops(one: Container, now: float) -> bool:
         "container with given ID already exists",
         "iptables failed: ... fork/exec",
         "error setting rlimit type ...: invalid argument",
+        "failed to set up container networking: network ... not found",
     ),
 )
-def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock) -> Iterator[Yield]:
+def container_dies(
+    containers: Containers, cgroups: Cgroups | None, clock: Clock, networks: Networks | None
+) -> Iterator[Yield]:
     """A container restarts again and again, was killed for memory, crashed, or did not start.
 
     ## What it is
@@ -139,7 +143,8 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
     ## Cure
     Of a loop and a crash: its last lines say why (docker logs). Killed for memory: more of it,
     which docker update gives without a stop. Not started: what the error names; one that shares
-    the network of a removed container has to be made anew.
+    the network of a removed container has to be made anew, and one whose own network was removed
+    is connected to the new one of that name (docker network disconnect -f, connect).
     ## Looks like
     CTR005 (its program cannot be run), CTR002 (it runs, and fails its health check)
     ## Limits
@@ -168,12 +173,15 @@ def container_dies(containers: Containers, cgroups: Cgroups | None, clock: Clock
                 cited = (killed.cited, *group.growth("memory.oom_kill"))
                 yield _child_killed(one, times, group.value("memory.max"), group.grew("memory.oom_kill"), cited)
         elif one.status != "restarting":
-            yield from _ended(one, now, containers)
+            yield from _ended(one, now, containers, networks)
 
 
-def _ended(one: Container, now: float, containers: Containers) -> Iterator[Finding]:
+def _ended(one: Container, now: float, containers: Containers, networks: Networks | None) -> Iterator[Finding]:
     recent = now - one.finished < RECENT
-    if one.asked.error and _network_of_nobody(one, containers):
+    gone = _NETWORK_GONE.search(one.asked.error)
+    if gone:
+        yield _network_gone(one, gone[1], networks)
+    elif one.asked.error and _network_of_nobody(one, containers):
         yield _orphan(one)
     elif one.asked.error and _STATE_LEFT in one.asked.error:
         yield _state_left(one)
@@ -320,6 +328,40 @@ def _orphan(one: Container) -> Finding:
                 ),
             ),
             notes=("whenever that one is made anew (an update, a watchtower), this one has to be as well",),
+        ),
+        severity=_missed(one),
+    )
+
+
+_NETWORK_GONE = re.compile(r"network ([0-9a-f]{64}) not found")
+
+
+def _network_gone(one: Container, identity: str, networks: Networks | None) -> Finding:
+    """A container holds the id of a network that was removed, while it was down: one of the same name is another."""
+    end = next((end for end in one.endpoints if end.network_id == identity), None)
+    name = end.network if end is not None else one.network_mode
+    there = networks is not None and any(held.name == name for held in networks.all)
+    service = one.name.rpartition("/")[2] if one.project else ""
+    options: tuple[str, ...] = ("--alias", service) if service else ()
+    if end is not None and end.static:
+        options += ("--ip6" if ":" in end.static[0] else "--ip", end.static[0])
+    steps: tuple[Step, ...] = (
+        Command(("docker", "network", "disconnect", "-f", name, one.engine_name)),
+        Command(("docker", "network", "connect", *options, name, one.engine_name)),
+        _again(one),
+    )
+    anew = f"docker network create {name}" + (", or docker compose up -d" if one.project else "")
+    return _down(
+        one,
+        f"{one.name} could not be started: its network {name} was removed" + (", and made anew" if there else ""),
+        f"{one.name} holds {identity[:12]} as its network {name}, which is gone"
+        + ("; the one of that name is another" if there else "")
+        + f"; its last start failed: {one.asked.error}",
+        f'Error "{one.asked.error}"',
+        Remedy(
+            "connect it to the network that there is now, then start it",
+            steps if there else (Note(f"make the network again: {anew}"), *steps),
+            notes=("docker compose up -d --force-recreate does the same for a whole project",) if one.project else (),
         ),
         severity=_missed(one),
     )

@@ -38,7 +38,7 @@ def _stopped(process: Process, processes: Processes) -> bool:
 def stopped_by_signal(
     containers: Containers, processes: Processes, proxies: Proxies, cgroups: Cgroups | None
 ) -> Iterator[Yield]:
-    """A process that a container needs is stopped, by a signal or with its cgroup: it lives, and does nothing.
+    """A process that a container needs is stopped, by a signal or with its cgroup: it does nothing.
 
     ## What it is
     SIGSTOP (kill -STOP, a debugger or a monitor that went away, Ctrl-Z where it was started)

@@ -23,22 +23,21 @@ if TYPE_CHECKING:
 def loopback_port_refused(
     promises: PROMISES, networks: Networks, sysctls: Sysctls, options: Options | None, links: Links | None
 ) -> Iterator[Yield]:
-    """This host cannot reach what it publishes on 127.0.0.1: lo is down, or the bridge takes no such address.
+    """This host cannot reach what it publishes on 127.0.0.1: lo is down, or the bridge drops it.
 
     ## What it is
     Without docker-proxy (userland-proxy off) a port on 127.0.0.1 is led to its container by
     rules alone. The answer then comes in by the bridge for a loopback address, which the kernel
-    drops unless route_localnet of that bridge is 1. dockerd sets it when it makes the bridge;
-    a hardening script, or rules for sysctls of all interfaces, set it back. With lo itself down
-    nothing on this host reaches 127.0.0.1.
+    drops unless route_localnet of that bridge is 1: dockerd sets it when it makes the bridge, a
+    hardening script sets it back. And with lo down nothing here reaches 127.0.0.1 at all.
     ## What you see
     curl 127.0.0.1:PORT on the host hangs. Ports on other addresses work, from outside as well.
     ## By hand
     sysctl net.ipv4.conf.BRIDGE.route_localnet
     curl http://127.0.0.1:PORT/
     ## Cure
-    ip link set lo up. Of the sysctl: set it to 1 for that bridge, or use docker-proxy (userland-proxy). Docker's own rules keep
-    others from the loopback addresses. Nothing stops.
+    ip link set lo up. Or set the sysctl to 1 for that bridge, or use docker-proxy
+    (userland-proxy). Docker's own rules keep others from the loopback addresses. Nothing stops.
     ## Looks like
     NET038 (docker-proxy is on and does not run), NET028 (a rule of INPUT or OUTPUT stops it)
     ## Limits

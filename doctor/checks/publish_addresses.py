@@ -50,8 +50,8 @@ def publish_address_not_here(
     ip -br address
     docker inspect NAME -f '{{.State.Error}} {{json .HostConfig.PortBindings}}'
     ## Cure
-    Give the host the address back, or make the container anew with an address that it
-    has; of `ip`: correct it, restart Docker. A virtual address that comes and goes: net.ipv4.ip_nonlocal_bind=1.
+    Give the host the address back, or make the container anew with an address that it has; of
+    `ip`: correct it, restart Docker. One that comes and goes: net.ipv4.ip_nonlocal_bind=1.
     ## Looks like
     NET037 (the port is taken), NET021 (the rules are gone)
     ## Limits

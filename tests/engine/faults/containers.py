@@ -227,7 +227,21 @@ def _guest_anew(host: EngineHost) -> None:
     host.docker("run", "-d", "--name", "guest", "--network", "container:vpn", IMAGE, "idle")
 
 
+def _in_project(host: EngineHost) -> None:
+    host.docker("network", "create", "proj_default")
+    host.docker("run", "-d", "--name", "proj-db-1", "--network", "proj_default", IMAGE, "idle")
+
+
+def _network_anew(host: EngineHost) -> None:
+    """Make a network anew while its container is down: that holds the id of the first."""
+    host.docker("stop", "proj-db-1")
+    host.docker("network", "rm", "proj_default")
+    host.docker("network", "create", "proj_default")
+    host.docker("start", "proj-db-1", check=False)
+
+
 FAULTS = (
+    Fault("CTR001", "network-made-anew", _network_anew, _running("proj-db-1"), setup=_in_project),
     Fault("CTR001", "network-of-a-removed-one", _update_vpn, _running("guest"), setup=_guest, heal=_guest_anew),
     Fault("CTR001", "loop", _loop, _running("worker"), setup=_may_end, heal=_end_loop),
     Fault("CTR001", "gave-up", _give_up, _running("worker"), setup=_limited_tries),
