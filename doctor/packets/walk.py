@@ -215,10 +215,6 @@ class _Walker(Stack):
             return "no-route"
         if end.outcome not in {"rejected", "unreachable"} or self.first is None:
             return "timeout"
-        if end.code == "NEIGH_FAILED" and end.space == self.flow.source and "dnat" in packet.status:
-            return (
-                "timeout"  # the error names the address after NAT, which no socket of the sender asked for (measured)
-            )
         space = self.site.spaces.get(end.space)
         if space is not None and not self.error_arrives(space, packet, end):
             return "timeout"
