@@ -21,6 +21,7 @@ from doctor.packets.asked import Asked, NotKnown, host_address, space_of
 from doctor.packets.build import SITE
 from doctor.packets.flow import ICMP, ICMP6, OUTSIDE, TCP, UDP, Flow
 from doctor.packets.packet import number, spell
+from doctor.packets.silence import DST_FROZEN
 from doctor.packets.site import HOST, Site
 from doctor.packets.walk import STRANGERS, follow
 from doctor.reports.words import clock
@@ -243,7 +244,9 @@ class _Walks:
         kept = trace.works
         if kept:
             trace = structs.replace(trace, steps=(), reply_steps=())
-        made = Promise(kind, about, peer, kept, wanted and not trace.by_design, structs.replace(trace, coverage=""))
+        # That a neighbour stands still is a matter of its own.
+        wanted = wanted and not trace.by_design and not (kind == "neighbour" and trace.code == DST_FROZEN)
+        made = Promise(kind, about, peer, kept, wanted, structs.replace(trace, coverage=""))
         self.promises.append(made)
         return made
 

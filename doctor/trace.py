@@ -14,12 +14,14 @@ from doctor.facts.containers import Containers
 from doctor.facts.engine_rules import EngineRules
 from doctor.facts.networks import Networks
 from doctor.facts.processes import Processes
+from doctor.facts.proxies import Proxies
 from doctor.linux.spawn import Completed
 from doctor.model import Citation, Command, Note, Remedy, Trace, TraceStep, Tried
 from doctor.packets.asked import Asked, NotKnown, asked
 from doctor.packets.build import SITE
 from doctor.packets.flow import OUTSIDE, TCP, UDP, End, Step
 from doctor.packets.packet import spell
+from doctor.packets.silence import DST_FROZEN, silent
 from doctor.packets.site import HOST, Site
 from doctor.packets.walk import Result, follow
 from doctor.snapshot import EvidenceMissing, tree_entries
@@ -64,8 +66,8 @@ def trace(
     except NotKnown as error:
         raise UsageError(f"trace: {error}") from error
     result = follow(site, question.flow, large=True)
-    code = INCOMPLETE if result.works is None else CLEAN if result.works else FOUND
     made = told(site, facts, question, result)
+    code = INCOMPLETE if made.works is None else CLEAN if made.works else FOUND
     if knock is None:
         return made, code
     tried = _tried(snapshot, question, made, knock, at)
@@ -109,7 +111,7 @@ def told(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
     if lost is not None and not works:
         why, remedy = _hole(lost), _smaller(lost, question.flow.version)
     inner = walk.proxied.steps if walk.proxied is not None else ()
-    return Trace(
+    made = Trace(
         schema=SCHEMA,
         doctor=__version__,
         source=question.source,
@@ -129,6 +131,25 @@ def told(site: Site, facts: Facts, question: Asked, result: Result) -> Trace:
         reply_steps=tuple(_shown(walk.reply_steps)),
         remedy=remedy,
         coverage=_coverage(site),
+    )
+    return _unanswered(made, facts, question, result)
+
+
+def _unanswered(made: Trace, facts: Facts, question: Asked, result: Result) -> Trace:
+    """Say of a flow that arrives that nobody answers, where who should stands still."""
+    held = silent(result, question.flow, facts.get(Containers), facts.get(Processes), facts.get(Proxies))
+    if held is None:
+        return made
+    opens = question.flow.protocol == TCP
+    why = held.why + (": the kernel opens connections for it, and nobody answers" if opens else ": nobody answers")
+    return structs.replace(
+        made,
+        works=False,
+        client_sees=made.client_sees if opens else "timeout",
+        code=DST_FROZEN,
+        decided_by=held.cited,
+        why=why,
+        remedy=held.remedy,
     )
 
 
@@ -256,6 +277,7 @@ _WHY = {
     "MARTIAN_LOCALNET": "the kernel takes no loopback address from a network",
     "DST_NO_LISTENER": "nobody listens there",
     "DST_LISTEN_ADDR": "what listens there does so on another address",
+    "DST_BACKLOG_FULL": "what listens there takes no connection, and as many wait as may: the kernel drops who comes",
     "NEIGH_FAILED": "nobody has that address",
     "REPLY_BYPASSES_HOST": "the answer goes past the host, whose NAT would have to undo what it did",
     "BR_NO_HAIRPIN": "a bridge sends nothing back by the port that it came from, unless its hairpin is on",

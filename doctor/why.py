@@ -13,6 +13,7 @@ from doctor.assess import assess
 from doctor.examine import Facts
 from doctor.exits import CLEAN, FOUND, INCOMPLETE, UsageError
 from doctor.model import Citation, Diagnosis, Effect, Note, Remedy, Result, Severity, Why
+from doctor.packets.silence import DST_FROZEN
 from doctor.promised import MOST, Promises
 from doctor.reports.trace import SEES
 from doctor.reports.words import shortened
@@ -44,6 +45,7 @@ _CAUSES = {
     "FORWARDING_OFF_IFACE": ("NET013", "NET034"),
     "DST_NO_LISTENER": ("NET021", "NET026", "NET037", "NET038", "NET058"),
     "DST_LISTEN_ADDR": ("NET058", "NET037", "NET038"),
+    DST_FROZEN: ("NSP015",),
     "VETH_DOWN": ("NET012",),
     "SRC_LINK_DOWN": ("NET012",),
     "BRIDGE_DOWN": ("NET009",),
@@ -351,7 +353,8 @@ def _port(subject: Subject, one: Container, look: Looked) -> str:
     head = f"{number}{'' if protocol == 'tcp' else '/' + protocol} -> {one.name}"
     if not look.runs:
         return f"{head}: it {look.state}"
-    return f"{head}{target}: {_met(look)}"
+    stands = look.remedy is not None and any(held.trace.code == DST_FROZEN for held in look.promises if held.broken)
+    return f"{head}{target}: {_met(look)}" + (f"; it {look.state}" if stands else "")
 
 
 def _met(look: Looked) -> str:
@@ -379,7 +382,8 @@ def _sees(held: Promise) -> str:
 
 def _one(look: Looked, concerned: _Concerned, *, well: bool | None) -> str:
     """Say of one container what is wrong, the worst first."""
-    if not look.runs or (look.well is False and not any(one.broken for one in look.promises)):
+    broken = {one.trace.code for one in look.promises if one.broken}
+    if not look.runs or (look.well is False and broken <= {DST_FROZEN}):
         return look.state
     wrong = _wrongs(look)
     if wrong:

@@ -27,7 +27,8 @@ ANY = frozenset({"*", _V4, "::"})
 class Listener(Struct, frozen=True):
     """One socket: `protocol` is tcp or udp, `address` as ss spells it without brackets and zone (`*`: both families).
 
-    `uid` owns it (0: root). `only6` is true for a socket of IPv6 that takes no IPv4.
+    `uid` owns it (0: root). `only6` is true for a socket of IPv6 that takes no IPv4. `full`: more connections wait to be
+    accepted than there is room for, and the kernel drops who comes (TCP; sk_acceptq_is_full() in include/net/sock.h).
     """
 
     protocol: str
@@ -36,6 +37,7 @@ class Listener(Struct, frozen=True):
     uid: int
     only6: bool
     cited: Citation
+    full: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -127,11 +129,14 @@ def _listener(record: Record, number: int, line: str, whose: str) -> Listener | 
     rest = {name: value for name, _, value in (word.partition(":") for word in words[6:])}
     address = address.partition("%")[0].strip("[]")
     uid = rest.get("uid", "0")
+    full = words[1] == "LISTEN" and words[2].isdecimal() and words[3].isdecimal() and int(words[2]) > int(words[3])
+    shown = words[:6] if full else words[:2] + words[4:6]
     return Listener(
         protocol=words[0],
         address=address,
         port=int(port),
         uid=int(uid) if uid.isdecimal() else 0,
         only6=rest.get("v6only") == "1",
-        cited=Citation(record.name, number, " ".join(words[:2] + words[4:6]), f"{whose}ss -tuln, {words[4]}"),
+        cited=Citation(record.name, number, " ".join(shown), f"{whose}ss -tuln, {words[4]}"),
+        full=full,
     )

@@ -349,7 +349,8 @@ def listens(listeners: Iterable[Listener], end: End, goal: Goal) -> Hashable:
     taking = [one for one in listeners if one.port == end[1] and one.protocol == name]
     if not taking:
         return False, False
-    return taker(taking, name, spell(end[0], goal.version), end[1]) is not None, True
+    held = taker(taking, name, spell(end[0], goal.version), end[1])
+    return held is not None, True, held is not None and held.full
 
 
 def _routes(space: Space) -> Iterator[tuple[int, str, int, int, Route]]:

@@ -55,7 +55,7 @@ _CONDITIONS = (Address, Device, Number, Ct, Direction, Kind, Never, Opaque, Any)
 class Connection(Struct):
     """What conntrack of one namespace remembers: the first packet's ends as they were, and what NAT makes of them.
 
-    `src` and `dst` are None until NAT has decided about that end, also that it stays.
+    `src` and `dst` are None until NAT has decided about that end, also that it stays. `replied`: an answer was seen.
     """
 
     original: Tuple
@@ -64,6 +64,7 @@ class Connection(Struct):
     dst: tuple[int, int] | None = None
     mark: int = 0
     status: frozenset[str] = frozenset()
+    replied: bool = False
 
     @property
     def answer(self) -> Tuple:

@@ -47,6 +47,7 @@ WHY = {
     "MARTIAN_LOCALNET": "the kernel takes no loopback address from a network",
     "DST_NO_LISTENER": "nobody listens there",
     "DST_LISTEN_ADDR": "what listens there does so on another address",
+    "DST_BACKLOG_FULL": "who listens there takes no connection, and no more may wait",
     "NEIGH_FAILED": "nobody has that address",
     "NEIGH_WRONG_MAC": "the neighbour table has somebody else for it",
     "REPLY_BYPASSES_HOST": "the answer goes past the host, whose NAT it needs",

@@ -169,7 +169,9 @@ class Space(Struct, frozen=True):
 def taker(listeners: Iterable[Listener], protocol: str, address: str, port: int) -> Listener | None:
     """Give the socket of some that a packet to an address and port arrives at."""
     taking = [one for one in listeners if one.protocol == protocol and one.port == port and one.takes(address)]
-    return next((one for one in taking if one.address == address), taking[0] if taking else None)
+    nearest = [one for one in taking if one.address == address] or taking
+    # Of several that share a port (SO_REUSEPORT) chance decides: one that has room is taken.
+    return next((one for one in nearest if not one.full), nearest[0] if nearest else None)
 
 
 def addresses(link: Link, version: Version) -> list[int]:

@@ -36,7 +36,7 @@ class Stack:
 
     `answering` says that the packet goes back to the client, `failing` that it is an error about the first one,
     `standing` that its connection stands, `repeating` that it is the first one once more, since no answer came: where its
-    answer was seen (`replied`) it is of a connection that stands. `first` are its ends as its sender sent it.
+    answer was seen (`Connection.replied`) it is of a connection that stands. `first` are its ends as its sender sent it.
     """
 
     def __init__(self, site: Site, flow: Flow, unknowns: Unknowns) -> None:
@@ -53,7 +53,6 @@ class Stack:
         self.failing = False
         self.standing = False
         self.repeating = False
-        self.replied: set[str] = set()
         self.hops = 0
         self.landed: tuple[str, Tuple] | None = None
         self.tight: list[End] = []
@@ -415,6 +414,11 @@ class Stack:
         listener = space.listener(name, target, packet.dport)
         if listener is None:
             return self.refused(space, packet, name, target)
+        if listener.full:
+            text = f"{listener.address}:{listener.port} has no room: more connections wait to be accepted than it lets wait"
+            return self.end(
+                "dropped", "DST_BACKLOG_FULL", self.step(space, "listens", text, listener.cited, "drop"), space.id
+            )
         proxy = self._proxy(packet) if space.id == HOST else None
         who = f", docker-proxy (pid {proxy.pid}) to {proxy.container_ip}:{proxy.container}" if proxy else ""
         self.step(space, "listens", f"{listener.address}:{listener.port}{who}", listener.cited)

@@ -32,14 +32,17 @@ def track(stack: Stack, space: Space, packet: Packet) -> Connection | None:
         if one.zone == packet.zone and packet.ends in {one.answer, one.original}:
             packet.reply = stack.answering and packet.ends == one.answer
             if packet.reply:
-                stack.replied.add(space.id)
-            stands = stack.standing or (stack.repeating and space.id in stack.replied)
+                one.replied = True
+            if stack.standing and not one.replied:
+                break
+            stands = stack.standing or (stack.repeating and one.replied)
             packet.state = "established" if stack.answering or stands else "new"
             packet.original, packet.status, packet.connmark = one.original, one.status, one.mark
             return one
     packet.reply, packet.status, packet.connmark = False, frozenset(), 0
     if stack.standing or (stack.answering and packet.protocol in {TCP, ICMP, ICMP6}) or packet.state == "related":
-        packet.state, packet.original = "invalid", None  # tcp_new(): a SYN-ACK or RST starts nothing
+        # tcp_new(): a SYN-ACK or RST starts nothing; tcp_conntracks[]: nor does an ACK to a SYN without an answer go on.
+        packet.state, packet.original = "invalid", None
         return None
     made = Connection(packet.ends, packet.zone)
     held.append(made)

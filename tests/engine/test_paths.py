@@ -353,3 +353,25 @@ def test_a_promise_that_is_broken(host: EngineHost) -> None:
     assert "BROKEN: a rule of DOCKER-USER stops it: filter DOCKER-USER 1" in text
     assert traced_.returncode == 1
     assert "DOCKER-USER 1" in traced_.stdout
+
+
+def test_who_stands_still(host: EngineHost) -> None:
+    """The kernel opens connections for who is paused or stopped: the trace says so, and that nobody answers."""
+    curl = "curl -sm 2 -o /dev/null -w '%{time_connect} %{size_download}' http://127.0.0.1:8080/cgi-bin/peer || true"
+    flows = (("host", "host:8080", "--probe"), ("cron", "web:80"))
+    for stop, wake, silent in (
+        ("docker pause web", "docker unpause web", 2),
+        ("kill -STOP $(docker top web -eo pid | tail -n +2)", "kill -CONT $(docker top web -eo pid | tail -n +2)", 2),
+        ("pkill -STOP -f 'host-por[t] 8080 '", "pkill -CONT -f 'host-por[t] 8080 '", 1),
+    ):
+        host.sh(stop)
+        try:
+            opened, size = host.sh(curl).split()
+            found = [json.loads(host.doctor("trace", *flow, "--format", "json").stdout) for flow in flows]
+        finally:
+            host.sh(wake)
+        assert (float(opened) > 0, size) == (True, "0"), stop
+        assert [one["code"] for one in found] == ["DST_FROZEN"] * silent + [""] * (2 - silent), stop
+        assert {one["client_sees"] for one in found} == {"connected"}
+        assert found[0]["tried"]["agrees"]
+        assert host.sh(curl).split()[1] != "0"

@@ -198,7 +198,7 @@ class Legacy:
                 yield f"{table} {words[0][1:]}"
             elif line.startswith("-A"):
                 seen[words[1]] += 1
-                if {"DROP", "REJECT"} & set(words):
+                if re.search(r" -j (DROP|REJECT)", _COMMENT.sub("", line)):
                     yield f"{table} {words[1]} {seen[words[1]]}"
 
 

@@ -280,3 +280,17 @@ def test_without_a_connection_no_mark_is_compared() -> None:
     here = Facts(load(plugins=False), HEALTHY).get(SITE).host
     for negated in (False, True):
         assert Number("connmark", ((0, 0),), negated).holds(packet, here) is False
+
+
+def test_an_ack_to_a_syn_that_was_not_answered_is_invalid() -> None:
+    """tcp_conntracks[]: a connection whose answers are of another zone stands for its ends, not here (set 1200880)."""
+    user = "[0:0] -A FORWARD -j DOCKER-USER\n"
+    later = user, "[0:0] -A OUTPUT -p tcp -m tcp --dport 80 -m conntrack --ctstate ESTABLISHED -j DROP\n" + user
+    raw = "[0:0] -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\n"
+    zone = raw, "[0:0] -A PREROUTING -s 10.7.0.2/32 -p tcp -j CT --zone 3\n" + raw
+    found = follow("host", "api:80", with_rules(later))
+    assert (found.works, found.client_sees, found.code) == (False, "connected", "LOCAL_FIREWALL")
+    assert follow("host", "api:80", with_rules(later, zone)).works
+    invalid = user, later[1].replace("ESTABLISHED", "INVALID")
+    assert follow("host", "api:80", with_rules(invalid)).works
+    assert not follow("host", "api:80", with_rules(invalid, zone)).works

@@ -185,6 +185,13 @@ def test_a_paused_container() -> None:
     found = ask("web1", paused, 1)
     assert found.answer == "web1 is paused: its processes are frozen"
     assert "docker unpause web1" in as_text(found)
+    assert [one.code for one in found.stopped] == ["DST_FROZEN"]
+    assert ask(":8080", paused, 1).answer == (
+        "8080 -> web1, 172.17.0.2:80: a client would connect, and then hear nothing more; it is paused: its processes"
+        " are frozen"
+    )
+    neighbour = ask("cron", paused, 0)
+    assert "web1 is paused: the kernel opens connections for it" in " ".join(as_text(neighbour).split())
 
 
 def test_nothing_is_well_that_was_not_seen() -> None:
