@@ -148,8 +148,18 @@ class Routing(Struct, frozen=True):
 
     def plain(self, number: int, version: int) -> Route | None:
         """Give the route to an address by the rules that every host has; for where there are no `special` ones."""
-        found = (self._longest(number, version, rule) for rule in self.rules.get(version, ()))
-        return next((route for route in found if route is not None), None)
+        # Asked of every address of a host: what `_longest` says, without the generators.
+        tables, bits = self.tables.get(version, {}), _BITS[version]
+        for rule in self.rules.get(version, ()):
+            for length, held in tables.get(rule.table, {}).items():
+                shift = bits - length
+                routes = held.get(number >> shift << shift)
+                route = next((one for one in routes if not one.dead), None) if routes else None
+                if route is not None:
+                    if route.type == "throw" or length <= rule.prefix:
+                        break
+                    return route
+        return None
 
     def _longest(self, number: int, version: int, rule: Rule) -> Route | None:
         for length, route in self._leading(number, version, rule.table):

@@ -28,8 +28,8 @@ from doctor.packets.ends import (
     row_of,
 )
 from doctor.packets.flow import OUTSIDE, TCP, UDP
-from doctor.packets.legs import number_of, version_of
-from doctor.packets.packet import spell
+from doctor.packets.legs import version_of
+from doctor.packets.packet import number_of, spell
 from doctor.packets.program import Map, Nat
 from doctor.packets.site import HOST, addresses, taker
 from doctor.packets.walk import CLIENT_PORT
@@ -349,6 +349,8 @@ def listens(listeners: Iterable[Listener], end: End, goal: Goal) -> Hashable:
     taking = [one for one in listeners if one.port == end[1] and one.protocol == name]
     if not taking:
         return False, False
+    if len(taking) == 1 and taking[0].address == "*":  # as most listen
+        return True, True, taking[0].full
     held = taker(taking, name, spell(end[0], goal.version), end[1])
     return held is not None, True, held is not None and held.full
 

@@ -63,10 +63,11 @@ class Line(Struct):
 
 
 class Wanted(Struct, frozen=True):
-    """Goals that every sender may ask about, and `ports` that only who is outside may."""
+    """Goals that senders may ask about, who is outside only if he is `outer`, and `ports` that he alone may ask about."""
 
     goals: tuple[Goal, ...]
     ports: tuple[Goal, ...] = ()
+    outer: bool = True
 
 
 class Judged(Struct):
@@ -106,7 +107,7 @@ class Columns:
                 for held in (wanted.goals, wanted.ports)
             ]
             if any(parts):
-                for goal, judged in _Table(self, version, parts[0] + parts[1]).judge(len(parts[0])):
+                for goal, judged in _Table(self, version, parts[0] + parts[1]).judge(len(parts[0]), outer=wanted.outer):
                     held = self.judged.setdefault(goal, judged)
                     if held is not judged:  # those who ask are others
                         held.dropped += judged.dropped
@@ -170,12 +171,13 @@ class _Table:
             mine[bit] = mine.get(bit, 0) | 1 << at
         self.masks = Masks(self.site.host.program, self.sending, self.meant, mine)
 
-    def judge(self, inner: int) -> Iterator[tuple[Goal, Judged]]:
+    def judge(self, inner: int, *, outer: bool) -> Iterator[tuple[Goal, Judged]]:
         """Judge all of them, one kind of flow after the other, and give what is known of each goal.
 
-        Those from number `inner` on are for who is outside alone.
+        Those from number `inner` on are for who is outside alone, the others for him too if he is `outer`.
         """
-        outer = next((1 << at for at, key in enumerate(self.columns.keys) if key == OUTSIDE), 0)
+        stranger = next((1 << at for at, key in enumerate(self.columns.keys) if key == OUTSIDE), 0)
+        several = ALL if outer else ~stranger
         alike: dict[Hashable, int] = {}
         for at, leg in enumerate(self.senders):
             if leg is not None:
@@ -204,7 +206,7 @@ class _Table:
                     same = self.sending.by["bridge"].get(bridge, 0)
                     into = self.sending.within("address", ((first, last),))
                     for flows, whose in ((bridged, same & into & near), (routed, ~same & ~into & ~near)):
-                        mine = whose & mask & (outer if alone else ALL)
+                        mine = whose & mask & (stranger if alone else several)
                         if mine:
                             add(flows, mine, goals)
                 self.along(Line(), 0, bridged)

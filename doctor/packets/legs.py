@@ -7,19 +7,16 @@ in names and addresses. All that a walk asks of one beside those is its `alike`.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from doctor.facts.routes import Packet as Asked
 from doctor.packets.conditions import Address
-from doctor.packets.packet import Version, number, spell
+from doctor.packets.packet import Version, number_of, spell
 from doctor.packets.site import HOST, addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from doctor.facts.links import Link
     from doctor.packets.program import Program, Rule
     from doctor.packets.site import Site, Space
@@ -65,10 +62,14 @@ class Owners:
         self.specials: dict[str, bool] = {}
         self.telling: dict[str, bool] = {}
         for key, links in site.links.items():
-            held = [(version, one) for version in _BITS for link in links.values() for one in _held(link, version)]
-            for version, one in held:
-                self.by.setdefault((version, one), []).append(key)
-            self.own[key] = {one: ("own", at) for at, (_, one) in enumerate(held)}
+            own: dict[int, Own] = {}
+            for link in links.values():
+                for held in link.addresses if link.name != "lo" else ():
+                    one = number_of(held.partition("/")[0])
+                    if one is not None:
+                        self.by.setdefault((6 if ":" in held else 4, one), []).append(key)
+                        own[one] = "own", len(own)
+            self.own[key] = own
         self.fixed = {
             value
             for key in {site.spaces.twin(key) for key in site.spaces}
@@ -119,7 +120,7 @@ class Owners:
             return not (link.up or any(addresses(link, version) for version in _BITS))
         end = self.site.links[peer[0]][peer[1]]
         # The kernel gives every port a link-local address, which nobody calls it by.
-        return bool(end.master) and not any(addresses(end, version) for version in _BITS) and peer[0] == HOST
+        return bool(end.master) and peer[0] == HOST and all(one.startswith("fe80") for one in end.addresses)
 
     def strange(self, hop: str) -> bool:
         """Whether no namespace is known to have the address of a next hop."""
@@ -138,6 +139,7 @@ class Legs:
         self.bridges: dict[str, Hashable] = {}
         self.gates: dict[tuple[str, str], bool] = {}
         self.found: dict[Hashable, Hashable | None] = {}
+        self.numbers: dict[Hashable, int] = {}
         self.settings = _settings(site)
         self.ruled = bool(site.host.routing.special)
 
@@ -166,12 +168,13 @@ class Legs:
         routes = self.ways(key, links[0].name, version, (address, *network), bridge)
         if routes is None:
             return None
+        link = links[0]
         alike = (
-            (links[0].up, links[0].kind, port.up, port.port_state, port.hairpin, port.isolated, len(mine)),
-            tuple(bool(text) for link in (links[0], port) for text in (link.doubt, link.doubt_in)),
+            (link.up, link.kind, port.up, port.port_state, port.hairpin, port.isolated, len(mine)),
+            (link.doubt != "", link.doubt_in != "", port.doubt != "", port.doubt_in != ""),
             (routes, self.bridge(bridge), version),
         )
-        return Leg(address, bridge.name, port.name, *network, alike)
+        return Leg(address, bridge.name, port.name, *network, self.numbers.setdefault(alike, len(self.numbers)))
 
     def ways(self, key: str, link: str, version: Version, own: tuple[int, int, int], bridge: Link) -> Hashable | None:
         """Describe the routes of a namespace; those of twins on one bridge are the same."""
@@ -293,21 +296,3 @@ def _hops(space: Space) -> set[str]:
 def version_of(value: int) -> Version:
     """Tell the version by the number: link-local addresses and all others of IPv6 are greater than any of IPv4."""
     return 4 if value >> 32 == 0 else 6
-
-
-def _held(link: Link, version: Version) -> Iterator[int]:
-    """Give every address of a link, the link-local ones too."""
-    for one in link.addresses:
-        if (":" in one) == (version == 6) and link.name != "lo":  # noqa: PLR2004 - IPv6
-            value = number_of(one.partition("/")[0])
-            if value is not None:
-                yield value
-
-
-@lru_cache(8192)
-def number_of(text: str) -> int | None:
-    """Give an address as a number, None for what is none."""
-    try:
-        return number(text)
-    except ValueError:
-        return None

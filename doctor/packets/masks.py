@@ -231,17 +231,23 @@ class _Sight(Struct, frozen=True):
         several: list[_Several] = []
         doubtful = False
         for step in rule.steps:
-            if acts(step):
-                if isinstance(step, Verdict) and step.word == "continue":
+            # Most rules ask for an address and a device: those are told by their type, for that is asked ten thousand times.
+            kind = type(step)
+            if kind is Address or kind is Device:
+                role = self.crowd.roles.get(step.end)
+                part = self.part(step) if role is None else self.end(step, role)
+            elif acts(step):
+                if kind is Verdict and step.word == "continue":
                     continue
                 own = self.masks.own.get(senders)
                 if own is not None and goals >= 0 and not goals & ~own:
                     return None
                 return _Ruled(senders, goals, tuple(several), doubtful, step, rule.cited)
-            if isinstance(step, Any):
+            elif kind is Any:
                 several.append(self.several(step))
                 continue
-            part = self.part(step)
+            else:
+                part = self.part(step)
             if part is None:
                 doubtful = True
                 continue
@@ -267,14 +273,22 @@ class _Sight(Struct, frozen=True):
         if role is None or not isinstance(condition, (Address, Device, Number)):
             answer = condition.holds(self.crowd.packet, self.crowd.where)
             return None if answer is None else ("sender", ALL if answer else 0)
+        return self.end(condition, role)
+
+    def end(self, condition: Address | Device | Number, role: tuple[Side, What]) -> tuple[Side, int]:
+        """Say whom a condition about one end holds for."""
         side, what = role
         ends = self.masks.ends[side]
-        if isinstance(condition, Device):
-            held = ends.named(what, condition.names)
-        elif isinstance(condition, Address) and condition.version != self.crowd.packet.version:
+        if type(condition) is Device:
+            names = condition.names
+            single = len(names) == 1 and names[0][-1:] != "*"
+            held = ends.by[what].get(names[0], 0) if single else ends.named(what, names)
+        elif type(condition) is Address and condition.version != self.crowd.packet.version:
             return side, 0
         else:
-            held = ends.within(what, condition.ranges)
+            ranges = condition.ranges
+            first = ranges[0][0] if len(ranges) == 1 else -1
+            held = ends.by[what].get(first, 0) if first == ranges[0][1] else ends.within(what, ranges)
         return side, ~held if condition.negated else held
 
     def box(self, condition: Condition) -> _Box | None:

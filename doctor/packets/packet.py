@@ -92,6 +92,15 @@ def number(address: str) -> int:
     return int(ip_address(address))
 
 
+@lru_cache(maxsize=1 << 14)
+def number_of(text: str) -> int | None:
+    """Give an address as a number, None for what is none."""
+    try:
+        return number(text)
+    except ValueError:
+        return None
+
+
 def spell(address: int, version: Version) -> str:
     """Spell an address.
 

@@ -241,7 +241,8 @@ class Pairs:
         if self._columns is None:
             legs = Legs(self.site, self._owners)
             first = {version: held[0] for version, held in self.clients.items() if held}
-            goals = Wanted(self._expected, self._ports)
+            outer = self._every >> self._senders.get(OUTSIDE, len(self._senders)) & 1 == 1
+            goals = Wanted(self._expected, self._ports, outer=outer)
             self._columns = Columns(self.site, legs, tuple(self._senders), goals, first)
             self.walks += self._columns.walks
         filled = self._filled.get(goal)

@@ -126,10 +126,12 @@ class Asker:
         for version in self.versions:
             goal = self.abroad(version)
             groups: dict[Hashable, list[Seat]] = {}
+            held, _ = self.pairs.known(goal)
             for one, space in self.seats.all:
                 seat = self.seats.way_out(one, space, version)
                 if seat is not None and not seat.network.internal:
-                    fate = self.fate(goal, self.bits[space])
+                    bit = self.bits[space]
+                    fate = next((judged for mask, judged in held if mask & bit), None)
                     how = (fate.arrives, fate.code, fate.cited) if fate else self.pairs.classes.source(space).key
                     key = (seat.network.id, how, self.lacking.of(seat.address))
                     groups.setdefault(key, []).append(seat)

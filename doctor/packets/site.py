@@ -14,7 +14,7 @@ from doctor.facts.routes import Packet as Asked
 from doctor.facts.routes import Routing
 from doctor.facts.sockets import Listener
 from doctor.facts.sysctls import Value
-from doctor.packets.packet import Version, number, spell
+from doctor.packets.packet import Version, number, number_of, spell
 from doctor.packets.program import Program
 
 if TYPE_CHECKING:
@@ -176,13 +176,9 @@ def taker(listeners: Iterable[Listener], protocol: str, address: str, port: int)
 
 def addresses(link: Link, version: Version) -> list[int]:
     """Give the addresses of a link that are not link-local, in the kernel's order; what is none is left out."""
-    found = []
-    for held in link.addresses:
-        address = held.partition("/")[0]
-        if (":" in address) == (version == 6) and not address.startswith("fe80"):  # noqa: PLR2004 - IPv6
-            with contextlib.suppress(ValueError):
-                found.append(number(address))
-    return found
+    six = version == 6  # noqa: PLR2004 - IPv6
+    held = [one for one in link.addresses if (":" in one) == six and not one.startswith("fe80")]
+    return [value for one in held if (value := number_of(one.partition("/")[0])) is not None]
 
 
 def headers(version: Version) -> int:
