@@ -231,19 +231,17 @@ class _Sight(Struct, frozen=True):
         several: list[_Several] = []
         doubtful = False
         for step in rule.steps:
-            # Most rules ask for an address and a device: those are told by their type, for that is asked ten thousand times.
-            kind = type(step)
-            if kind is Address or kind is Device:
+            if isinstance(step, _AT_ENDS):  # most rules ask for an address and a device
                 role = self.crowd.roles.get(step.end)
                 part = self.part(step) if role is None else self.end(step, role)
             elif acts(step):
-                if kind is Verdict and step.word == "continue":
+                if isinstance(step, Verdict) and step.word == "continue":
                     continue
                 own = self.masks.own.get(senders)
                 if own is not None and goals >= 0 and not goals & ~own:
                     return None
                 return _Ruled(senders, goals, tuple(several), doubtful, step, rule.cited)
-            elif kind is Any:
+            elif isinstance(step, Any):
                 several.append(self.several(step))
                 continue
             else:
@@ -279,11 +277,11 @@ class _Sight(Struct, frozen=True):
         """Say whom a condition about one end holds for."""
         side, what = role
         ends = self.masks.ends[side]
-        if type(condition) is Device:
+        if isinstance(condition, Device):
             names = condition.names
             single = len(names) == 1 and names[0][-1:] != "*"
             held = ends.by[what].get(names[0], 0) if single else ends.named(what, names)
-        elif type(condition) is Address and condition.version != self.crowd.packet.version:
+        elif isinstance(condition, Address) and condition.version != self.crowd.packet.version:
             return side, 0
         else:
             ranges = condition.ranges
