@@ -103,11 +103,20 @@ def make(pid: int) -> list[str]:
             place = f"{one.own if one.words else one.place}/{name}"
             os.mkdir(place)  # noqa: PTH102 - strings
             made.append(place)
+            if not one.words:
+                _see_handed_down(one, place)
             _write(f"{place}/cgroup.procs", str(pid))
     except BaseException:
         remove(made)
         raise
     return made
+
+
+def _see_handed_down(one: Hierarchy, place: str) -> None:
+    """See that a group of version 2 has controllers. What its root hands down is the machine's to say. Raises OSError."""
+    if not one.controllers & {*small(f"{place}/cgroup.controllers").split()}:
+        words = " ".join(f"+{name}" for name in sorted(one.controllers))  # systemd has them, a bare machine has none
+        raise OSError(EBUSY, f"hands none down: write {words} into it", f"{one.place}/cgroup.subtree_control")
 
 
 def of(pid: int) -> list[str]:
@@ -212,9 +221,14 @@ def _files(one: Hierarchy, resources: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def enter(places: Iterable[str]) -> None:
-    """Put the calling process into groups. Raises OSError."""
+    """Put the calling process into groups: of a lab's, where containers have theirs below, into the host's. Raises OSError."""
     for place in places:
-        _write(f"{place}/cgroup.procs", "0")
+        try:
+            _write(f"{place}/cgroup.procs", "0")
+        except OSError as error:
+            if error.errno != EBUSY:  # of version 2: groups below have controllers (_delegate)
+                raise
+            _write(f"{place}/host/cgroup.procs", "0")
 
 
 def killed_for_memory(places: Iterable[str]) -> bool:

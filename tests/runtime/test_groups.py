@@ -15,7 +15,7 @@ import pytest
 from doctor.linux import mounting, syscalls
 from doctor.runtime import cgroups, oci
 from doctor.runtime.container import Container
-from doctor.runtime.host import Lab
+from doctor.runtime.host import Lab, LabError
 from doctor.runtime_commands import bring_up
 from tests.runtime.columns import become
 from tests.runtime.conftest import make_root
@@ -133,6 +133,7 @@ def test_version_2_hands_controllers_down(version_2: tuple[str, str]) -> None:
         mounting.propagation("/", mounting.MS_REC | mounting.MS_PRIVATE)
         mounting.attach(mounting.prepared("cgroup2", (), 0, "cgroup2"), place)
         cgroups.enter(cgroups.limit("/docker/one", {}))
+        os.read(ready, 1)  # somebody enters the lab meanwhile, whose own group has controllers below now
         own = Path(place, "docker/one")
         files = (own / "cgroup.controllers", Path(place, "cgroup.procs"), own / "cgroup.procs")
         return [" ".join(one.read_text().split()) for one in files]
@@ -150,15 +151,42 @@ def test_version_2_hands_controllers_down(version_2: tuple[str, str]) -> None:
             os._exit(0)
     groups = cgroups.make(pid)
     os.write(go, b"x")
+    until = time.monotonic() + 10
+    while not (entered := Path(groups[0], "docker/one/cgroup.procs")).exists() or not entered.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    late = os.fork()
+    if late == 0:
+        try:
+            cgroups.enter(groups)
+            os._exit(0 if Path("/proc/self/cgroup").read_text().rstrip().endswith("/host") else 2)
+        finally:
+            os._exit(1)
+    came = os.waitstatus_to_exitcode(os.waitpid(late, 0)[1])
+    os.write(go, b"x")
     os.close(writing)
     said = os.read(reading, 4096).decode()
     os.waitpid(pid, 0)
     cgroups.remove(groups)
     for handle in (reading, ready, go):
         os.close(handle)
+    assert came == 0
     assert said == f"{name}||{pid}"
     assert groups
     assert not any(Path(one).exists() for one in groups)
+
+
+def test_version_2_that_hands_nothing_down(version_2: tuple[str, str]) -> None:
+    """What the root hands down is the machine's to say: it is told what to write, and nothing is left."""
+    place, name = version_2
+    handed = Path(place, "cgroup.subtree_control")
+    handed.write_text(f"-{name}")
+    with pytest.raises(
+        LabError, match=rf"no control groups for a lab: {handed}: hands none down: write \+{name} into it"
+    ):
+        Lab.up(f"v{os.getpid()}", groups=True)
+    assert ours() == []
+    handed.write_text(f"+{name}")
 
 
 def test_a_user_is_told_that_they_need_root() -> None:
