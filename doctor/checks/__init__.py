@@ -28,6 +28,7 @@ MODULES = (
     "dns",
     "docker_command",
     "docker_proxy",
+    "engine_jumps",
     "engine_rules",
     "exposure",
     "file_rights",

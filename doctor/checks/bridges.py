@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator
 
 from doctor.checks.published_ports import leading
-from doctor.facts.config import ConfigFile, Options, Origin
 from doctor.facts.containers import Container, Containers
 from doctor.facts.daemon import Daemon
 from doctor.facts.ends import Ends
 from doctor.facts.lifecycle import Lifecycle
 from doctor.facts.links import Link, Links, interface
 from doctor.facts.networks import Network, Networks
-from doctor.facts.nextstart import NextStart
 from doctor.facts.processes import Processes
 from doctor.model import (
     Citation,
@@ -358,70 +356,3 @@ def bridge_without_network(networks: Networks, links: Links, processes: Processe
             hits=(Effect(f"a network made with the subnet of {has} would get none of its packets"),),
             works=(Effect("every network that there is"),),
         )
-
-
-@check("NET017", Severity.ERROR, explains=("DMN013", "DMN016"), blocks_start=True)
-def icc_off_without_rules(options: Options, config: ConfigFile, daemon: Daemon, start: NextStart) -> Iterator[Yield]:
-    """Containers shall not reach each other (icc), and dockerd may write no rules that see to it.
-
-    ## What it is
-    `icc` false is made of rules of iptables. With `iptables` false dockerd ends at its start;
-    with `ip6tables` false and IPv6 on docker0, from 27 on it does too, and before that
-    containers go on reaching each other over IPv6.
-    ## What you see
-    dockerd running: nothing, until its next start. Down: "You specified --iptables=false with
-    --icc=false" in its log.
-    ## By hand
-    grep -n -e icc -e tables /etc/docker/daemon.json
-    ## Cure
-    Take `iptables` (or `ip6tables`) out of the file, so that dockerd writes its rules; or take
-    `icc` out, where other rules keep containers apart.
-    ## Looks like
-    DMN003 (an option stands in two places), NET001 (another value that is refused)
-    ## Limits
-    Networks of one's own have an option of their own for this, and are not judged.
-    ## References
-    dockerd(8) --icc, moby daemon/daemon_unix.go verifyDaemonSettings
-    """
-    if not options.known("icc") or not options.known("iptables"):
-        yield Unknown("icc", options.unread)
-        return
-    icc = options.origin("icc")
-    if icc is None or options.on("icc"):
-        return
-    v6 = options.on("ipv6") and daemon.generation != (0, 0)
-    for key in ("iptables", *(("ip6tables",) if v6 else ())):
-        origin = options.origin(key)
-        if origin is not None and not options.on(key):
-            refuses = key == "iptables" or daemon.generation >= (27, 0)
-            yield _refused(key, icc, origin, config, start) if refuses else _unenforced(key, icc, origin, config)
-            return
-
-
-def _refused(key: str, icc: Origin, rules: Origin, config: ConfigFile, start: NextStart) -> Finding:
-    return Finding(
-        subject="icc",
-        title=f"icc is false, and so is {key}: dockerd refuses to start",
-        message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
-        evidence=tuple(dict.fromkeys((icc.cited, rules.cited, *start.words("--icc=false")))),
-        remedy=start.cure(config.change(key, rules), what=f"let dockerd write the rules of {key}"),
-        severity=start.severity,
-        hits=start.hits,
-        works=start.works,
-    )
-
-
-def _unenforced(key: str, icc: Origin, rules: Origin, config: ConfigFile) -> Finding:
-    return Finding(
-        subject="icc",
-        title=f"icc is false, and so is {key}: nothing enforces it",
-        message=f"icc is false ({icc.where}) and {key} is false ({rules.where}): no rule keeps containers apart",
-        evidence=tuple(dict.fromkeys((icc.cited, rules.cited))),
-        remedy=Remedy(
-            f"let dockerd write the rules of {key}",
-            (config.change(key, rules),),
-            notes=("it counts from the next start of dockerd on",),
-        ),
-        severity=Severity.WARNING,
-        hits=(Effect("containers of the default network reach each other over IPv6, although icc is false"),),
-    )

@@ -12,6 +12,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from doctor.linux.addresses import FAMILIES, SCOPES
 from doctor.linux.attributes import (
     RAW,
     Reader,
@@ -27,7 +28,7 @@ from doctor.linux.attributes import (
     unsigned,
     word,
 )
-from doctor.linux.links import FAMILIES, SCOPES, device
+from doctor.linux.links import device
 from doctor.linux.netlink import MalformedError, head
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from struct import pack
 from typing import TYPE_CHECKING, Self
 
 from doctor.linux import netlink
+from doctor.linux.addresses import read_address
 from doctor.linux.attributes import array
 from doctor.linux.filters import CLASSIFIED, read_filter, read_qdisc, show_filters
-from doctor.linux.links import Link, read_address, read_link, show_link
+from doctor.linux.links import Link, read_link, show_link
 from doctor.linux.routes import read_neighbour, read_route, read_rule, show_hop, show_route
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doctor.linux import netlink, rtnetlink
-from doctor.linux.links import read_address, read_link, show_link
+from doctor.linux.addresses import read_address
+from doctor.linux.links import read_link, show_link
 from doctor.linux.netlink import MalformedError
 from doctor.linux.nfnetlink import read_table
 from doctor.linux.routes import read_neighbour, read_route, read_rule, show_hop, show_route
