@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from doctor.checks.container_state import ports_unanswered
+from doctor.checks._ends import ports_unanswered
 from doctor.checks.shims import NAMESPACE
 from doctor.facts.cgroups import Cgroups
 from doctor.facts.containers import Container, Containers
