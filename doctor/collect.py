@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from doctor import __version__, client, sources
+from doctor import __version__, client, sources, vantage
 from doctor.host import ASK_STARTS
 from doctor.inquiry import LAST_SECONDS, PING_SECONDS, Inquiry
 from doctor.keeping import Keeper, shown, since
@@ -127,6 +127,7 @@ class Collector:
         self._asked_for()
         self._look_again()
         self._account()
+        self._elsewhere()
         self.host.end()
 
     def _add(self, table: Sequence[Source]) -> None:
@@ -199,6 +200,12 @@ class Collector:
                 why = "the deadline came before its turn"
                 self.kept.records.setdefault(job.name, Record(job.name, "file", job.target, "not-run", why=why))
 
+    def _elsewhere(self) -> None:
+        """Keep nothing of another host than the engine's: doctor may run in a container, and be let speak to dockerd."""
+        found = vantage.look(self.host, self.places, self.kept.records)
+        if found.elsewhere:
+            self.kept.records = vantage.applied(found, self.kept.records)
+
     def _fault(self, job: Job, error: Exception) -> None:
         why = f"fault in doctor itself: {type(error).__name__}: {error}"
         self.kept.put(Record(job.name, "file", job.target, "failed", why=why))
@@ -217,20 +224,23 @@ class Collector:
         }.get(status, f"the process that reads it: {status}")
         for frame in frames(done.stdout):
             self._take(frame)
-        asked = (
-            ("run/netns", folder),
-            ("proc/processes", "/proc"),
-            ("netns/index", "/proc/*/ns/net"),
-            ("cgroup/containers", "/sys/fs/cgroup"),
-            ("proc/signals", "/proc"),
-        )
-        for name, target in asked:
+        for name, target in self._surveyed():
             if name not in self.kept.records:
                 self.kept.put(Record(name, "tree", target, status, why=why, ms=done.seconds * 1000))
         for entry in tree_entries(self.kept.records["netns/index"]):
             name = f"netns/{'host' if entry.content == 'host' else entry.path}/links"
             if name not in self.kept.records:
                 self.kept.put(Record(name, "netns", shown(entry.content), status, why=why, ms=done.seconds * 1000))
+
+    def _surveyed(self) -> tuple[tuple[str, str], ...]:
+        """Give the records that the survey brings on every host, and their targets."""
+        return (
+            ("run/netns", self.places.exec_root + "/netns"),
+            ("proc/processes", "/proc"),
+            ("netns/index", "/proc/*/ns/net"),
+            ("cgroup/containers", cgroups.ROOT),
+            ("proc/signals", "/proc"),
+        )
 
     def _take(self, frame: Frame) -> None:
         if not frame.data and frame.status != "ok":

@@ -61,6 +61,7 @@ def check(
         probe=probe,
         sample=options.sample(sample),
         deep=options.deep() if deep else None,
+        anywhere=not deep,
     )
     from doctor.assess import assess
 
@@ -102,13 +103,20 @@ def collect(
 ) -> int:
     """Collect evidence, redacted, into one file."""
     from doctor import evidence, options, writing
+    from doctor.vantage import whole
 
     if not output:
         raise UsageError("collect: where to? doctor collect -o HOST.tar.gz")
     seconds = options.duration(deadline)
     content = options.deep() if deep else None
-    found = evidence.take("", "", options.registry, seconds, probe=probe, sample=options.sample(sample), deep=content)
-    return writing.bundle(found.snapshot, output, found.leaks)
+    found = evidence.take(
+        "", "", options.registry, seconds, probe=probe, sample=options.sample(sample), deep=content, anywhere=not deep
+    )
+    code = writing.bundle(found.snapshot, output, found.leaks)
+    if why := whole(found.snapshot):
+        sys.stderr.write(f"doctor: {why}\n")
+        return code or INCOMPLETE
+    return code
 
 
 def rules(

@@ -42,13 +42,15 @@ def take(
     probe: bool = False,
     sample: float = 0.0,
     deep: Deep | None = None,
+    anywhere: bool = False,
 ) -> Evidence:
     """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
 
     `loaded` gives the registry; on a live host it is first called while that is being read.
 
-    With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With `deep` the
-    content of layers is read as well, which has no deadline.
+    Of a host that is not the engine's (`doctor.vantage`) nothing is given, and Left raised, but for who takes it from
+    `anywhere`. With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With
+    `deep` the content of layers is read as well, which has no deadline.
     """
     if probe and (bundle or example):
         raise UsageError("check: --probe asks from this host, not from a bundle or an example")
@@ -66,9 +68,11 @@ def take(
         from doctor.bundle import BundleError, read
 
         try:
-            return Evidence(read(bundle), bundle)
+            held = read(bundle)
         except BundleError as error:
             raise UsageError(str(error)) from error
+        _of_the_engine(held, anywhere=anywhere)
+        return Evidence(held, bundle)
     from doctor.client import here
     from doctor.collect import gather
     from doctor.host import LocalHost
@@ -92,12 +96,21 @@ def take(
         probe=probe,
         sample=sample,
     )
+    _of_the_engine(snapshot, anywhere=anywhere)
     if deep is not None:
         from doctor.deep import read as read_layers
         from doctor.examine import Facts
 
         snapshot = read_layers(snapshot, Facts(loaded(), snapshot), deep, redactor)
     return Evidence(snapshot, "", redactor)
+
+
+def _of_the_engine(snapshot: Snapshot, *, anywhere: bool) -> None:
+    from doctor.vantage import whole
+
+    if not anywhere and (why := whole(snapshot)):
+        sys.stderr.write(f"doctor: {why}\n")
+        raise Left(INCOMPLETE)
 
 
 def _nothing_here(places: Places) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from doctor import vantage
 from doctor.model import Finding, NotApplicable, Outcome, Reported, Result, Unknown
+from doctor.places import Places
 from doctor.snapshot import EvidenceMissing, Snapshot
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Facts:
         self._facts: dict[type, Fact] = registry.facts
         self._made: dict[type, Any] = {Snapshot: snapshot}
         self._failed: dict[type, Exception] = {}
+        self._elsewhere = vantage.whole(snapshot)
 
     def get(self, wanted: type) -> Any:
         """Give a fact. Raises EvidenceMissing, or what the fact's function raised."""
@@ -46,6 +49,8 @@ class Facts:
         known = self._facts.get(wanted)
         if known is None:
             raise LookupError(f"no fact makes a {wanted.__name__}")
+        if self._elsewhere and wanted is not Places:
+            raise EvidenceMissing("this host", self._elsewhere)
         try:
             made = known.make(**self.arguments(known.needs, known.optional))
         except Exception as error:

@@ -7,6 +7,7 @@ then the places that packages use (Debian, Docker CE, snap, rootless).
 from __future__ import annotations
 
 import json
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ OWN, CALLER = "~", "~caller"
 """How homes are written where docker(1) keeps contexts: that of this process, and that of who called sudo; no name is kept."""
 DEFAULT_CONTEXT = "default"
 """The context that is this host's own daemon, and has no file."""
+_IN_CONTAINER = re.compile(rb"[/-]([0-9a-f]{64})(?:\.scope)?(?=[/\n])")
+"""The ids of containers in the control groups of a process (cgroups(7), /proc/PID/cgroup)."""
 LOGS = (
     "/var/log/docker.log",
     "/var/log/dockerd.log",
@@ -154,6 +157,11 @@ def find(host: Host, environ: Mapping[str, str]) -> Places:
     )
 
 
+def find_running(host: Host) -> int:
+    """Give the pid of the dockerd of this host, 0 where none runs here."""
+    return _running(host)[0]
+
+
 def in_run(path: str) -> str:
     """Spell a path below /var/run as the kernel does: it is a link to /run.
 
@@ -212,6 +220,10 @@ def _running(host: Host) -> tuple[int, tuple[str, ...]]:
     """Give pid and argv of the dockerd of this host: not of one inside a container."""
     candidates = []
     try:
+        own = set(_IN_CONTAINER.findall(host.read("/proc/self/cgroup", 1 << 14)[0]))
+    except OSError:
+        own = set()
+    try:
         named = int(host.read(OPTIONS["pidfile"].default, 32)[0])
     except (OSError, ValueError):
         named = 0
@@ -232,7 +244,7 @@ def _running(host: Host) -> tuple[int, tuple[str, ...]]:
             continue
         if _elsewhere(host, pid):
             continue
-        if argv and b"/docker/" not in group and b"/docker-" not in group and b"kubepods" not in group:
+        if argv and not set(_IN_CONTAINER.findall(group)) - own:
             candidates.append((int(pid), argv))
             if int(pid) == named:
                 break

@@ -335,7 +335,14 @@ class _Text:
         total = self.report.counts.checks
         yield f"unknown: {len(unknown)} of {plural(total, 'check')}"
         for reason, count in reasons.most_common():
-            yield f"  {count:2}  {words.safe(reason)}"
+            yield from textwrap.wrap(
+                words.safe(reason),
+                self.style.width,
+                initial_indent=f"  {count:2}  ",
+                subsequent_indent="      ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
             if self.style.verbose:
                 codes = " ".join(one.code for one in unknown if one.reason == reason)
                 yield from textwrap.wrap(codes, self.style.width, initial_indent="      ", subsequent_indent="      ")
