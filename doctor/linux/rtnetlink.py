@@ -24,8 +24,10 @@ from doctor.linux.attributes import array
 from doctor.linux.filters import CLASSIFIED, read_filter, read_qdisc, show_filters
 from doctor.linux.links import Link, read_link, show_link
 from doctor.linux.routes import read_neighbour, read_route, read_rule, show_hop, show_route
+from doctor.linux.tcx import attached
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 _GETLINK = 18
@@ -64,10 +66,11 @@ class Route:
     def links(self, *, filters: bool = False) -> bytes:
         """Give links and their addresses, as `ip -j -d addr` does; with `filters` also of which kinds those of tc are.
 
-        `"filters":{"ingress":["bpf"],"egress":["u32"]}` is ours: one more dump, and two for each link that has any.
+        `"filters":{"ingress":["bpf"],"egress":["u32","tcx"]}` is ours: one more dump, two for each link that has any, and
+        two questions of bpf(2) for each link.
         """
         links = self._devices(anew=True)
-        for index, text in self._filters().items() if filters else ():
+        for index, text in self._filters(links).items() if filters else ():
             if index in links:
                 links[index] = links[index]._replace(text=f"{links[index].text},{text}")
         addresses: dict[int, list[str]] = {}
@@ -76,18 +79,20 @@ class Route:
             addresses.setdefault(index, []).append(text)
         return array(show_link(link, addresses.get(link.ifindex, []), links) for link in links.values())
 
-    def _filters(self) -> dict[int, str]:
-        """Give the kinds of tc's filters by link, where a qdisc for them is there; a kernel without tc has none."""
+    def _filters(self, links: Iterable[int]) -> dict[int, str]:
+        """Give the kinds of tc's filters by link, where a qdisc for them is there or tcx; a kernel without tc has none."""
         try:
             held = [read_qdisc(payload) for payload in self._socket.dump(_GETQDISC, bytes(20), "RTM_GETQDISC")]
         except OSError:
-            return {}
-        found = {}
+            held = []
+        found: dict[int, dict[str, list[str]]] = {}
         for index in {one for one in held if one}:
-            kinds = {name: self._kinds(index, parent) for name, parent in CLASSIFIED.items()}
-            if any(kinds.values()):
-                found[index] = show_filters(kinds)
-        return found
+            found[index] = {name: self._kinds(index, parent) for name, parent in CLASSIFIED.items()}
+        for index, sides in attached(links).items():
+            kinds = found.setdefault(index, {name: [] for name in CLASSIFIED})
+            for name in sides:
+                kinds[name].append("tcx")
+        return {index: show_filters(kinds) for index, kinds in found.items() if any(kinds.values())}
 
     def _kinds(self, index: int, parent: int) -> list[str]:
         body = pack("=BxxxiIII", 0, index, 0, parent, 0)

@@ -284,9 +284,7 @@ class _Sight(Struct, frozen=True):
         elif isinstance(condition, Address) and condition.version != self.crowd.packet.version:
             return side, 0
         else:
-            ranges = condition.ranges
-            first = ranges[0][0] if len(ranges) == 1 else -1
-            held = ends.by[what].get(first, 0) if first == ranges[0][1] else ends.within(what, ranges)
+            held = ends.within(what, condition.ranges)
         return side, ~held if condition.negated else held
 
     def box(self, condition: Condition) -> _Box | None:

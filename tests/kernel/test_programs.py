@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
+from doctor.linux import tcx
 from doctor.linux.namespaces import inside
 from doctor.linux.rtnetlink import Route
 from doctor.packets.flow import Flow as Asked
@@ -63,9 +65,20 @@ def _tc(link: str, parent: int) -> None:
         os.close(handle)
 
 
+def _tcx(link: str, where: int) -> None:
+    """Attach by BPF_PROG_ATTACH: it stays as long as the link does."""
+    handle = program(_SCHED_CLS)
+    attributes = ctypes.create_string_buffer(struct.pack("=IIII", socket.if_nametoindex(link), handle, where, 0), 64)
+    done = ctypes.CDLL(None, use_errno=True).syscall(_BPF, 8, attributes, 64)
+    assert done >= 0, os.strerror(ctypes.get_errno())
+    os.close(handle)
+
+
 CASES: dict[str, tuple[Callable[[], None], str]] = {
     "xdp": (lambda: _xdp("c0"), "whether XDP program"),
     "ingress": (lambda: _tc("c0", _INGRESS), "whether filters of tc (bpf) let packets in by c0"),
+    "tcx ingress": (lambda: _tcx("c0", tcx.WHERE["ingress"]), "whether filters of tc (tcx) let packets in by c0"),
+    "tcx egress": (lambda: _tcx("s0", tcx.WHERE["egress"]), "whether filters of tc (tcx) let packets leave by s0"),
     "egress": (lambda: _tc("s0", _EGRESS), "whether filters of tc (bpf) let packets leave by s0"),
 }
 
