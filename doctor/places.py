@@ -27,8 +27,13 @@ MANY_PATHS = 64
 """Paths of one configuration that are looked at: a bound for a file that means ill."""
 PROGRAMS = ("runc", "containerd-shim-runc-v2", "docker-init", "docker-proxy")
 """What dockerd and its containerd start beside what the configuration names."""
-USUAL_FOLDERS = (
+PROGRAM_FOLDERS = (
     *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"),
+    "/run/current-system/sw/bin",
+)
+"""Where programs are; the last is where NixOS has them all."""
+USUAL_FOLDERS = (
+    *PROGRAM_FOLDERS,
     *("/usr/local/libexec/docker", "/usr/libexec/docker", "/usr/local/lib/docker", "/usr/lib/docker"),
     "/opt/containerd/bin",
 )
@@ -309,7 +314,7 @@ def _exists(host: Host, path: str) -> bool:
 
 
 def _in_path(host: Host, program: str) -> str:
-    for folder in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"):
+    for folder in PROGRAM_FOLDERS:
         if _exists(host, f"{folder}/{program}"):
             return f"{folder}/{program}"
     return ""

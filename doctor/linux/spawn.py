@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "timeout", "truncated", "absent", "denied"]
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
+"""Where commands are looked up: the last is where NixOS has them all."""
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C"}
 
 _CHUNK = 1 << 16
