@@ -8,10 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from doctor.facts import UNDECODABLE
 from doctor.facts.clock import epoch
+from doctor.facts.inspected import (
+    HealthLog,
+    HostSettings,
+    Inspected,
+    IpamConfig,
+    Listed,
+    PortBinding,
+)
 from doctor.facts.processes import Processes
 from doctor.model import Citation
 from doctor.places import in_run
@@ -25,118 +33,6 @@ SHARED_KERNEL = frozenset(
     {"", "runc", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "crun", "nvidia", "youki"}
 )
 """Runtimes whose containers are processes of the host; of any other (gVisor, Kata) nothing of the kind is known."""
-
-
-class _Asked(Struct):
-    IPv4Address: str = ""
-    IPv6Address: str = ""
-
-
-class _Endpoint(Struct):
-    IPAMConfig: _Asked | None = None
-    NetworkID: str = ""
-    Gateway: str = ""
-    IPAddress: str = ""
-    IPPrefixLen: int = 0
-    IPv6Gateway: str = ""
-    GlobalIPv6Address: str = ""
-    MacAddress: str = ""
-    GwPriority: int = 0
-
-
-class _Binding(Struct):
-    HostIp: str = ""
-    HostPort: str = ""
-
-
-class _Settings(Struct):
-    SandboxKey: str = ""
-    Ports: dict[str, list[_Binding] | None] | None = None
-    Networks: dict[str, _Endpoint | None] | None = None
-
-
-class _Probe(Struct):
-    Start: str = ""
-    ExitCode: int = 0
-
-
-class _Health(Struct):
-    Status: str = ""
-    FailingStreak: int = 0
-    Log: list[_Probe] | None = None
-
-
-class _State(Struct):
-    Running: bool = False
-    Restarting: bool = False
-    Status: str = ""
-    Pid: int = 0
-    StartedAt: str = ""
-    FinishedAt: str = ""
-    ExitCode: int = 0
-    OOMKilled: bool = False
-    Error: str = ""
-    Health: _Health | None = None
-
-
-class _Policy(Struct):
-    Name: str = ""
-    MaximumRetryCount: int = 0
-
-
-class _LogConfig(Struct):
-    Type: str = ""
-    Config: dict[str, str] | None = None
-
-
-class _HostConfig(Struct):
-    NetworkMode: str = ""
-    RestartPolicy: _Policy = field(default_factory=_Policy)
-    AutoRemove: bool = False
-    PortBindings: dict[str, list[_Binding] | None] | None = None
-    Links: list[str] | None = None
-    Dns: list[str] | None = None
-    Privileged: bool = False
-    CapAdd: list[str] | None = None
-    Runtime: str = ""
-    Init: bool | None = None
-    LogConfig: _LogConfig = field(default_factory=_LogConfig)
-    Memory: int = 0
-    PidsLimit: int | None = None
-
-
-class _Config(Struct):
-    Image: str = ""
-    Labels: dict[str, str] | None = None
-    Hostname: str = ""
-    StopSignal: str = ""
-    StopTimeout: int | None = None
-
-
-class _Mount(Struct):
-    Type: str = ""
-    Name: str = ""
-    Source: str = ""
-    Destination: str = ""
-
-
-class _Inspect(Struct):
-    """The part of `GET /containers/ID/json` and of config.v2.json that checks need; both spell it alike."""
-
-    Id: str = ""
-    ID: str = ""
-    Name: str = ""
-    Image: str = ""
-    Created: str = ""
-    Path: str = ""
-    RestartCount: int = 0
-    Driver: str = ""
-    State: _State = field(default_factory=_State)
-    Config: _Config = field(default_factory=_Config)
-    HostConfig: _HostConfig = field(default_factory=_HostConfig)
-    NetworkSettings: _Settings = field(default_factory=_Settings)
-    Mounts: list[_Mount] | None = None
-    MountPoints: dict[str, _Mount | None] | None = None
 
 
 class Endpoint(Struct, frozen=True):
@@ -287,17 +183,10 @@ class Containers(Struct, frozen=True):
         return tuple(one for one in self.all if one.running)
 
 
-class _Listed(Struct):
-    Id: str = ""
-    Names: list[str] | None = None
-    State: str = ""
-    NetworkSettings: Any = None
-
-
 def _listing(record: Record) -> dict[str, tuple[str, str, Any]]:
     """Read a list of containers: id → name, state, network settings. Raises EvidenceMissing for what is none."""
     try:
-        found = msgspec.json.decode(record.data, type=list[_Listed])
+        found = msgspec.json.decode(record.data, type=list[Listed])
     except UNDECODABLE as error:
         raise EvidenceMissing("API", f"/containers: {error}") from error
     return {one.Id: ((one.Names or [one.Id[:12]])[0].lstrip("/"), one.State, one.NetworkSettings) for one in found}
@@ -385,14 +274,14 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
     if not record.readable:
         return None
     try:
-        raw = msgspec.json.decode(record.data, type=_Inspect)
+        raw = msgspec.json.decode(record.data, type=Inspected)
         if host_config is not None and host_config.readable:
-            raw.HostConfig = msgspec.json.decode(host_config.data, type=_HostConfig)
+            raw.HostConfig = msgspec.json.decode(host_config.data, type=HostSettings)
     except UNDECODABLE:
         return None
     settings = raw.NetworkSettings
     name = raw.Name.lstrip("/") or identity[:12]
-    health = raw.State.Health or _Health()
+    health = raw.State.Health or HealthLog()
     return Container(
         id=identity,
         name=_shown(name, raw.Config.Labels or {}),
@@ -451,7 +340,7 @@ def _container(record: Record, identity: str, host_config: Record | None = None)
     )
 
 
-def _asked(raw: _Inspect) -> Asked:
+def _asked(raw: Inspected) -> Asked:
     held = raw.HostConfig
     mounts = raw.Mounts or [one for one in (raw.MountPoints or {}).values() if one is not None]
     links = (one.partition(":") for one in held.Links or ())
@@ -472,7 +361,7 @@ def _asked(raw: _Inspect) -> Asked:
     )
 
 
-def _static(asked: _Asked | None) -> tuple[str, ...]:
+def _static(asked: IpamConfig | None) -> tuple[str, ...]:
     return tuple(one for one in (asked.IPv4Address, asked.IPv6Address) if one) if asked else ()
 
 
@@ -485,7 +374,7 @@ def _shown(name: str, labels: dict[str, str]) -> str:
     return f"{project}/{service}" if number == "1" else f"{project}/{service}-{number}"
 
 
-def _ports(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
+def _ports(bindings: dict[str, list[PortBinding] | None]) -> tuple[Port, ...]:
     ports = []
     for spelled, held in bindings.items():
         number, _, protocol = spelled.partition("/")
@@ -496,7 +385,7 @@ def _ports(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
     return tuple(sorted(set(ports), key=lambda port: (port.host, port.protocol, port.host_ip)))
 
 
-def _opened(bindings: dict[str, list[_Binding] | None]) -> tuple[Port, ...]:
+def _opened(bindings: dict[str, list[PortBinding] | None]) -> tuple[Port, ...]:
     ports = []
     for spelled, held in bindings.items():
         number, _, protocol = spelled.partition("/")

@@ -3,103 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
-from datetime import UTC, datetime, timedelta, timezone
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from doctor.amounts import plural
 from doctor.model import Command, Diagnosis, Moment, Note, Reported, Result, Severity
 from doctor.reports import text, words
+from doctor.reports._paste import command_line
+from doctor.reports._visible import Clock, one_line, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from doctor.model import HostInfo, Report, Since, Step
+    from doctor.model import Report, Since, Step
 
-SHOWN = 2000
-"""Characters of one text that a page shows; of a longer one the middle is left out. Commands are never cut."""
 
-TICKET_LINES = 12
-"""Lines of the text for a ticket, at most."""
-
-_TICKET_WIDTH = 400
 _TITLE_WIDTH = 120
 _FOLD = 5
-
-# What a reader cannot see, or what moves the text around it: C0 but tab and newline, DEL, C1, soft hyphen, zero-width
-# and bidi controls, fillers, variation selectors, non-characters, lone surrogates, tags.
-_HIDDEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-_BLANK = re.compile(r"[\t\n]")
-_BYTE, _BMP = 0x100, 0x10000
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    if code < _BYTE:
-        return {9: r"\t", 10: r"\n"}.get(code, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < _BMP else f"\\U{code:08x}"
-
-
-def visible(raw: str) -> str:
-    r"""Show what could not be seen as an escape, `\x1b` or `\u202e`; tabs and newlines stay.
-
-    >>> visible("web\x1b[31m \u202egpj.exe")
-    'web\\x1b[31m \\u202egpj.exe'
-    """
-    if raw.isascii() and raw.isprintable():
-        return raw
-    return _HIDDEN.sub(_escape, raw)
-
-
-def one_line(raw: str) -> str:
-    """Do the same with tabs and newlines too."""
-    return _BLANK.sub(_escape, visible(raw))
-
-
-def shortened(raw: str, limit: int = SHOWN) -> str:
-    """Leave out the middle of a text that is longer than the limit, and say how long it is."""
-    if len(raw) <= limit:
-        return raw
-    half = limit // 2
-    return f"{raw[:half]} ... (cut: {len(raw):,} characters in all) ... {raw[-half:]}"
-
-
-class Clock(Struct, frozen=True):
-    """The clock of the host: moments as it would have shown them. One that no calendar has is shown as a number."""
-
-    now: float
-    offset: int
-
-    def _local(self, at: float) -> datetime | None:
-        try:
-            return datetime.fromtimestamp(at, timezone(timedelta(seconds=self.offset)) if self.offset else UTC)
-        except (ValueError, OverflowError, OSError):
-            return None
-
-    def time(self, at: float) -> str:
-        """Give the time, with the date when it is not the day of the report."""
-        when, now = self._local(at), self._local(self.now)
-        if when is None:
-            return f"{at:g} s"
-        today = now is not None and when.date() == now.date()
-        return f"{when:%H:%M:%S}" if today else f"{when:%Y-%m-%d %H:%M:%S}"
-
-    def stamp(self, at: float) -> str:
-        """Give date, time and zone."""
-        when = self._local(at)
-        return f"{at:g} s" if when is None else f"{when:%Y-%m-%d %H:%M:%S %z}"
-
-    def iso(self, at: float) -> str:
-        """Give what a `datetime` attribute takes; nothing when there is no such time."""
-        when = self._local(at)
-        return "" if when is None else when.isoformat(timespec="seconds")
 
 
 # Verdict
@@ -461,71 +382,3 @@ def outcomes(report: Report) -> Table:
 
 
 # Cures and the ticket
-
-
-def command_line(command: Command) -> str:
-    r"""Print a command as one physical line that a shell reads back as the same arguments and standard input.
-
-    What cannot be seen is written as `$'...'`, which bash, zsh, ksh and POSIX 2024 know.
-
-    >>> command_line(Command(("sh", "-c", "doctor rules --missing | iptables-restore --noflush")))
-    'doctor rules --missing | iptables-restore --noflush'
-    >>> print(command_line(Command(("tee", "/etc/a b"), "x=1\ny=2\n")))
-    printf '%s\n' x=1 y=2 | tee '/etc/a b'
-    >>> print(command_line(Command(("docker", "rm", "it's\x1b"))))
-    docker rm $'it\'s\x1b'
-    """
-    line = " ".join(_quoted(argument) for argument in command.argv)
-    if not command.stdin:
-        script = command.argv[2] if command.argv[:2] == ("sh", "-c") and command.argv[3:] == () else ""
-        return script if script.strip() and one_line(script) == script else line
-    lines = command.stdin.split("\n")
-    if lines.pop() or any(one_line(each) != each for each in lines):
-        return f"printf %s {_quoted(command.stdin)} | {line}"
-    return f"printf '%s\\n' {' '.join(_quoted(each) for each in lines)} | {line}"
-
-
-_RAW = range(0xDC80, 0xDD00)  # bytes that were not UTF-8, as os.fsdecode() keeps them
-_C1 = range(0x80, 0x100)  # to a shell \x is a byte, so these take \u
-
-
-def _quoted(argument: str) -> str:
-    if one_line(argument) == argument:
-        return shlex.quote(argument)
-
-    def escape(match: re.Match[str]) -> str:
-        code = ord(match.group())
-        if code in _RAW:
-            return f"\\x{code - 0xDC00:02x}"
-        return f"\\u{code:04x}" if code in _C1 else _escape(match)
-
-    escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{_BLANK.sub(escape, _HIDDEN.sub(escape, escaped))}'"
-
-
-def ticket(report: Report) -> list[str]:
-    """Give the report as `--format short` does, in at most twelve lines of ASCII, to paste where people talk."""
-    held = StringIO()
-    plain = replace(
-        report,
-        host=_datable(report),
-        doctor=one_line(report.doctor),
-        diagnoses=tuple(replace(each, code=one_line(each.code)) for each in report.diagnoses),
-    )
-    text.short(plain, held)
-    lines = []
-    for raw in held.getvalue().rstrip("\n").split("\n"):
-        line = one_line(raw).encode("ascii", "backslashreplace").decode()
-        lines.append(line if line.startswith("  cure") else words.middle(line, _TICKET_WIDTH))
-    heads = [number for number, line in enumerate(lines) if not line.startswith("  ")][1:]  # each cause, and the counts
-    if len(lines) > TICKET_LINES:
-        keep = max(number for number in heads if number + 2 <= TICKET_LINES)
-        lines[keep:-1] = [f"and {len(heads) - 1 - heads.index(keep)} more"]
-    return lines
-
-
-def _datable(report: Report) -> HostInfo:
-    host = report.host
-    if Clock(host.collected_at, host.utc_offset).iso(host.collected_at):
-        return host
-    return replace(host, collected_at=0.0, utc_offset=0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from doctor.reports._html import one_line, shortened
+from doctor.reports._visible import one_line, shortened
 from doctor.reports.words import middle
 
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ import msgspec
 
 from doctor.model import Moment, Report
 from doctor.reports import _html, words
+from doctor.reports._paste import ticket
 from doctor.reports._picture import picture
+from doctor.reports._visible import Clock, shortened, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,7 +42,7 @@ _OPEN, _CLOSE = '<script type="application/json" id="doctor-report">', "</script
 def render(report: Report, out: TextIO, style: Style | None = None) -> None:
     """Write the page; of the style it uses only the name of the bundle."""
     css, script = part("report.css"), part("report.js")
-    clock = _html.Clock(report.host.collected_at, report.host.utc_offset)
+    clock = Clock(report.host.collected_at, report.host.utc_offset)
     findings = _html.sort_findings(report)
     unknown = list(_html.unknown_tables(report))
     sections = {
@@ -61,7 +63,7 @@ def render(report: Report, out: TextIO, style: Style | None = None) -> None:
             line=words.host_line(report.host) + source,
             headline=_html.headline(report),
             summary=list(_html.summary(report)),
-            ticket="\n".join(_html.ticket(report)),
+            ticket="\n".join(ticket(report)),
             findings=findings,
             pictures=[picture(entry, report.host) for entry in findings.causes],
             unknown=unknown,
@@ -133,7 +135,7 @@ def _unit(match: re.Match[str]) -> str:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, str):
-        return _SURROGATE.sub(lambda match: _html.visible(match.group()), value)
+        return _SURROGATE.sub(lambda match: visible(match.group()), value)
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items()}
     return [_whole(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -151,7 +153,7 @@ def digest(text: str) -> str:
 
 def _shown(value: object) -> object:
     """What every expression of the template passes through; markup and what `|e` has escaped already does not."""
-    return _html.visible(_html.shortened(value)) if type(value) is str else value
+    return visible(shortened(value)) if type(value) is str else value
 
 
 @cache

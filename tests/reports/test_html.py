@@ -20,8 +20,10 @@ from msgspec.structs import replace
 
 from doctor.model import Command, EditKey, Moment, Outcome, Report, Result, Severity, Since
 from doctor.reports import _html, html
-from doctor.reports._html import Clock, command_line, shortened, sort_findings, ticket, visible
+from doctor.reports._html import sort_findings
+from doctor.reports._paste import command_line, ticket
 from doctor.reports._picture import picture
+from doctor.reports._visible import Clock, shortened, visible
 from doctor.reports.text import Style
 from tests.reports.samples import SAMPLES, SPICE, at, forwarding_off, healthy, hostile, many, not_root, two_causes
 
