@@ -28,6 +28,8 @@ RIGHT = 78
 PLACE = 46
 """Columns that the place of evidence may take before what it says goes to the next line."""
 _RED, _YELLOW, _GREEN, _CYAN, _BOLD, _DIM = "31", "33", "32", "36", "1", "2"
+_REASONS = 5
+"""Rows of what could not be judged; -v has them all."""
 
 
 class Style(Struct, frozen=True):
@@ -334,7 +336,7 @@ class _Text:
         reasons = Counter(one.reason for one in unknown)
         total = self.report.counts.checks
         yield f"unknown: {len(unknown)} of {plural(total, 'check')}"
-        for reason, count in reasons.most_common():
+        for reason, count in reasons.most_common() if self.style.verbose else _in_short(reasons):
             yield from textwrap.wrap(
                 words.safe(reason),
                 self.style.width,
@@ -387,3 +389,18 @@ class _Text:
 
     def _paint(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self.style.colour and text else text
+
+
+def _in_short(reasons: Counter[str]) -> list[tuple[str, int]]:
+    """Give the reasons of one area as one, the most frequent of them, and those beyond a few areas together."""
+    areas: dict[str, list[tuple[str, int]]] = {}
+    for reason, count in reasons.most_common():
+        area, colon, _ = reason.partition(": ")
+        areas.setdefault(area if colon else reason, []).append((reason, count))
+    held = sorted(
+        ((several[0][0], sum(count for _, count in several)) for several in areas.values()), key=lambda one: -one[1]
+    )
+    if len(held) <= _REASONS:
+        return held
+    rest = sum(count for _, count in held[_REASONS - 1 :])
+    return [*held[: _REASONS - 1], ("for other reasons (-v)", rest)]
