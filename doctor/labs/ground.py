@@ -90,6 +90,10 @@ def words_of(text: str) -> list[tuple[str, str, str]]:
     return [(one[1], one[2] or "", one[3] or "") for one in _PLACE.finditer(text) if one[1] in WORDS]
 
 
+Known = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
+"""What inspect said of containers and networks, by name."""
+
+
 class Names:
     """What is known of the host only once it is up, asked of its engine, and remembered while that does not answer.
 
@@ -100,11 +104,15 @@ class Names:
     uppermost layer of its image, `{image:CTR}` the configuration of its image, `{dockerd}` the daemon's pid.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        """Know nothing yet."""
+    def __init__(self, ground: Ground, known: Known | None = None) -> None:
+        """Know nothing yet, or what was known before."""
         self._ground = ground
-        self._containers: dict[str, dict[str, Any]] = {}
-        self._networks: dict[str, dict[str, Any]] = {}
+        self._containers, self._networks = known or ({}, {})
+
+    @property
+    def known(self) -> Known:
+        """What is remembered, for who asks when the engine does not answer any more."""
+        return self._containers, self._networks
 
     def learn(self, containers: Sequence[str], networks: Sequence[str]) -> None:
         """Ask anew for all that may be needed; what does not answer keeps its last answer."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from doctor.amounts import plural
-from doctor.labs.ground import GroundError
+from doctor.labs.ground import GroundError, Known, Names
 from doctor.labs.inside import Inside
 from doctor.labs.replay import Failed, Stage, about, break_it, heal, healthy
 from doctor.model import Severity
@@ -51,11 +51,16 @@ FATES = {
 
 
 class State(Struct):
-    """What a lab knows of itself: when it was broken (epoch), how many hints were read, ids of what a healthy host has."""
+    """What a lab knows of itself: when it was broken (epoch), how many hints were read, ids of what a healthy host has.
+
+    `known` is what its engine said of containers and networks, and `release` which one it is: it may not answer any more.
+    """
 
     begun: float
     hints: int = 0
     noted: tuple[str, ...] = ()
+    known: Known = ({}, {})
+    release: str = ""
 
 
 def _held() -> State:
@@ -89,7 +94,15 @@ def breaking(stage: Stage, *, proved: bool) -> None:
     """Break a host for its shell; with `proved` it is looked at first, and what is found then is noted. Raises Failed."""
     noted = tuple(sorted(healthy(stage))) if proved else ()
     break_it(stage)
-    _keep(State(time.time(), 0, noted))
+    _keep(State(time.time(), 0, noted, stage.names.known, stage.release))
+
+
+def _stage(scenario: Scenario) -> Stage:
+    """Give the broken host, with what was known of it where its engine does not answer."""
+    state, ground = _held(), Inside()
+    stage = Stage(scenario, ground, Names(ground, state.known), state.release)
+    stage.learn()
+    return stage
 
 
 def hint(scenario: Scenario) -> int:
@@ -106,8 +119,7 @@ def hint(scenario: Scenario) -> int:
 
 def check(scenario: Scenario, following: str = "") -> int:
     """Say what is as it should be, and what is not yet; exit 0 when all is."""
-    stage = Stage.of(scenario, Inside())
-    state = _held()
+    stage, state = _stage(scenario), _held()
     rows = []
     for number, (fate, probe) in enumerate(zip(stage.fates(), scenario.probe, strict=True)):
         what = about(scenario, number)
@@ -140,7 +152,7 @@ def solve(scenario: Scenario, following: str = "") -> int:
     """Print the cause as `doctor check` does, do its cure, and check."""
     from doctor.reports.text import Style, render
 
-    stage = Stage.of(scenario, Inside())
+    stage = _stage(scenario)
     report = stage.ground.check(scenario.expect.options)
     render(report, sys.stdout, Style(width=WIDTH))
     wanted = scenario.expect.cure or scenario.expect.root or scenario.expect.codes[0]
@@ -175,6 +187,9 @@ def _next(scenario: Scenario) -> str:
     from doctor.labs import catalogue
 
     names = catalogue.names()
-    if scenario.name not in names or len(names) == 1:
-        return "doctor lab list"
-    return f"Next: doctor lab run {names[(names.index(scenario.name) + 1) % len(names)]}"
+    if scenario.name in names:
+        at = names.index(scenario.name)
+        for name in (*names[at + 1 :], *names[:at]):
+            if not catalogue.scenario(name).lab:  # else it is played on live engines alone
+                return f"Next: doctor lab run {name}"
+    return "doctor lab list"
