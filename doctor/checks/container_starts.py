@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from doctor.facts.cgroups import EngineInfo
 from doctor.facts.config import ConfigFile, DaemonJson, Options, Origin
@@ -150,11 +151,11 @@ def _taken_out(origin: Origin, config: ConfigFile) -> Step:
 
 
 def _mended(start: NextStart, edit: Step, down: tuple[Container, ...], *, applied: bool) -> Remedy:
-    """Take it out, restart where it is in force, and start what it kept down."""
-    from msgspec import structs
-
+    """Take it out, restart where it is in force; what it kept down is started once dockerd serves again."""
     cure = start.mend(f"take {_KEY} out", edit, in_force=applied)
-    return structs.replace(cure, steps=(*cure.steps, *again(down))) if down else cure
+    if not down:
+        return cure
+    return replace(cure, notes=(*cure.notes, f"then: docker start {' '.join(one.engine_name for one in down)}"))
 
 
 _AT_START = re.compile("initialize logging driver: (.*)")

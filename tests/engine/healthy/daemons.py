@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from tests.engine.faults.table import populate
@@ -63,6 +64,18 @@ def _own_bridge(host: EngineHost) -> None:
     host.docker("run", "-d", "--name", "on-br7", "-p", "8310:80", IMAGE, "serve")
 
 
+def _swarm(host: EngineHost) -> None:
+    """A swarm of one, an overlay network, a service on it with a port in the routing mesh."""
+    host.docker("swarm", "init", "--advertise-addr", "198.51.100.2")
+    host.docker("network", "create", "-d", "overlay", "--attachable", "mesh")
+    host.docker("run", "-d", "--name", "on-mesh", "--network", "mesh", IMAGE, "serve")
+    host.docker("service", "create", "-d", "--name", "served", "--network", "mesh", "-p", "8400:80", IMAGE, "serve")
+    for _ in range(100):
+        if "1/1" in host.docker("service", "ls", "--format", "{{.Replicas}}"):
+            return
+        time.sleep(0.2)
+
+
 def _reloaded(host: EngineHost) -> None:
     host.write("/etc/docker/daemon.json", '{"debug": true, "labels": ["rack=2"]}\n')
     host.sh(f"kill -HUP {host.dockerd_pid()}; sleep 0.3")
@@ -89,5 +102,6 @@ HEALTHY = (
         _reloaded,
         daemon_args=("--log-level=warn", "--max-concurrent-downloads=5", "--default-ulimit=nofile=9000"),
     ),
+    Healthy("swarm-of-one", _swarm, daemon_json=HOSTS),
     Healthy("own-bridge", _own_bridge, daemon_args=("--ip-forward=true",)),
 )

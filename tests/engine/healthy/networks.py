@@ -223,6 +223,69 @@ def _processes(host: EngineHost) -> None:
     host.write("/etc/resolv.conf", "nameserver 198.51.100.1\noptions ndots:2\n")
 
 
+def _kubernetes(host: EngineHost) -> None:
+    """What kube-proxy, flannel and CNI write beside Docker: chains first in FORWARD, DNAT by chance, a bridge, a VXLAN."""
+    chains = ("KUBE-FORWARD", "KUBE-SERVICES", "KUBE-FIREWALL", "CNI-FORWARD")
+    host.sh("\n".join(f"iptables -N {one}" for one in chains))
+    nat = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ", "KUBE-SVC-ABC", "KUBE-SEP-ABC")
+    host.sh("\n".join(f"iptables -t nat -N {one}" for one in nat))
+    for rule in (
+        "-I FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES",
+        "-I FORWARD -j KUBE-FORWARD",
+        "-I FORWARD -j CNI-FORWARD",
+        "-I INPUT -j KUBE-FIREWALL",
+        "-I OUTPUT -j KUBE-FIREWALL",
+        "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+        "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
+        "-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT",
+        "-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A CNI-FORWARD -d 10.244.0.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A CNI-FORWARD -s 10.244.0.5/32 -j ACCEPT",
+        "-t nat -I PREROUTING -j KUBE-SERVICES",
+        "-t nat -I OUTPUT -j KUBE-SERVICES",
+        "-t nat -I POSTROUTING -j KUBE-POSTROUTING",
+        "-t nat -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp --dport 443 -j KUBE-SVC-ABC",
+        "-t nat -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+        "-t nat -A KUBE-NODEPORTS -p tcp --dport 30080 -j KUBE-SVC-ABC",
+        "-t nat -A KUBE-SVC-ABC -m statistic --mode random --probability 0.5 -j KUBE-SEP-ABC",
+        "-t nat -A KUBE-SEP-ABC -s 10.244.0.5/32 -j KUBE-MARK-MASQ",
+        "-t nat -A KUBE-SEP-ABC -p tcp -j DNAT --to-destination 10.244.0.5:6443",
+        "-t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000",
+        "-t nat -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+        "-t nat -A KUBE-POSTROUTING -j MASQUERADE --random-fully",
+    ):
+        host.sh(f"iptables {rule}")
+    host.sh("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up")
+    host.sh("ip link add flannel.1 type vxlan id 1 dstport 8472 dev eth0; ip address add 10.244.0.0/32 dev flannel.1")
+    host.sh("ip link set flannel.1 up; ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink")
+
+
+def _podman(host: EngineHost) -> None:
+    """What netavark writes beside Docker, and a container of it."""
+    for rule in (
+        "-N NETAVARK_FORWARD",
+        "-I FORWARD -j NETAVARK_FORWARD",
+        "-A NETAVARK_FORWARD -m conntrack --ctstate INVALID -j DROP",
+        "-A NETAVARK_FORWARD -d 10.89.0.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A NETAVARK_FORWARD -s 10.89.0.0/24 -j ACCEPT",
+        "-t nat -N NETAVARK-1D8721804F16F",
+        "-t nat -A POSTROUTING -s 10.89.0.0/24 -j NETAVARK-1D8721804F16F",
+        "-t nat -A NETAVARK-1D8721804F16F -d 10.89.0.0/24 -j ACCEPT",
+        "-t nat -A NETAVARK-1D8721804F16F ! -d 224.0.0.0/4 -j MASQUERADE",
+    ):
+        host.sh(f"iptables {rule}")
+    host.sh("ip link add podman1 type bridge; ip address add 10.89.0.1/24 dev podman1; ip link set podman1 up")
+    host.sh("ip netns add pod; ip link add pod0 type veth peer name eth0 netns pod; ip link set pod0 master podman1 up")
+    host.sh("ip -n pod address add 10.89.0.2/24 dev eth0; ip -n pod link set eth0 up")
+
+
+def _another_dockerd(host: EngineHost) -> None:
+    """A dockerd of a user's beside the system's, in a network of its own, as a rootless one has it."""
+    own = "--data-root /srv/own/data --exec-root /run/own -p /run/own.pid -H unix:///run/own.sock"
+    host.sh(f"mkdir -p /srv/own; setsid unshare -n dockerd {own} --iptables=false --bridge=none >/tmp/own.log 2>&1 &")
+    host.sh("for i in $(seq 100); do curl -sf --unix-socket /run/own.sock http://d/_ping && exit; sleep 0.1; done")
+
+
 HEALTHY = (
     Healthy("several-networks", _several),
     Healthy("internal", network("inner", "--internal")),
@@ -257,4 +320,7 @@ HEALTHY = (
     Healthy("namespace-of-others", _namespaces),
     Healthy("networks-in-containers", _in_containers),
     Healthy("servers-of-the-host", _processes),
+    Healthy("kubernetes-beside", _kubernetes),
+    Healthy("podman-beside", _podman),
+    Healthy("another-dockerd", _another_dockerd),
 )
