@@ -4,7 +4,8 @@
 host with other settings starts it: `with EngineHost.up(suite=suite, daemon_json={"icc": False}) as host:`.
 
 A test marked `sampled("row")` takes the rows of its parameter `row` on one engine each, see `sampling.py`; with
-`by="code"` it keeps one row of each code on every engine, of areas where engines are alike one row of each area.
+`by="code"` it keeps one row of each code on every engine, of areas where engines are alike one row of each area. With
+`sampled` alone the test itself is on one engine: for what has little to do with which.
 `--every-engine` or `DOCTOR_EVERY=1` takes all rows on all.
 """
 
@@ -76,9 +77,11 @@ def _left_to_others(items: list[pytest.Item]) -> set[pytest.Item]:
     groups: dict[tuple[str, str], dict[str, dict[str, pytest.Item]]] = {}
     for item in items:
         mark, params = item.get_closest_marker("sampled"), getattr(item, "callspec", None)
-        if mark is None or params is None:
+        if mark is None or params is None or "suite" not in params.params:
             continue
         test, _, words = item.nodeid.partition("[")
+        if not mark.args:  # of its module, each such test is a row
+            test, words = test.partition("::")[0], item.nodeid.partition("::")[2]
         proved = getattr(params.params[mark.args[0]], mark.kwargs["by"]) if "by" in mark.kwargs else ""
         if proved.startswith(ALIKE):
             proved = proved.rstrip("0123456789")

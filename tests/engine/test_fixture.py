@@ -1,4 +1,7 @@
-"""The fixture keeps its promises on every engine: what its probes see, that dockerd obeys, and that nothing is left."""
+"""The fixture keeps its promises: what its probes see, that dockerd obeys, and that nothing is left.
+
+What has little to do with the engine is tried on one of them.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,7 @@ def test_eth0_is_up_at_once(bare: EngineHost) -> None:
     assert bare.run("ping", "-c1", "-W1", OUTSIDE_IP).returncode == 0
 
 
+@pytest.mark.sampled
 def test_present_doctor_runs(bare: EngineHost) -> None:
     """`doctor` in the host is this checkout's, byte-compiled."""
     done = bare.doctor("--version")
@@ -112,6 +116,7 @@ def test_command_output_status_input_and_environment(bare: EngineHost) -> None:
         bare.sh("false; true")
 
 
+@pytest.mark.sampled
 def test_command_that_takes_too_long_is_killed_with_its_children(bare: EngineHost) -> None:
     """A time-out leaves no process behind."""
     with pytest.raises(subprocess.TimeoutExpired) as caught:
@@ -120,6 +125,7 @@ def test_command_that_takes_too_long_is_killed_with_its_children(bare: EngineHos
     assert eventually(lambda: bare.run("pgrep", "-f", "sleep 4242", check=False).returncode == 1)
 
 
+@pytest.mark.sampled
 def test_command_that_leaves_a_daemon_blocks_nobody(bare: EngineHost) -> None:
     """A command has ended when it has ended, whoever still holds its output."""
     began = time.monotonic()
@@ -147,6 +153,7 @@ def test_files_are_the_host_s(bare: EngineHost) -> None:
 # ---- connections
 
 
+@pytest.mark.sampled
 def test_connections_between_host_outside_and_containers(engine: EngineHost) -> None:
     """Every pair of networks meets what Docker's documentation says."""
     with (
@@ -178,6 +185,7 @@ def test_connections_between_host_outside_and_containers(engine: EngineHost) -> 
         assert engine.container_ip("far", "apart") == engine.container_ip("far")
 
 
+@pytest.mark.sampled
 def test_no_route_is_told_from_an_answer_of_others(bare: EngineHost) -> None:
     """The sender's own routing, another's answer and silence are three outcomes."""
     bare.sh(
@@ -191,6 +199,7 @@ def test_no_route_is_told_from_an_answer_of_others(bare: EngineHost) -> None:
     assert bare.connect("host", "::1", 80) == "refused"
 
 
+@pytest.mark.sampled
 def test_http_tells_who_answered_and_whom_it_saw(engine: EngineHost) -> None:
     """The answer tells the container, and the address that its client came with."""
     with engine.container("web", "-p", "8080:80", command=("serve",)):
@@ -202,6 +211,7 @@ def test_http_tells_who_answered_and_whom_it_saw(engine: EngineHost) -> None:
         assert engine.http_get("host", "127.0.0.1", 8081).outcome == "refused"
 
 
+@pytest.mark.sampled
 def test_held_connection_notices_its_end(engine: EngineHost) -> None:
     """A held connection is alive as long as bytes come back."""
     with (
@@ -313,6 +323,7 @@ def _listing(*argv: str) -> set[str]:
     return set(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines())
 
 
+@pytest.mark.sampled
 def test_down_leaves_nothing(suite: str) -> None:
     """After `down`, which may be called twice, nothing of a host is on this machine."""
     commands = (("ip", "netns"), ("ip", "-o", "link"), ("cat", "/proc/mounts"))
@@ -336,6 +347,7 @@ def test_down_leaves_nothing(suite: str) -> None:
     host.down()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("also_supervisor", [False, True], ids=["session killed", "supervisor killed too"])
 def test_killed_session_leaves_nothing(suite: str, also_supervisor: bool) -> None:  # noqa: FBT001 - a parameter
     """A session that is killed takes its hosts with it; what is left all the same goes with the next start."""
@@ -358,6 +370,7 @@ def test_killed_session_leaves_nothing(suite: str, also_supervisor: bool) -> Non
     assert eventually(lambda: not _traces(state, namespaces, ended)), _traces(state, namespaces, ended)
 
 
+@pytest.mark.sampled
 def test_two_hosts_do_not_meet(suite: str, bare: EngineHost) -> None:
     """Two hosts have the same addresses and no way to each other."""
     with EngineHost.up(suite=suite, dockerd=False) as other, other.listen("host", 7000):
@@ -366,6 +379,7 @@ def test_two_hosts_do_not_meet(suite: str, bare: EngineHost) -> None:
         assert _namespaces(other).isdisjoint(_namespaces(bare))
 
 
+@pytest.mark.sampled
 def test_command_line_starts_and_stops_hosts_that_stay(suite: str) -> None:
     """A developer's host outlives the command that started it, and is found by its name until it is taken down."""
     name = f"found-{os.getpid()}"

@@ -64,6 +64,7 @@ def test_healthy(host: EngineHost) -> None:
     assert lines[1].startswith("ok: ")
 
 
+@pytest.mark.sampled
 def test_busy(host: EngineHost) -> None:
     """A host whose containers all burn their processors is clean."""
     for number in range(4):
@@ -97,6 +98,7 @@ def test_churn(host: EngineHost) -> None:
     assert sum(int(host.read(f"/tmp/churned-{number}")) for number in range(4)) > 8
 
 
+@pytest.mark.sampled
 def test_stopped_daemon_is_told_in_time(host: EngineHost) -> None:
     """A daemon that a signal has stopped is the one cause, and costs its two seconds, no more."""
     start = time.monotonic()
@@ -132,6 +134,7 @@ FIFOS = (
 )
 
 
+@pytest.mark.sampled
 def test_everything_blocked(host: EngineHost) -> None:
     """Commands that sleep for ever and a FIFO for every file: it ends by its deadline and says what was missing."""
     for command in COMMANDS:
@@ -164,6 +167,7 @@ def _is_ours(host: EngineHost, pid: str) -> bool:
     return "sleep 1000000" in host.sh(f"tr '\\0' ' ' </proc/{pid}/cmdline || true").strip()
 
 
+@pytest.mark.sampled
 def test_without_root(host: EngineHost) -> None:
     """A user outside the group docker: no traceback, unknowns by reason, what is public is judged."""
     host.sh("sysctl -qw net.ipv4.ip_forward=0")
@@ -191,6 +195,7 @@ CHANGES = re.compile(
 )
 
 
+@pytest.mark.sampled
 def test_reading_changes_nothing(host: EngineHost) -> None:
     """A syscall trace of a whole run: nothing opened for writing, created, renamed, removed, mounted or signalled."""
     if host.run("sh", "-c", "command -v strace", check=False).returncode:
@@ -209,6 +214,7 @@ def test_reading_changes_nothing(host: EngineHost) -> None:
     assert not bad, bad[:5]
 
 
+@pytest.mark.sampled
 def test_collect_writes_one_file(host: EngineHost) -> None:
     """`collect -o` creates its temporary file, renames it to the bundle with mode 0600, and nothing else."""
     host.run(
@@ -230,6 +236,7 @@ def drop(value: object) -> object:
     return [drop(held) for held in value] if isinstance(value, list) else value
 
 
+@pytest.mark.sampled
 def test_bundle_gives_the_same_report(host: EngineHost, tmp_path: Path) -> None:
     """A bundle read on another machine, without root, says what its host says: every field of the report."""
     host.sh("sysctl -qw net.ipv4.ip_forward=0; touch /run/docker/netns/feedfeedfeed")
@@ -254,6 +261,7 @@ def test_bundle_gives_the_same_report(host: EngineHost, tmp_path: Path) -> None:
         assert drop(live[key]) == drop(on_host[key]), key
 
 
+@pytest.mark.sampled
 def test_only_probe_sends(host: EngineHost) -> None:
     """Without --probe no packet for port 53 is made anywhere; with it one a server, protocol and asker, and all is well."""
     Nameserver(host, "outside", OUTSIDE_IP)
@@ -275,6 +283,7 @@ def test_only_probe_sends(host: EngineHost) -> None:
     assert int(host.sh(count)) == 1 + 2 + behind_engine  # this host; web and cron
 
 
+@pytest.mark.sampled
 def test_probe_in_a_bundle(host: EngineHost) -> None:
     """What nameservers answered is in a bundle of `collect --probe`, and judged there."""
     server = Nameserver(host, "outside", OUTSIDE_IP)
@@ -285,6 +294,7 @@ def test_probe_in_a_bundle(host: EngineHost) -> None:
     assert [one["code"] for one in json.loads(done.stdout)["diagnoses"]] == ["NET064"]
 
 
+@pytest.mark.sampled
 def test_sample_says_what_happens_now(host: EngineHost) -> None:
     """A container that waits for processor time now, and is young: told with --sample, with what was counted within it."""
     host.docker("run", "-d", "--name", "busy", "--cpus", "0.1", IMAGE, "sh", "-c", "while :; do :; done")
