@@ -916,10 +916,15 @@ class Listener:
             sock.close()
 
 
+_LEFT = 3
+"""Hosts that may be on their way down while others are at work."""
+
+
 class EngineHost:
     """A running host; see the module. Made by `up` (lives as long as this process or until `down`) or `attach`."""
 
     _live: set[EngineHost] = set()  # noqa: RUF012 - the hosts of this process
+    _leaving: list[EngineHost] = []  # noqa: RUF012 - those that are being taken down
     _count = 0
 
     def __init__(self, state: Path, init: int, suite: str) -> None:
@@ -1036,6 +1041,18 @@ class EngineHost:
         if self.state.exists():
             _sweep()
 
+    def leave(self) -> None:
+        """Have it taken down and go on, for that takes a second of waiting: its supervisor needs nobody's help.
+
+        Three are left to themselves at the most; at exit all are waited for.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            if self._is_up():
+                os.kill(self.supervisor, signal.SIGTERM)
+        EngineHost._leaving.append(self)
+        if len(EngineHost._leaving) > _LEFT:
+            EngineHost._leaving.pop(0).down()
+
     def _is_up(self) -> bool:
         if self._process:
             self._process.poll()  # else it stays a zombie
@@ -1054,8 +1071,8 @@ class EngineHost:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the host down."""
-        self.down()
+        """Take the host down; nobody waits for it."""
+        self.leave()
 
     # ---- commands and files
 
@@ -1555,7 +1572,7 @@ def _image(root: Path) -> bytes:
 
 @atexit.register
 def _down_all() -> None:
-    for host in list(EngineHost._live):
+    for host in (*EngineHost._live, *EngineHost._leaving):
         if host.owner == os.getpid():  # a fork of ours ends too
             host.down()
 

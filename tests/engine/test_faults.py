@@ -48,7 +48,7 @@ class Pool:
                 if notes is not None:
                     self.notes[suite] = notes
                 return self.keep(suite, host, state)
-            host.down()
+            host.leave()
         made = EngineHost.up(suite=suite)
         try:
             populate(made)
@@ -67,7 +67,7 @@ class Pool:
         host, _ = self.hosts.pop(suite, (None, {}))
         self.notes.pop(suite, None)
         if host is not None:
-            host.down()
+            host.leave()
 
 
 _STATE = r"""

@@ -348,6 +348,15 @@ def test_down_leaves_nothing(suite: str) -> None:
 
 
 @pytest.mark.sampled
+def test_host_that_is_left_goes_by_itself(suite: str) -> None:
+    """At the end of a `with` nobody waits for it, and soon nothing is there."""
+    with EngineHost.up(suite=suite, dockerd=False) as host:
+        init = host.init
+    assert eventually(lambda: not host.state.exists())
+    assert not Path(f"/proc/{init}").exists()
+
+
+@pytest.mark.sampled
 @pytest.mark.parametrize("also_supervisor", [False, True], ids=["session killed", "supervisor killed too"])
 def test_killed_session_leaves_nothing(suite: str, also_supervisor: bool) -> None:  # noqa: FBT001 - a parameter
     """A session that is killed takes its hosts with it; what is left all the same goes with the next start."""
