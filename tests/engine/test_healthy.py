@@ -13,6 +13,7 @@ import pytest
 from doctor.assess import assess
 from doctor.bundle import read
 from doctor.examine import Facts
+from doctor.packets.silence import DST_FROZEN
 from doctor.registry import load
 from doctor.subjects import Host
 from doctor.why import why
@@ -100,7 +101,8 @@ def complaints(host: EngineHost) -> list[str]:
             f"why {one.name}: {held.trace.source} -> {held.trace.target}": f"{held.trace.code} {held.trace.why}"
             for one in answer.containers
             for held in one.promises
-            if held.broken
+            # Nobody answers for one that somebody has paused: that is so, and what they wanted.
+            if held.broken and not (held.trace.code == DST_FROZEN and "paused" in one.state)
         }
         found |= {
             f"why {one.name}": one.state
