@@ -71,7 +71,7 @@ def finding(
         "what containers wrote, and volumes, came the same way: they are theirs, and are not judged here",
     )
     return Finding(
-        subject=store if count > 1 else moved[0][0].layer.removeprefix("sha256:"),
+        subject=f"{store}, owners from {uid}:{gid} on",  # a layer may have a finding of its own beside this
         title=f"owners of {which} are shifted by {off}, all of them",
         message=(f"{which} of {store}: owners on disk begin at {uid}:{gid}, and should at {right_uid}:{right_gid}"),
         evidence=tuple(one.cite() for _, one in moved[:_CITED]),

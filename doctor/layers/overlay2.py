@@ -434,7 +434,9 @@ class _Layer:
             self.sizes += part.size
             self._file(name, part, entry)
             return
-        held = self._look(name or ".", entry)
+        if not name:
+            return  # unpacking leaves the root as the driver made it (moby pkg/archive, Unpack), and no mount shows it
+        held = self._look(name, entry)
         # What a hard link's own header says of rights is that of the file, which was compared.
         if held is None or (entry.kind != "h" and not self._compare(name, entry, *held)):
             return

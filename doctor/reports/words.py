@@ -86,7 +86,7 @@ def step_lines(step: Step) -> list[str]:
     """Print a step: a command on its line, an edit as what goes and what comes, a note as it is."""
     if isinstance(step, Command):
         text = command(step)
-        return [f"printf %s {shlex.quote(step.stdin)} | {text}"] if step.stdin else [text]
+        return [f"{_printed(step.stdin)} | {text}"] if step.stdin else [text]
     if isinstance(step, Edit):
         lines = [f"- {step.old}"]
         if step.new is not None:
@@ -96,6 +96,13 @@ def step_lines(step: Step) -> list[str]:
         key = step.pointer.lstrip("/").replace("~1", "/").replace("~0", "~")
         return [f'- "{key}"'] if step.value is None else [f'+ "{key}": {step.value}']
     return [step.text]
+
+
+def _printed(stdin: str) -> str:
+    """Give the command that prints this: of lines each is a word, for a line break would not be printed as one here."""
+    if not stdin.endswith("\n"):
+        return f"printf %s {shlex.quote(stdin)}"
+    return f"printf '%s\\n' {shlex.join(stdin[:-1].split(chr(10)))}"
 
 
 def step_place(step: Step) -> str:

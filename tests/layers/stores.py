@@ -110,6 +110,8 @@ def unpack(nodes: list[Node], root: Path) -> None:
     """Unpack a layer as the overlay2 driver does."""
     root.mkdir(parents=True, exist_ok=True)
     for node in nodes:
+        if node.name == "./":
+            continue  # the driver made it, and unpacking leaves it
         path = root / node.name.strip("/").removeprefix("./")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.name == ".wh..wh..opq":

@@ -170,6 +170,7 @@ HEALTHY: dict[str, list[Node]] = {
     "dot names": [
         Node(f"./{node.name}", node.kind, node.data, node.mode, node.link) for node in base(4)[1:] if node.kind != "h"
     ],
+    "root of other rights": [directory(".", 0o700), Node("f", data=b"x")],
     "empty files": [Node(f"f{number}") for number in range(50)],
     "many small": [Node(f"d{number % 7}/f{number}", data=bytes([number])) for number in range(200)],
     "one large": [Node("large", data=random.Random(5).randbytes(3_000_000))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from doctor.layers import containerd, containerd_store, overlay2, tally, unpacked
 from doctor.layers.model import Run, dump
+from doctor.reports import words
 from tests.layers.chance import chance_of
 from tests.layers.containerd import build, varied
 from tests.layers.curing import carry_out, findings
@@ -82,10 +84,12 @@ def test_a_store_of_remapped_users_is_one_finding_and_comes_back(store: Store) -
         assert damage.shift == (100_000, 200_000, 0, 0)
         assert (damage.kind, damage.path, damage.cause) == ("owner", "/", "shifted")
     (found,) = findings("overlay2", deep(works))
-    assert (found.code, found.subject) == ("LAY015", "overlay2")
+    assert (found.code, found.subject) == ("LAY015", "overlay2, owners from 100000:200000 on")
     assert "2 layers are shifted by +100,000:+200,000" in found.title
     assert "root is 100000 there" in found.likely
-    carry_out(found)
+    text = next(words.step_lines(step)[0] for step in found.remedy.steps if "python3" in getattr(step, "argv", ()))
+    assert text.isprintable()
+    subprocess.run(["sh", "-c", text], check=True)  # as a person would paste it
     for work in works:
         assert verify(work).checked.state == "whole"
     tool = store.diff(works[0].id) / "usr/bin/su"
@@ -102,6 +106,16 @@ def test_a_plain_store_where_users_are_remapped_comes_up(store: Store) -> None:
     for work in works:
         assert verify(work).checked.state == "whole"
         assert os.lstat(work.root).st_uid == 100_000
+
+
+def test_what_is_wrong_beside_it_is_told_too(store: Store) -> None:
+    """Two findings of one layer."""
+    layer = next(iter(store.diffs))
+    (store.diff(layer) / "usr/bin/ping").chmod(0o4755)
+    shift(store.diff(layer), 100_000, 100_000)
+    lines = deep([store.work(layer)])
+    assert len({one.subject for one in findings("overlay2", lines)}) == 2
+    assert len({one.subject for one in findings("podman", lines)}) == 2
 
 
 def test_single_owners_are_told_by_file(store: Store) -> None:
