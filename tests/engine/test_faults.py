@@ -280,6 +280,11 @@ DOUBLES = (
     ("DMN001-running", "NET034-uplink"),
     ("NET034-host", "NET021-nft-flush"),
     ("LAY002-gone", "DMN001-running"),
+    ("NET045-lo-of-a-container", "NET021-nat-only"),
+    ("NSP015-docker-proxy", "LAY002-gone"),
+    ("NSP015-first-process", "NET034-uplink"),
+    ("NET022-ports", "LAY002-elsewhere"),
+    ("NET055-blocked", "NET026-another-container"),
 )
 
 
