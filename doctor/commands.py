@@ -318,6 +318,7 @@ def layers_verify(
     """Say whether layers are what was pulled; with `deep`, of every byte."""
     began = time.perf_counter()
     from doctor import evidence, layering, options
+    from doctor.deep import podman_here
     from doctor.reports.layers import LayerStyle, as_json, verification
 
     if style not in {"text", "json"}:
@@ -330,7 +331,9 @@ def layers_verify(
     value, report = None, None
     if names or not files:
         read = wanted if deep and not (bundle or example) else None
-        snapshot = evidence.take(bundle, example, options.registry, options.duration(deadline), deep=read).snapshot
+        snapshot = evidence.take(
+            bundle, example, options.registry, options.duration(deadline), deep=read, alone=bool(read) and podman_here()
+        ).snapshot
         value, report, facts = layering.judged(snapshot, options.registry(), names, deep=deep, began=began)
         if source:
             value = layering.from_archive(value, facts, source)

@@ -300,9 +300,14 @@ def in_containerd(facts: Facts, asked: tuple[str, ...]) -> list[Work]:
     return [one for one in works if one.id in needed]
 
 
+def podman_here() -> bool:
+    """Whether root has layers of podman's."""
+    return os.path.isdir(f"{_PODMAN}/overlay-layers")  # noqa: PTH112 - one look
+
+
 def in_podman(_: Facts, asked: tuple[str, ...]) -> list[Work]:
     """Plan podman's layers where root has any; names are Docker's."""
-    if asked or not os.path.isdir(f"{_PODMAN}/overlay-layers"):  # noqa: PTH112 - one look
+    if asked or not podman_here():
         return []
     try:
         return podman.plan(podman.read_store(_PODMAN))

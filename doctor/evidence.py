@@ -43,6 +43,7 @@ def take(
     sample: float = 0.0,
     deep: Deep | None = None,
     anywhere: bool = False,
+    alone: bool = False,
 ) -> Evidence:
     """Give what is to be judged; with `probe`, nameservers are asked for it. Raises UsageError.
 
@@ -50,7 +51,8 @@ def take(
 
     Of a host that is not the engine's (`doctor.vantage`) nothing is given, and Left raised, but for who takes it from
     `anywhere`. With `sample`, counters are read once more after so many seconds, which are not of the deadline's. With
-    `deep` the content of layers is read as well, which has no deadline.
+    `deep` the content of layers is read as well, which has no deadline. Without a Docker engine Left is raised, but for who
+    does not need one (`alone`).
     """
     if probe and (bundle or example):
         raise UsageError("check: --probe asks from this host, not from a bundle or an example")
@@ -81,7 +83,7 @@ def take(
     host = LocalHost()
     environ = here()
     places = find(host, environ)
-    if not places.present:
+    if not (places.present or alone):
         sys.stderr.write(_nothing_here(places))
         raise Left(INCOMPLETE)
     # What remains of the deadline is for judging and writing.

@@ -238,7 +238,9 @@ def code(value: Verification, report: Report | None) -> int:
         return FOUND
     if report is not None and (report.counts.broken or report.faults):
         return FAULT
-    open_ = any(one.outcome is Result.UNKNOWN for one in value.outcomes)
+    # Without Docker nobody asks about its layers: podman's are verified.
+    docker = value.host is not None and value.host.engine_state != "absent"
+    open_ = docker and any(one.outcome is Result.UNKNOWN for one in value.outcomes)
     if open_ or any(one.state == "unknown" for one in value.layers):
         return INCOMPLETE
     return CLEAN

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,3 +157,24 @@ def test_files_come_back_from_an_archive_that_holds_the_layer(healthy: Path, tmp
     assert file.read_bytes() == right
     told, states = verified(root)
     assert (told.damages, states) == ([], {"whole"})
+
+
+ALONE = """
+mount -t tmpfs none /var/lib
+mkdir -p /var/lib/containers
+cp -a "$0" /var/lib/containers/storage
+exec "$@"
+"""
+
+
+def test_a_machine_with_podman_alone(healthy: Path) -> None:
+    """Docker is not needed: podman's layers are verified, and nobody asks about Docker's."""
+    argv = (sys.executable, "-m", "doctor", "layers", "verify", "--deep", "--format", "json")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", ALONE, str(healthy), *argv], check=False, capture_output=True, text=True
+    )
+    told = json.loads(done.stdout)
+    assert {one["store"] for one in told["layers"]} == {"podman"}
+    assert {one["state"] for one in told["layers"]} == {"whole"}
+    if told["host"]["engine_state"] == "absent":
+        assert done.returncode == 0, done.stderr
