@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ BUSY_SECONDS = 3.0
 BUSY_TICKS = 10
 """Ticks of processor time (100 a second) during a ping from which on a daemon works: an idle or hung one uses 0 or 1."""
 LAST_SECONDS = 1.0
+LATE = (0.4, 0.8)
+"""Seconds by which dockerd may learn late that a process has ended: what it says is asked for once more after each."""
 
 
 class Inquiry:
@@ -181,16 +184,62 @@ class Inquiry:
                 return
 
     def last_list(self) -> None:
-        """Ask for the list of containers again: what differs came or went meanwhile."""
+        """Ask for the list of containers again: what differs came or went meanwhile.
+
+        Of a process that has just ended dockerd hears by containerd, and on a busy host that takes a while: a container that
+        runs for dockerd, and whose process was not seen, may be such a one.
+        """
         self._get("api/containers-last", sources.LIST, LAST_SECONDS, "inspect")
+        for pause in LATE:
+            if time.monotonic() + pause + LAST_SECONDS > self.until or not self._bereft():
+                return
+            job = current()
+            if job is not None:
+                job.begun = time.monotonic() + pause
+            time.sleep(pause)
+            if job is not None and job.abandoned:
+                return
+            self._get("api/containers-last", sources.LIST, LAST_SECONDS, "inspect")
+
+    def _bereft(self) -> bool:
+        """Whether a container runs for dockerd whose process was not there when processes were read."""
+        listed, processes = (self.kept.records.get(name) for name in ("api/containers-last", "proc/processes"))
+        if not self.places.pid or listed is None or processes is None or not processes.readable:
+            return False
+        pids = set(_LIVES.findall(processes.text))
+        for identity in _ids(listed.data, "running"):
+            record = self.kept.records.get(f"api/inspect/{identity}")
+            try:
+                state = msgspec.json.decode(record.data, type=_Inspected).State if record is not None else _State()
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+            if state.Running and str(state.Pid) not in pids:
+                return True
+        return False
+
+
+_LIVES = re.compile(r"^(\d+)/stat\tf\t[\d.]+\t[^\n]*\) [^ZX] ", re.MULTILINE)
+"""A process in the scan of /proc that is neither a zombie nor dead (proc_pid_stat(5))."""
 
 
 class _Listed(msgspec.Struct):
     Id: str = ""
+    State: str = ""
 
 
-def _ids(data: bytes) -> list[str]:
+class _State(msgspec.Struct):
+    Running: bool = False
+    Pid: int = 0
+
+
+class _Inspected(msgspec.Struct):
+    State: _State = msgspec.field(default_factory=_State)
+
+
+def _ids(data: bytes, state: str = "") -> list[str]:
+    """Give the ids in a list of containers: of all, or of those in a state."""
     try:
-        return [one.Id for one in msgspec.json.decode(data, type=list[_Listed]) if one.Id.isalnum()]
+        held = msgspec.json.decode(data, type=list[_Listed])
+        return [one.Id for one in held if one.Id.isalnum() and state in {"", one.State}]
     except msgspec.MsgspecError:
         return []

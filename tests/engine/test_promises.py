@@ -99,6 +99,18 @@ def test_churn(host: EngineHost) -> None:
 
 
 @pytest.mark.sampled
+def test_an_end_of_which_dockerd_hears_late(host: EngineHost) -> None:
+    """A process that has just ended still runs for dockerd; it is asked once more before anybody is told of that."""
+    host.docker("run", "-d", "--name", "brief", IMAGE, "serve")
+    pid = host.container_pid("brief")
+    shim = host.read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1]
+    host.sh(f"kill -STOP {shim}; kill -KILL {pid}; (sleep 0.9; kill -CONT {shim}) >/dev/null 2>&1 &")
+    found = json.loads(host.doctor("check", "--format", "json").stdout)
+    assert "NSP001" not in {one["code"] for one in found["findings"]}
+    host.docker("rm", "-f", "brief")
+
+
+@pytest.mark.sampled
 def test_stopped_daemon_is_told_in_time(host: EngineHost) -> None:
     """A daemon that a signal has stopped is the one cause, and costs its two seconds, no more."""
     start = time.monotonic()
