@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,10 @@ def test_a_starved_daemon_is_asked_once_more(*, works: bool, tmp_path: Path, mon
     daemon.start()
     places = replace(NOWHERE, address=f"unix://{path}", pid=os.getpid())
     host = FakeHost(set())
-    if not works:  # this process itself is busy with reading: let the daemon be one that sleeps
-        places = replace(places, pid=1)
-    found = collect.collect(host, places=places, deadline=5.0).records["api/ping"]
+    with subprocess.Popen(["sleep", "60"]) as idle:
+        if not works:  # this process itself is busy with reading: let the daemon be one that sleeps
+            places = replace(places, pid=idle.pid)
+        found = collect.collect(host, places=places, deadline=5.0).records["api/ping"]
+        idle.kill()
     assert found.status == ("ok" if works else "timeout")
     assert (daemon.asked > 1) is works
