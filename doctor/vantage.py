@@ -83,6 +83,9 @@ def look(host: Host, places: Places, records: Mapping[str, Record]) -> Vantage:
             return Vantage(_ALL, _ALL, _ALL, "", why)
     if not pid:
         return Vantage()
+    if _contained(host) and not _may_look(host, pid):
+        why = f"doctor is in a container, and may not look at dockerd (pid {pid}): run it on the host of dockerd"
+        return Vantage(_ALL, _ALL, _ALL, "", why)
     if path := _other_files(host, pid, places):
         why = f"dockerd (pid {pid}) has another {path} than is read here: run doctor on its host, and in no container"
         return Vantage(_ALL, _ALL, _ALL, "", why)
@@ -133,6 +136,28 @@ def _hidden(host: Host) -> str:
             if options.get("hidepid", "0") not in {"0", "off"}:
                 return "/proc hides the processes of others (it is mounted with hidepid)"
     return ""
+
+
+def _contained(host: Host) -> bool:
+    """Whether we are in a container of Docker's or podman's, by the file that each puts there."""
+    for mark in ("/.dockerenv", "/run/.containerenv"):
+        try:
+            host.lstat(mark)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _may_look(host: Host, pid: int) -> bool:
+    """Whether the root of a process may be seen: in a container root may not, but for a privileged one (ptrace(2))."""
+    try:
+        host.readlink(f"/proc/{pid}/root")
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _other_network(host: Host, pid: int) -> str:

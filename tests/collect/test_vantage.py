@@ -92,6 +92,35 @@ def test_this_host() -> None:
     assert not look(Machine(), NOWHERE, silent).elsewhere
 
 
+class Contained(LocalHost):
+    """A container that shares the processes of its host, and is not privileged."""
+
+    def __init__(self, mark: str) -> None:
+        """Have the file that tells it."""
+        super().__init__()
+        self.mark = mark
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Show that file."""
+        if path in {"/.dockerenv", "/run/.containerenv"} and path != self.mark:
+            raise FileNotFoundError(path)
+        return super().lstat("/" if path == self.mark else path)
+
+    def readlink(self, path: str) -> str:
+        """Show no root of others."""
+        if path == "/proc/1/root":
+            raise PermissionError(path)
+        return super().readlink(path)
+
+
+@pytest.mark.parametrize("mark", ["/.dockerenv", "/run/.containerenv"])
+def test_a_container_that_may_not_look(mark: str) -> None:
+    """What cannot be compared is not believed in a container, and is on a host."""
+    here = replace(NOWHERE, pid=1)
+    assert "in a container" in look(Contained(mark), here, records()).whole
+    assert not look(Contained(""), here, records()).whole
+
+
 def test_no_fact_is_made_of_it() -> None:
     """Whoever asks for a fact is told why there is none; a record that means ill says nothing."""
     meta = Meta("", "", "", "", 0.0, 0, 0, "")

@@ -71,6 +71,18 @@ def test_no_process_of_it(shop: EngineHost) -> None:
     assert reasons(report(shop.doctor("check", "/tmp/elsewhere.tar.gz", "--format", "json"))) == {reason}
 
 
+BINDS = ("/run/docker.sock:/run/docker.sock", *(f"/{one}:/{one}:ro" for one in ("usr", "opt", "lib", "lib64")))
+
+
+@pytest.mark.parametrize("shared", [(), ("--net", "host"), ("--pid", "host"), ("--pid", "host", "--net", "host")])
+def test_a_container(shop: EngineHost, shared: tuple[str, ...]) -> None:
+    """In a real container with the engine's socket, whatever it shares with its host besides."""
+    binds = [word for bind in BINDS for word in ("-v", bind)]
+    python = ("--entrypoint", "/opt/doctor/bin/python3", IMAGE, "-m", "doctor", "check", "--format", "json")
+    (reason,) = reasons(report(shop.run("docker", "run", "--rm", *shared, *binds, *python, check=False)))
+    assert reason.startswith("this host: ")
+
+
 def test_other_files(shop: EngineHost) -> None:
     """Its processes are seen, and its data root is not the directory that bears its name here."""
     (reason,) = reasons(report(shop.run("unshare", "--mount", "sh", "-ec", ROOT, check=False)))
