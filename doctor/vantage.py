@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from doctor.places import Places
     from doctor.snapshot import Snapshot
 
-OWN = ("engine/places", "engine/client", "engine/vantage", "api/ping")
-"""Records that are of doctor itself, of whoever runs it, and of how dockerd was reached."""
+OWN = ("engine/places", "engine/client", "engine/vantage")
+"""Records that are of doctor itself, and of whoever runs it."""
 
 _ONE_OF_MANY = re.compile(r"netns/\d|store/(?:containers|images)/|api/inspect/")
 """Records of one container, image or namespace: of another host's there is nothing to say."""
@@ -36,35 +36,26 @@ _ALL = "it is not of the host that dockerd runs on"
 
 
 class Vantage(Struct, frozen=True):
-    """Why what was read is not the engine's, empty where it is: its processes, its network, its files, its API.
-
-    `whole` says in a sentence why nothing is.
-    """
+    """Why what was read is not the engine's, empty where it is: its processes, its network; `whole`: nothing of it is."""
 
     processes: str = ""
     network: str = ""
-    files: str = ""
-    api: str = ""
     whole: str = ""
 
     @property
     def elsewhere(self) -> bool:
         """Whether anything is not the engine's."""
-        return bool(self.processes or self.network or self.files or self.api)
+        return bool(self.processes or self.network or self.whole)
 
     def why_not(self, name: str) -> str:
-        """Say why a record is no evidence; empty where it is."""
-        if name in OWN:
+        """Say why a record is no evidence; empty where it is. What the API says is of the engine wherever that is."""
+        if name in OWN or name.startswith("api/"):
             return ""
-        if name.startswith("api/"):
-            return self.api
-        if name.startswith("netns/host/"):
-            return self.network
-        if name.startswith(_PROCESSES) and self.processes:
+        if self.whole:
+            return _ALL
+        if self.processes and name.startswith(_PROCESSES) and not name.startswith("netns/host/"):
             return self.processes
-        if name.startswith(_NETWORK):
-            return self.network
-        return "" if name.startswith(_PROCESSES) else self.files
+        return self.network if name.startswith(_NETWORK) else ""
 
 
 def look(host: Host, places: Places, records: Mapping[str, Record]) -> Vantage:
@@ -74,21 +65,21 @@ def look(host: Host, places: Places, records: Mapping[str, Record]) -> Vantage:
     pid = places.pid
     if not pid and ping is not None and ping.status == "ok":
         if _podman(records):
-            return Vantage(_ALL, _ALL, _ALL, _ALL, f"what answers at {socket} is podman, which is not examined")
+            return Vantage(whole=f"what answers at {socket} is podman, which is not examined")
         pid = find_running(host)
         if not pid and (hidden := _hidden(host)):
             return Vantage(processes=hidden)
         if not pid:
             why = f"what answers at {socket} is no process here: run doctor on the host of dockerd, and in no container"
-            return Vantage(_ALL, _ALL, _ALL, "", why)
+            return Vantage(whole=why)
     if not pid:
         return Vantage()
     if _contained(host) and not _may_look(host, pid):
         why = f"doctor is in a container, and may not look at dockerd (pid {pid}): run it on the host of dockerd"
-        return Vantage(_ALL, _ALL, _ALL, "", why)
+        return Vantage(whole=why)
     if path := _other_files(host, pid, places):
         why = f"dockerd (pid {pid}) has another {path} than is read here: run doctor on its host, and in no container"
-        return Vantage(_ALL, _ALL, _ALL, "", why)
+        return Vantage(whole=why)
     return Vantage(network=_other_network(host, pid))
 
 

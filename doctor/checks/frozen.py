@@ -13,25 +13,17 @@ from doctor.facts.proxies import Proxies, Proxy
 from doctor.model import Citation, Command, Effect, Excluded, Finding, NotApplicable, Remedy, Severity, Yield
 from doctor.registry import check
 
-STOPPED = frozenset({"T"})
-"""State letters of a process that only goes on when SIGCONT reaches it (proc_pid_stat(5)); `t` is a debugger's."""
-
 
 def stopped_shims(processes: Processes) -> dict[str, Process]:
     """Give the shims that a signal has stopped, by the id of their container."""
     shims = (one for one in processes.by_pid.values() if one.name.startswith("containerd-shim"))
     ours = (one for one in shims if one.told("-namespace") == NAMESPACE and one.told("-id"))
-    return {one.told("-id"): one for one in ours if _stopped(one, processes)}
+    return {one.told("-id"): one for one in ours if processes.stopped(one)}
 
 
 def wake(*pids: int, notes: tuple[str, ...] = ()) -> Remedy:
     """Make the cure of what a signal has stopped; nothing else stops for it."""
     return Remedy("let it go on", (Command(("kill", "-CONT", *map(str, pids))),), notes=notes)
-
-
-def _stopped(process: Process, processes: Processes) -> bool:
-    """Whether it is stopped, and still was at the end of the collection where that was looked at."""
-    return process.state in STOPPED and (not processes.lasting or process.pid in processes.lasting)
 
 
 @check("NSP015", Severity.ERROR)
@@ -72,7 +64,7 @@ def stopped_by_signal(
     for identity, shim in shims.items():
         yield _shim(names.get(identity, identity[:12]), shim)
     stopped = [(proxy, processes.by_pid[proxy.pid]) for proxy in proxies.all]
-    stopped = [(proxy, process) for proxy, process in stopped if _stopped(process, processes)]
+    stopped = [(proxy, process) for proxy, process in stopped if processes.stopped(process)]
     for one in containers.running:
         if held := {proxy: process for proxy, process in stopped if _stands_for(proxy, one)}:
             yield _proxies(one, held)
@@ -181,7 +173,7 @@ def _frozen(one: Container, cited: Citation) -> Finding:
 
 
 def _inside(one: Container, processes: Processes) -> Iterator[Finding]:
-    held = [process for process in processes.inside(one.id) if _stopped(process, processes)]
+    held = [process for process in processes.inside(one.id) if processes.stopped(process)]
     first = next((process for process in held if process.pid == one.pid), None)
     if first is not None:
         yield _first(one, held, first)

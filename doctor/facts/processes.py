@@ -27,6 +27,9 @@ _TERMINAL = 4
 _START = 19
 """Where the start stands in /proc/PID/stat, behind the command (proc_pid_stat(5), field 22)."""
 
+STOPPED = "T"
+"""State of a process that only goes on when SIGCONT reaches it (proc_pid_stat(5)); `t` is a debugger's."""
+
 CONTAINER = re.compile(r"[/-]([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 
 
@@ -89,6 +92,10 @@ class Processes(Struct, frozen=True, dict=True):
     def inside(self, container: str) -> list[Process]:
         """Give the processes of a container, by its id."""
         return self._by_container.get(container, [])
+
+    def stopped(self, one: Process) -> bool:
+        """Whether a signal has stopped it, and it still was at the end of the collection where that was looked at."""
+        return one.state == STOPPED and (not self.lasting or one.pid in self.lasting)
 
     def named(self, name: str) -> list[Process]:
         """Give the processes of that command that are no part of a container.

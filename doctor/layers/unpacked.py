@@ -28,9 +28,20 @@ from doctor.layers.model import Damage, shown
 from doctor.layers.shifted import Owned
 
 if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
     from doctor.layers.folders import Folders
-    from doctor.layers.model import Kind, Owners, Teller
+    from doctor.layers.model import Cause, Kind, Owners, Teller
     from doctor.layers.tarstream import Entry, TarStream
+
+    class _More(TypedDict, total=False):
+        detail: str
+        cause: Cause
+        offset: int
+        mode: int
+        changed: float
+        capability: str
+
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -174,7 +185,7 @@ class Comparison:
             self._damage(path, "missing", found="is not there")
 
     def _damage(
-        self, path: str, kind: Kind, expected: str = "", found: str = "", about: int = 0, **more: object
+        self, path: str, kind: Kind, expected: str = "", found: str = "", about: int = 0, **more: Unpack[_More]
     ) -> None:
         name = os.fsencode(path)
         raw = ""
@@ -183,7 +194,7 @@ class Comparison:
         except UnicodeDecodeError:
             raw = base64.b64encode(name).decode()
         member = "" if raw else self.at
-        one = Damage(self.layer, absolute(path), kind, expected, found, raw=raw, member=member, **more)  # type: ignore[arg-type]
+        one = Damage(self.layer, absolute(path), kind, expected, found, raw=raw, member=member, **more)
         if patterns.grave(kind, path, one.mode, one.mode if kind == "added" else about):
             one = replace(one, grave=True)
         self.damages.setdefault(path, []).append(one)
@@ -225,9 +236,17 @@ class Comparison:
         link = self.tree.target(path) if entry.kind == "l" else ""
         capability = entry.xattrs.get(CAPABILITY, b"").hex()
         for kind, expected, found in differences(entry, about, self.tree.held_xattrs(path), link, self.uids, self.gids):
-            more = {"capability": capability} if kind == "owner" else {}
-            more["cause"] = patterns.rights(kind, found, mode, about.st_mode)
-            self._damage(path, kind, expected, found, about.st_mode, mode=mode, changed=about.st_ctime, **more)
+            self._damage(
+                path,
+                kind,
+                expected,
+                found,
+                about.st_mode,
+                mode=mode,
+                changed=about.st_ctime,
+                cause=patterns.rights(kind, found, mode, about.st_mode),
+                capability=capability if kind == "owner" else "",
+            )
         if entry.kind == "f":
             self._content(path, entry, about, stream, teller)
 

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 DST_FROZEN = "DST_FROZEN"
 """What a walk that ends at a program which stands still is called."""
 
-_STOPPED = "T"
-"""State of a process that a signal has stopped (proc_pid_stat(5))."""
-
-
 _EMBEDDED = 0x7F00000B
 """127.0.0.11: who listens there is in the namespace of the container, and a part of dockerd."""
 
@@ -72,7 +68,7 @@ def _container(one: Container, processes: Processes) -> Silent | None:
         remedy = Remedy("let it go on", (Command(("docker", "unpause", one.engine_name)),))
         return Silent(f"{one.name} is paused", one.cite("Status: paused"), remedy)
     held = processes.inside(one.id)
-    if one.asked.own_kernel or not held or not all(_stands(process, processes) for process in held):
+    if one.asked.own_kernel or not held or not all(processes.stopped(process) for process in held):
         return None
     first = next((process for process in held if process.pid == one.pid), held[0])
     return Silent(f"a signal has stopped every process of {one.name}", _cited(first), _wake(held))
@@ -87,14 +83,9 @@ def _proxy(ends: Tuple, flow: Flow, processes: Processes, proxies: Proxies) -> S
         if one.host_ip in {"", "0.0.0.0", "::", target}  # noqa: S104 - any
         and (process := processes.by_pid.get(one.pid)) is not None
     ]
-    if not held or not all(_stands(process, processes) for process in held):
+    if not held or not all(processes.stopped(process) for process in held):
         return None
     return Silent("a signal has stopped its docker-proxy", _cited(held[0]), _wake(held))
-
-
-def _stands(process: Process, processes: Processes) -> bool:
-    """Whether it is stopped, and still was at the end of the collection where that was looked at."""
-    return process.state == _STOPPED and (not processes.lasting or process.pid in processes.lasting)
 
 
 def _cited(process: Process) -> Citation:
