@@ -9,7 +9,7 @@ from doctor.facts.daemon import Daemon
 from doctor.facts.links import Link, Links
 from doctor.facts.name_files import NameFiles
 from doctor.facts.networks import Network, Networks
-from doctor.facts.routes import Packet, Routing
+from doctor.facts.routes import Packet, Routing, Way
 from doctor.model import (
     Citation,
     Command,
@@ -39,11 +39,12 @@ def host_has_no_way_out(
     names: NameFiles | None,
     daemon: Daemon,
 ) -> Iterator[Yield]:
-    """The host has no route to the world, and so no container has one.
+    """The host has no route to the world, and so no container has one; or a rule leads those of a network nowhere.
 
     ## What it is
     What a container sends out leaves by the routes of the host. Without a default route there
-    (a link went down, a DHCP lease ended, a VPN took it along) the host answers "unreachable".
+    (a link went down, a DHCP lease ended, a VPN took it along) the host answers "unreachable". A
+    rule (`ip rule`) may lead the packets of one network to a route that ends them: blackhole.
     ## What you see
     "Network is unreachable" on the host, "No route to host" or "Destination Net Unreachable" in
     containers; docker pull fails with "connect: network is unreachable". Whoever comes from
@@ -52,7 +53,8 @@ def host_has_no_way_out(
     ip route get 93.184.215.14
     ip -br link
     ## Cure
-    Bring the uplink up, or put the default route back. Docker needs no restart.
+    Bring the uplink up, or put the default route back; a rule before that one. Docker needs no
+    restart.
     ## Looks like
     NET014 (one container lost its route), NET034 (forwarding is off), NET054 (a rule leads
     containers elsewhere)
@@ -73,15 +75,75 @@ def host_has_no_way_out(
     if not ends:
         yield NotApplicable("no running container has a network that leads out")
         return
-    if any(
-        routing.find(Packet(stranger, *where)).dev for stranger in STRANGERS for where in (("", "lo"), *_where(ends))
-    ):
+    ways = {where: [routing.find(Packet(stranger, *where)) for stranger in STRANGERS] for where in _where(ends)}
+    out = any(routing.find(Packet(stranger, "", "lo")).dev for stranger in STRANGERS)
+    if out or any(way.dev for held in ways.values() for way in held):
+        if not any(rule.unasked or rule.mark is not None for rule in routing.special):
+            yield from _kept_in(routing, ends, ways, containers)
         return
     if any(rule.unasked or rule.mark is not None for rule in routing.special):
         yield Unknown("IPv4", "a routing rule asks for a mark, or for what is not known of a packet")
         return
     yield _cut_off(
         routing, [one.name for one in containers.running], links, {one.bridge for one in networks.all}, names
+    )
+
+
+def _kept_in(
+    routing: Routing,
+    ends: list[tuple[Network, Endpoint]],
+    ways: dict[tuple[str, str], list[Way]],
+    containers: Containers,
+) -> Iterator[Finding]:
+    """Tell of each rule that leads what a network sends out nowhere, where others have a way."""
+    held: dict[Citation, tuple[Way, list[Network]]] = {}
+    for (_, bridge), found in ways.items():
+        way = found[0]
+        if any(one.dev for one in found) or way.rule is None or way.rule.standard or way.route is None:
+            continue
+        mine = [network for network, _ in ends if network.bridge == bridge]
+        held.setdefault(way.rule.cited, (way, []))[1].append(mine[0])
+    for way, several in held.values():
+        yield _nowhere(routing, way, several, containers)
+
+
+def _nowhere(routing: Routing, way: Way, networks: list[Network], containers: Containers) -> Finding:
+    rule, route = way.rule, way.route
+    assert rule is not None  # noqa: S101 - see _kept_in
+    assert route is not None  # noqa: S101
+    ids = {one.id for one in networks}
+    users = [one for one in containers.running if any(end.network_id in ids for end in one.endpoints)]
+    ours = ((port, one) for one in users for port in one.ports if port.host > 0 and ":" not in port.host_ip)
+    ports = tuple(dict.fromkeys(f"{port.host} -> {one.name}" for port, one in ours))
+    which = f"network {networks[0].name}" if len(networks) == 1 else f"{len(networks)} networks"
+    before = str(max(min(one.priority for one in routing.special if one.version == rule.version) - 1, 1))
+    subnets = [pool.subnet for one in networks for pool in one.pools if ":" not in pool.subnet]
+    return Finding(
+        subject=f"rule {rule.priority}",
+        scope=networks[0].name if len(networks) == 1 else "",
+        title=f"{which} has no way out: rule {rule.by_hand} leads to {route.type} {route.dst}",
+        message=f"what containers of {which} send out is led by rule {rule.by_hand} to {route.type} {route.dst}, and ends"
+        " there; this host has a way",
+        evidence=(rule.cited, route.cited, *(one.cited for one in networks[:3])),
+        remedy=Remedy(
+            "let table main lead it out",
+            tuple(Command(("ip", "rule", "add", "from", one, "lookup", "main", "priority", before)) for one in subnets),
+            lasts="until-boot",
+            for_good=(Note("change it where that rule is written"),),
+            undo=tuple(
+                Command(("ip", "rule", "del", "from", one, "lookup", "main", "priority", before)) for one in subnets
+            ),
+            notes=(
+                "ask who wrote that rule first: the kill switch of a VPN looks so, and means that its tunnel is down",
+            ),
+        ),
+        severity=Severity.ERROR if ports else None,
+        hits=(
+            Effect("would reach nothing outside:", tuple(one.name for one in users)),
+            *((Effect("from outside, published ports would time out: no answer gets out", ports),) if ports else ()),
+        ),
+        works=(Effect("containers of one network among themselves"),),
+        excluded=(Excluded("NET014", "their own routes lead to the gateway"),),
     )
 
 

@@ -322,6 +322,12 @@ FAULTS = (
         _world,
         heal=lambda h: h.sh(f"ip link set eth0 up; {_BACK}"),
     ),
+    Fault(
+        "NET068",
+        "a-rule-into-a-black-hole",
+        lambda h: h.sh("ip rule add from 172.17.0.0/16 lookup 77 priority 50; ip route add blackhole default table 77"),
+        flows,
+    ),
     Fault("NET008", "route-gone", lambda h: h.sh(f"ip route del 10.7.0.0/24 dev {_bridge(h)}"), flows),
     Fault(
         "NET008",
