@@ -43,8 +43,8 @@ def host_has_no_way_out(
 
     ## What it is
     What a container sends out leaves by the routes of the host. Without a default route there
-    (a link went down, a DHCP lease ended, a VPN took it along) the host answers "unreachable". A
-    rule (`ip rule`) may lead the packets of one network to a route that ends them: blackhole.
+    (a link went down, a lease ended, a VPN took it along), or with a rule (`ip rule`) that leads
+    a network into a black hole, it ends there.
     ## What you see
     "Network is unreachable" on the host, "No route to host" or "Destination Net Unreachable" in
     containers; docker pull fails with "connect: network is unreachable". Whoever comes from
@@ -53,8 +53,7 @@ def host_has_no_way_out(
     ip route get 93.184.215.14
     ip -br link
     ## Cure
-    Bring the uplink up, or put the default route back; a rule before that one. Docker needs no
-    restart.
+    Bring the uplink up, put the default route back, or a rule before that one; no restart.
     ## Looks like
     NET014 (one container lost its route), NET034 (forwarding is off), NET054 (a rule leads
     containers elsewhere)
