@@ -39,7 +39,7 @@ def host_has_no_way_out(
     names: NameFiles | None,
     daemon: Daemon,
 ) -> Iterator[Yield]:
-    """The host has no route to the world for its containers: none at all, or a rule leads them nowhere.
+    """The host has no route to the world, or a rule leads what a network sends out nowhere.
 
     ## What it is
     What a container sends out leaves by the routes of the host. Without a default route there
